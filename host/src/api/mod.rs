@@ -1,0 +1,1 @@
+//! What the host itself answers: features, version, logs, health, metrics.

@@ -1,0 +1,1 @@
+//! A plugin from file to running: inspect, fit, compile (cached), probe, swap, watch the directory.

@@ -1,0 +1,2 @@
+//! One running plugin: engine, instances, pool, limits, calls between plugins.
+pub mod bindings;

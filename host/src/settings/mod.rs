@@ -1,0 +1,1 @@
+//! Configuration types, defaults, errors with file, line and column.
