@@ -23,6 +23,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::grant::matchers::host::AskedHost;
+use crate::grant::{Action, Denial, Guard};
+
 /// How long one name may take in all, retries and further servers included: what `resolv.conf` defaults come to.
 const LOOKUP_TIME: Duration = Duration::from_secs(10);
 
@@ -61,6 +64,9 @@ pub struct Resolved {
 /// Why a name has no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
+    /// The plugin may not ask for this name.
+    #[error(transparent)]
+    Denied(Box<Denial>),
     /// Not a host name.
     #[error("{name:?} is not a host name")]
     Malformed {
@@ -132,11 +138,10 @@ impl Resolver {
     /// Resolves for the host itself or for an action that is decided otherwise (`plugin` only shares the load: the empty
     /// name is the host).
     pub async fn resolve(&self, plugin: &str, name: &str) -> Result<Resolved, ResolveError> {
-        let name = match canonical(name)? {
-            Canonical::Address(address) => {
-                return Ok(Resolved { name: address.to_string(), addresses: vec![address], ttl: Duration::MAX });
-            }
-            Canonical::Name(name) => name,
+        let name = match AskedHost::parse(name) {
+            None => return Err(ResolveError::Malformed { name: name.chars().take(260).collect() }),
+            Some(AskedHost::Address(address)) => return Ok(Resolved { name: address.to_string(), addresses: vec![address], ttl: Duration::MAX }),
+            Some(AskedHost::Name(name)) => name.into_owned(),
         };
         let timeout = || ResolveError::Timeout { name: name.clone(), limit: LOOKUP_TIME };
         let share = self.share(plugin);
@@ -167,6 +172,14 @@ impl Resolver {
         }
         let ttl = answer.valid_until().saturating_duration_since(Instant::now());
         Ok(Resolved { name, addresses, ttl })
+    }
+
+    /// Resolves for a plugin: decided, and on record for the rules that name this name.
+    pub async fn lookup(&self, guard: &Guard, name: &str) -> Result<Resolved, ResolveError> {
+        guard.decide(&Action::Resolve { name }).check().map_err(ResolveError::Denied)?;
+        let resolved = self.resolve(guard.plugin(), name).await?;
+        guard.record_resolved(&resolved.name, &resolved.addresses, resolved.ttl);
+        Ok(resolved)
     }
 
     fn share(&self, plugin: &str) -> Arc<Semaphore> {
@@ -227,32 +240,6 @@ impl Resolver {
     }
 }
 
-enum Canonical {
-    Address(IpAddr),
-    Name(String),
-}
-
-/// One spelling per name: lower case, punycode, no final dot; addresses in odd spellings (`0x7f.1`, `2130706433`) are addresses.
-fn canonical(name: &str) -> Result<Canonical, ResolveError> {
-    let malformed = || ResolveError::Malformed { name: name.chars().take(260).collect() };
-    let bare = name.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')).unwrap_or(name);
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        return Ok(Canonical::Address(address.to_canonical()));
-    }
-    match url::Host::parse(name).map_err(|_| malformed())? {
-        url::Host::Ipv4(address) => Ok(Canonical::Address(address.into())),
-        url::Host::Ipv6(address) => Ok(Canonical::Address(IpAddr::V6(address).to_canonical())),
-        url::Host::Domain(domain) => {
-            let domain = domain.strip_suffix('.').unwrap_or(&domain);
-            let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-            if domain.len() > 253 || !domain.split('.').all(label) {
-                return Err(malformed());
-            }
-            Ok(Canonical::Name(domain.to_owned()))
-        }
-    }
-}
-
 fn failed(name: &str, error: &NetError) -> ResolveError {
     let name = name.to_owned();
     match error {
@@ -295,25 +282,18 @@ fn read_hosts(path: &Path) -> Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capability::testing::NameServer;
+    use crate::capability::testing::{NameServer, guard_with};
+    use crate::grant::effective::{Inside, Slot, SocketsGrant};
+    use crate::grant::matchers::socket::SocketRule;
 
-    fn name_of(name: &str) -> Option<String> {
-        match canonical(name) {
-            Ok(Canonical::Name(name)) => Some(name),
-            Ok(Canonical::Address(address)) => Some(format!("address {address}")),
-            Err(_) => None,
-        }
-    }
-
-    #[test]
-    fn every_spelling_of_a_name_or_address_becomes_one() {
-        assert_eq!(name_of("NS.Example.COM."), Some("ns.example.com".into()));
-        assert_eq!(name_of("bücher.example"), Some("xn--bcher-kva.example".into()));
+    #[tokio::test]
+    async fn addresses_in_odd_spellings_are_addresses_and_junk_is_refused() {
+        let resolver = Resolver::new(Handle::current(), Servers::Fixed(Vec::new()));
         for loopback in ["127.0.0.1", "0x7f.1", "2130706433", "0177.0.0.1", "::ffff:127.0.0.1", "[::ffff:7f00:1]"] {
-            assert_eq!(name_of(loopback), Some("address 127.0.0.1".into()), "{loopback}");
+            assert_eq!(resolver.resolve("p", loopback).await.unwrap().addresses, [IpAddr::from([127, 0, 0, 1])], "{loopback}");
         }
         for wrong in ["", ".", "a b", "a/b", "user@host", "host:80", "a..b", &"a.".repeat(130), "a\0b"] {
-            assert_eq!(name_of(wrong), None, "{wrong:?}");
+            assert!(matches!(resolver.resolve("p", wrong).await, Err(ResolveError::Malformed { .. })), "{wrong:?}");
         }
     }
 
@@ -349,6 +329,23 @@ mod tests {
         assert_eq!(resolver.resolve("p", "box").await.unwrap().addresses, ["192.0.2.77".parse::<IpAddr>().unwrap()]);
         assert_eq!(resolver.resolve("p", "localhost").await.unwrap().addresses.len(), 2);
         assert!(server.questions().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_plugin_resolves_only_granted_names_and_may_then_connect_to_them() {
+        let server = NameServer::start().await;
+        server.set("ns.example.com", 30, &["192.0.2.1"]);
+        let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()]));
+        let guard = guard_with(|effective| {
+            let allow = vec![SocketRule::parse("tcp ns.example.com:53").unwrap()];
+            effective.sockets.insert("server".into(), Slot::new(SocketsGrant { allow, open: 1, inside: Inside::default() }));
+        });
+        let connect = |address: &str| guard.decide(&Action::TcpConnect { addr: address.parse().unwrap(), name: None }).is_allowed();
+        assert!(!connect("192.0.2.1:53"));
+        resolver.lookup(&guard, "ns.example.com").await.unwrap();
+        assert!(connect("192.0.2.1:53") && !connect("192.0.2.1:80") && !connect("192.0.2.2:53"));
+        assert!(matches!(resolver.lookup(&guard, "secret-data.evil.example").await, Err(ResolveError::Denied(_))));
+        assert!(!server.questions().iter().any(|question| question.contains("evil")));
     }
 
     #[tokio::test]

@@ -9,6 +9,20 @@ use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::grant::{Deny, Effective, Guard, HostRules};
+
+/// A guard of plugin `p` with what the test grants.
+pub(crate) fn guard_with(grant: impl FnOnce(&mut Effective)) -> Guard {
+    Guard::new(&HostRules::new(Deny::default()), rights(grant))
+}
+
+/// The rights of plugin `p`, to replace others with.
+pub(crate) fn rights(grant: impl FnOnce(&mut Effective)) -> Effective {
+    let mut effective = Effective::nothing("p");
+    grant(&mut effective);
+    effective
+}
+
 /// A name server that answers what the test says, and can change its mind.
 pub(crate) struct NameServer {
     address: SocketAddr,

@@ -11,6 +11,7 @@ use hmac::{Hmac, Mac};
 use zeroize::Zeroizing;
 
 use super::KeyProblem;
+use crate::grant::effective::SecretFormat;
 
 /// Secret bytes, wiped on drop. `Debug` shows the length only.
 pub struct Secret(Zeroizing<Vec<u8>>);
@@ -96,17 +97,6 @@ fn mac<M: Mac + hmac::digest::KeyInit>(secret: &Secret, message: &[u8]) -> Vec<u
     <M as Mac>::new_from_slice(secret.expose()).map(|keyed| keyed.chain_update(message).finalize().into_bytes().to_vec()).unwrap_or_default()
 }
 
-/// How the bytes of a secret's source are to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// As they are, without the line end that editors add.
-    Raw,
-    /// Base64, spaces and line ends ignored.
-    Base64,
-    /// A BIND key file: `key "name" { algorithm hmac-sha256; secret "base64"; };`
-    BindKey,
-}
-
 /// A secret and what may be told about it.
 #[derive(Debug)]
 pub struct Key {
@@ -120,12 +110,12 @@ pub struct Key {
 
 impl Key {
     /// Reads a key from the bytes of its source.
-    pub fn parse(format: Format, source: &Secret) -> Result<Self, KeyProblem> {
+    pub fn parse(format: SecretFormat, source: &Secret) -> Result<Self, KeyProblem> {
         let nameless = |bytes: Vec<u8>| Key { name: String::new(), algorithm: None, secret: Secret::new(bytes) };
         let key = match format {
-            Format::Raw => nameless(without_line_end(source.expose()).to_vec()),
-            Format::Base64 => nameless(decode(source.expose())?),
-            Format::BindKey => super::key_file::parse(std::str::from_utf8(source.expose()).map_err(|_| KeyProblem::NotText)?)?,
+            SecretFormat::Raw => nameless(without_line_end(source.expose()).to_vec()),
+            SecretFormat::Base64 => nameless(decode(source.expose())?),
+            SecretFormat::BindKey => super::key_file::parse(std::str::from_utf8(source.expose()).map_err(|_| KeyProblem::NotText)?)?,
         };
         if key.secret.expose().is_empty() {
             return Err(KeyProblem::Empty);
@@ -184,7 +174,7 @@ mod tests {
 
     #[test]
     fn printing_a_secret_tells_its_length_only() {
-        let key = Key::parse(Format::Raw, &Secret::new(b"hunter2\n".to_vec())).unwrap();
+        let key = Key::parse(SecretFormat::Raw, &Secret::new(b"hunter2\n".to_vec())).unwrap();
         let shown = format!("{key:?} {key:#?}");
         assert!(!shown.contains("hunter2") && !shown.contains("104") && shown.contains("7 bytes"), "{shown}");
     }
@@ -192,9 +182,9 @@ mod tests {
     #[test]
     fn formats_read_what_they_name() {
         let read = |format, text: &str| Key::parse(format, &Secret::new(text.as_bytes().to_vec())).map(|key| key.secret.expose().to_vec());
-        assert_eq!(read(Format::Raw, "a b\r\n").unwrap(), b"a b");
-        assert_eq!(read(Format::Base64, "aGV s\nbG8=\n").unwrap(), b"hello");
-        assert_eq!(read(Format::Base64, "not base64!"), Err(KeyProblem::NotBase64));
-        assert_eq!(read(Format::Raw, "\n"), Err(KeyProblem::Empty));
+        assert_eq!(read(SecretFormat::Raw, "a b\r\n").unwrap(), b"a b");
+        assert_eq!(read(SecretFormat::Base64, "aGV s\nbG8=\n").unwrap(), b"hello");
+        assert_eq!(read(SecretFormat::Base64, "not base64!"), Err(KeyProblem::NotBase64));
+        assert_eq!(read(SecretFormat::Raw, "\n"), Err(KeyProblem::Empty));
     }
 }

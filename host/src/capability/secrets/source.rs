@@ -2,8 +2,8 @@
 //!
 //! It refuses files that everybody may read, files that are not regular (a FIFO would hang the reader), and files beyond 64 KiB.
 //!
-//! The one idea: a key is parsed once and kept until the file's identity (device, inode, size, times) changes; that is
-//! looked at no more than once a second.
+//! The one idea: a file's content is kept until its identity (device, inode, size, times) changes; that is looked at no
+//! more than once a second.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::KeyProblem;
-use super::secret::{Format, Key, Secret};
+use super::secret::{Algorithm, Key, Secret};
+use crate::grant::effective::{SecretGrant, SecretSource};
 
 /// The largest secret file in bytes: the largest key files are a few hundred.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -22,26 +23,17 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// How long a key is used without looking at its file: a changed key takes effect within this.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Where a secret comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// A file on this machine.
-    File(PathBuf),
-    /// A credential that systemd hands to the service (`LoadCredential=NAME:...`).
-    Credential(String),
-}
-
-/// All keys that were read, by source. One a host.
+/// The contents of all secret files that were read. One a host.
 #[derive(Debug, Default)]
 pub struct KeyRing {
     /// `$CREDENTIALS_DIRECTORY`; none when systemd gave none.
     credentials: Option<PathBuf>,
-    keys: Mutex<HashMap<(Source, Format), Kept>>,
+    files: Mutex<HashMap<PathBuf, Kept>>,
 }
 
 #[derive(Debug)]
 struct Kept {
-    key: Arc<Key>,
+    content: Arc<Secret>,
     identity: Identity,
     looked: Instant,
 }
@@ -52,43 +44,47 @@ type Identity = (u64, u64, u64, i64, i64, i64, i64);
 impl KeyRing {
     /// `credentials` is the directory that systemd names in `$CREDENTIALS_DIRECTORY`.
     pub fn new(credentials: Option<PathBuf>) -> Self {
-        KeyRing { credentials, keys: Mutex::default() }
+        KeyRing { credentials, files: Mutex::default() }
     }
 
-    /// The key of a source, as its file is now (or was within the last second).
-    pub fn key(&self, source: &Source, format: Format) -> Result<Arc<Key>, KeyProblem> {
-        let slot = (source.clone(), format);
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = keys.get(&slot) {
-            if kept.looked.elapsed() < LOOK_AGAIN {
-                return Ok(kept.key.clone());
-            }
+    /// The key of a grant, as its file is now (or was within the last second).
+    pub fn key(&self, grant: &SecretGrant) -> Result<Key, KeyProblem> {
+        let mut key = match &grant.source {
+            SecretSource::File(path) => Key::parse(grant.format, &*self.content(path)?)?,
+            SecretSource::Credential(name) => Key::parse(grant.format, &*self.content(&self.credential(name)?)?)?,
+            SecretSource::Value(text) => Key::parse(grant.format, &Secret::new(text.clone().into_bytes()))?,
+        };
+        if let (None, Some(name)) = (key.algorithm, &grant.algorithm) {
+            key.algorithm = Some(Algorithm::parse(name).ok_or_else(|| KeyProblem::UnknownAlgorithm { name: name.clone() })?);
         }
-        let path = self.path(source)?;
-        let (mut file, metadata) = open(&path)?;
-        let identity = identity(&metadata);
-        if let Some(kept) = keys.get_mut(&slot) {
-            if kept.identity == identity {
-                kept.looked = Instant::now();
-                return Ok(kept.key.clone());
-            }
+        if let (true, Some(name)) = (key.name.is_empty(), &grant.key_name) {
+            key.name.clone_from(name);
         }
-        let key = Arc::new(Key::parse(format, &read(&mut file, &path)?)?);
-        keys.insert(slot, Kept { key: key.clone(), identity, looked: Instant::now() });
         Ok(key)
     }
 
-    fn path(&self, source: &Source) -> Result<PathBuf, KeyProblem> {
-        match source {
-            Source::File(path) => Ok(path.clone()),
-            Source::Credential(name) => {
-                if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-                    return Err(KeyProblem::BadCredentialName { name: name.clone() });
-                }
-                let directory = self.credentials.as_ref().ok_or_else(|| KeyProblem::NoCredentials { name: name.clone() })?;
-                Ok(directory.join(name))
-            }
+    fn content(&self, path: &Path) -> Result<Arc<Secret>, KeyProblem> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = files.get(path).filter(|kept| kept.looked.elapsed() < LOOK_AGAIN) {
+            return Ok(kept.content.clone());
         }
+        let (mut file, metadata) = open(path)?;
+        let identity = identity(&metadata);
+        if let Some(kept) = files.get_mut(path).filter(|kept| kept.identity == identity) {
+            kept.looked = Instant::now();
+            return Ok(kept.content.clone());
+        }
+        let content = Arc::new(read(&mut file, path)?);
+        files.insert(path.to_owned(), Kept { content: content.clone(), identity, looked: Instant::now() });
+        Ok(content)
+    }
+
+    fn credential(&self, name: &str) -> Result<PathBuf, KeyProblem> {
+        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+            return Err(KeyProblem::BadCredentialName { name: name.to_owned() });
+        }
+        let directory = self.credentials.as_ref().ok_or_else(|| KeyProblem::NoCredentials { name: name.to_owned() })?;
+        Ok(directory.join(name))
     }
 }
 
@@ -123,24 +119,29 @@ fn identity(metadata: &Metadata) -> Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grant::effective::{SecretAccess, SecretFormat};
     use std::os::unix::fs::PermissionsExt as _;
 
-    fn file(directory: &tempfile::TempDir, name: &str, text: &str, mode: u32) -> Source {
+    fn file(directory: &tempfile::TempDir, name: &str, text: &str, mode: u32) -> SecretGrant {
         let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        Source::File(path)
+        raw(SecretSource::File(path))
+    }
+
+    fn raw(source: SecretSource) -> SecretGrant {
+        SecretGrant { source, format: SecretFormat::Raw, algorithm: None, key_name: None, access: SecretAccess::Use }
     }
 
     #[test]
     fn a_file_everybody_may_read_is_refused_and_a_group_is_fine() {
         let directory = tempfile::tempdir().unwrap();
         let ring = KeyRing::default();
-        let open = ring.key(&file(&directory, "open", "s3cr3t", 0o644), Format::Raw).unwrap_err();
+        let open = ring.key(&file(&directory, "open", "s3cr3t", 0o644)).unwrap_err();
         assert!(matches!(open, KeyProblem::OpenToAll { mode: 0o644, .. }), "{open}");
         assert!(open.to_string().contains("chmod"), "{open}");
-        ring.key(&file(&directory, "group", "s3cr3t", 0o640), Format::Raw).unwrap();
-        ring.key(&file(&directory, "owner", "s3cr3t", 0o600), Format::Raw).unwrap();
+        ring.key(&file(&directory, "group", "s3cr3t", 0o640)).unwrap();
+        ring.key(&file(&directory, "owner", "s3cr3t", 0o600)).unwrap();
     }
 
     #[test]
@@ -148,11 +149,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let ring = KeyRing::default();
         let source = file(&directory, "key", "old", 0o600);
-        assert_eq!(ring.key(&source, Format::Raw).unwrap().secret.expose(), b"old");
+        assert_eq!(ring.key(&source).unwrap().secret.expose(), b"old");
         file(&directory, "next", "new", 0o600);
         std::fs::rename(directory.path().join("next"), directory.path().join("key")).unwrap();
         std::thread::sleep(LOOK_AGAIN + Duration::from_millis(50));
-        assert_eq!(ring.key(&source, Format::Raw).unwrap().secret.expose(), b"new");
+        assert_eq!(ring.key(&source).unwrap().secret.expose(), b"new");
     }
 
     #[test]
@@ -160,10 +161,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let ring = KeyRing::default();
         let source = file(&directory, "key", "old", 0o600);
-        ring.key(&source, Format::Raw).unwrap();
+        ring.key(&source).unwrap();
         std::fs::remove_file(directory.path().join("key")).unwrap();
         std::thread::sleep(LOOK_AGAIN + Duration::from_millis(50));
-        assert!(matches!(ring.key(&source, Format::Raw), Err(KeyProblem::Unreadable { .. })));
+        assert!(matches!(ring.key(&source), Err(KeyProblem::Unreadable { .. })));
     }
 
     #[test]
@@ -172,10 +173,10 @@ mod tests {
         let ring = KeyRing::default();
         let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
-        assert!(matches!(ring.key(&Source::File(fifo), Format::Raw), Err(KeyProblem::NotAFile { .. })));
-        assert!(matches!(ring.key(&Source::File(directory.path().into()), Format::Raw), Err(KeyProblem::NotAFile { .. })));
+        assert!(matches!(ring.key(&raw(SecretSource::File(fifo))), Err(KeyProblem::NotAFile { .. })));
+        assert!(matches!(ring.key(&raw(SecretSource::File(directory.path().into()))), Err(KeyProblem::NotAFile { .. })));
         let huge = file(&directory, "huge", &"x".repeat(70_000), 0o600);
-        assert!(matches!(ring.key(&huge, Format::Raw), Err(KeyProblem::TooLarge { .. })));
+        assert!(matches!(ring.key(&huge), Err(KeyProblem::TooLarge { .. })));
     }
 
     #[test]
@@ -183,10 +184,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         file(&directory, "tsig", "aGVsbG8=", 0o400);
         let ring = KeyRing::new(Some(directory.path().into()));
-        assert_eq!(ring.key(&Source::Credential("tsig".into()), Format::Base64).unwrap().secret.expose(), b"hello");
+        assert_eq!(ring.key(&SecretGrant { format: SecretFormat::Base64, ..raw(SecretSource::Credential("tsig".into())) }).unwrap().secret.expose(), b"hello");
         for name in ["../tsig", "", ".", "/etc/shadow"] {
-            assert!(matches!(ring.key(&Source::Credential(name.into()), Format::Raw), Err(KeyProblem::BadCredentialName { .. })), "{name}");
+            assert!(matches!(ring.key(&raw(SecretSource::Credential(name.into()))), Err(KeyProblem::BadCredentialName { .. })), "{name}");
         }
-        assert!(matches!(KeyRing::default().key(&Source::Credential("tsig".into()), Format::Raw), Err(KeyProblem::NoCredentials { .. })));
+        assert!(matches!(KeyRing::default().key(&raw(SecretSource::Credential("tsig".into()))), Err(KeyProblem::NoCredentials { .. })));
+    }
+
+    #[test]
+    fn the_grant_names_what_the_source_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = KeyRing::default();
+        let named = |grant| SecretGrant { algorithm: Some("hmac-sha1".into()), key_name: Some("k".into()), ..grant };
+        let key = ring.key(&named(raw(SecretSource::Value("s3cr3t".into())))).unwrap();
+        assert_eq!((key.name.as_str(), key.algorithm), ("k", Some(Algorithm::Sha1)));
+        let bind = file(&directory, "bind", "key own { algorithm hmac-sha512; secret aGk=; };", 0o600);
+        let key = ring.key(&named(SecretGrant { format: SecretFormat::BindKey, ..bind })).unwrap();
+        assert_eq!((key.name.as_str(), key.algorithm), ("own", Some(Algorithm::Sha512)));
     }
 }
