@@ -5,6 +5,7 @@
 //! The one idea: an event is read once, becomes a [`record::Record`], and that record goes to the ring and to the output.
 
 pub mod context;
+pub mod labels;
 pub mod log;
 pub mod metrics;
 pub mod output;
