@@ -2,4 +2,6 @@
 
 pub mod compile;
 pub mod inspect;
+pub mod library;
 pub mod manifest;
+pub mod watch;
