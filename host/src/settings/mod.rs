@@ -1,1 +1,3 @@
-//! Written by another engineer in /work/wt/settings; see NOTE-FROM-LEAD.md at the root of this worktree.
+//! Configuration types, defaults, errors with file, line and column.
+
+pub mod limits;
