@@ -15,7 +15,7 @@ use super::matchers::host::HostPattern;
 use super::matchers::path::{MethodPath, PathPattern};
 use super::matchers::socket::{ListenSocket, SocketRule};
 use super::matchers::url::{BaseUrl, UrlPattern};
-use crate::settings::limits::Limits;
+use super::limits::Limits;
 
 /// Everything one plugin may do.
 #[derive(Debug, Clone)]

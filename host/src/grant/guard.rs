@@ -111,6 +111,12 @@ impl Guard {
         Self { inner }
     }
 
+    /// The guard of an empty sandbox: nothing is allowed, nothing is shared.
+    #[must_use]
+    pub fn empty(plugin: &str) -> Self {
+        Self::new(&HostRules::new(Deny::default()), Effective::nothing(plugin))
+    }
+
     /// The plugin's name.
     #[must_use]
     pub fn plugin(&self) -> &str {

@@ -11,6 +11,7 @@
 //! - [`deny`]: what the operator forbids to all, which always wins
 //! - [`effective`]: grants as resolved places and limits
 //! - [`guard`]: the object a capability holds; changes while plugins run
+//! - [`limits`]: what it may use up
 //! - [`denial`], [`audit`]: what was refused, once, with the line that would allow it
 //! - [`resolved`]: which names the host resolved to which addresses
 
@@ -21,6 +22,7 @@ pub mod denial;
 pub mod deny;
 pub mod effective;
 pub mod guard;
+pub mod limits;
 pub mod matchers;
 pub mod resolved;
 
@@ -30,3 +32,4 @@ pub use denial::Denial;
 pub use deny::Deny;
 pub use effective::Effective;
 pub use guard::{Connected, Guard, HostRules};
+pub use limits::Limits;

@@ -1,3 +1,1 @@
 //! Configuration types, defaults, errors with file, line and column.
-
-pub mod limits;
