@@ -2,6 +2,7 @@
 pub mod resolve;
 pub mod secrets;
 pub mod store;
+pub mod upstream;
 
 #[cfg(test)]
 pub(crate) mod testing;
