@@ -55,6 +55,7 @@ pub mod site;
 pub mod store;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+pub mod udp;
 
 mod form;
 mod host;

@@ -272,7 +272,7 @@ impl Need {
         Self::new("sockets", slot, "tcp", reason)
     }
 
-    /// Outgoing UDP datagrams; see [`crate::udp`](crate).
+    /// Outgoing UDP datagrams; see [`crate::udp`].
     #[must_use]
     pub fn udp(slot: &str, reason: &str) -> Self {
         Self::new("sockets", slot, "udp", reason)

@@ -130,10 +130,12 @@ pub fn build(plugins: &[Plugin]) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// The whole `main` of a build script: builds the plugins, or ends the build with the reason.
+/// The whole `main` of a build script: builds the plugins, or ends the build with the reason. Cargo then shows what the
+/// inner cargo said.
 pub fn main(plugins: &[Plugin]) {
     if let Err(problem) = build(plugins) {
-        println!("cargo::error={problem}");
+        eprintln!("error: {problem}");
+        std::process::exit(1);
     }
 }
 
