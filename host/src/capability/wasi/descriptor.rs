@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
 
 use super::mount::Mount;
-use super::plugin::PluginAccess;
+use super::access::{PluginAccess, Taken};
 use super::quota::CountedFile;
-use crate::grant::{Action, Decision};
+use crate::grant::Action;
 
 /// The longest path of a handle, in bytes, counted from the slot's directory. It bounds what a plugin can make the host remember.
 const MAX_HANDLE_PATH: usize = 4096;
@@ -31,15 +31,29 @@ pub(super) enum Node {
     /// The mount's own directory, looked up anew at each use.
     Root,
     /// A directory below it.
-    Directory(Arc<OwnedFd>),
+    Directory(OpenDirectory),
     File(OpenFile),
 }
 
 #[derive(Debug, Clone)]
+pub(super) struct OpenDirectory {
+    pub(super) handle: Arc<OwnedFd>,
+    /// Its place among the plugin's open files.
+    pub(super) _place: Arc<Taken>,
+}
+
+#[derive(Debug, Clone)]
 pub(super) struct OpenFile {
-    pub(super) file: Arc<CountedFile>,
+    pub(super) file: Arc<PlacedFile>,
     pub(super) readable: bool,
     pub(super) writable: bool,
+}
+
+/// An open file with its place among the plugin's open files.
+#[derive(Debug)]
+pub(super) struct PlacedFile {
+    pub(super) file: CountedFile,
+    pub(super) _place: Taken,
 }
 
 /// A handle's right: which slot, which path, reading or writing.
@@ -69,7 +83,7 @@ impl Right {
     /// The right to `path` below this handle, asked now.
     ///
     /// # Errors
-    /// Denied, for writing to a place granted for reading, or a path too long to remember.
+    /// Denied, or a path too long to remember.
     pub(super) fn below(&self, path: &str, write: bool) -> Result<Self, ErrorCode> {
         let path = self.path.join(Path::new(path));
         if path.as_os_str().len() > MAX_HANDLE_PATH {
@@ -102,11 +116,24 @@ impl Right {
             return Err(ErrorCode::NotPermitted);
         }
         let path = self.path.to_string_lossy();
-        match self.access.guard().decide(&Action::FileOpen { slot: self.mount.slot(), path: &path, write: self.write }) {
-            Decision::Allow if self.write && !self.mount.is_writable() => Err(ErrorCode::ReadOnly),
-            Decision::Allow => Ok(()),
-            Decision::Deny(_) => Err(ErrorCode::NotPermitted),
-        }
+        let action = Action::FileOpen { slot: self.mount.slot(), path: &path, write: self.write };
+        if self.access.guard().decide(&action).is_allowed() { Ok(()) } else { Err(ErrorCode::NotPermitted) }
+    }
+
+    /// Audits what the host's own rules refused.
+    pub(super) fn note_refusal(&self, reason: &str) {
+        let path = self.path.to_string_lossy();
+        let action = Action::FileOpen { slot: self.mount.slot(), path: &path, write: self.write };
+        self.access.note_refusal(&action, reason);
+    }
+
+    /// Refuses to make a link, and audits it.
+    pub(super) fn refuse_link(&self, path: &str) -> ErrorCode {
+        let path = self.path.join(Path::new(path));
+        let action = Action::FileLink { slot: self.mount.slot(), path: &path.to_string_lossy() };
+        // There is no policy under which the answer is yes.
+        let _ = self.access.guard().decide(&action);
+        ErrorCode::NotPermitted
     }
 }
 
@@ -120,16 +147,16 @@ impl Descriptor {
 }
 
 impl OpenFile {
-    pub(super) fn for_reading(&self) -> Result<&Arc<CountedFile>, ErrorCode> {
+    pub(super) fn for_reading(&self) -> Result<&Arc<PlacedFile>, ErrorCode> {
         if self.readable { Ok(&self.file) } else { Err(ErrorCode::BadDescriptor) }
     }
 
-    pub(super) fn for_writing(&self) -> Result<&Arc<CountedFile>, ErrorCode> {
+    pub(super) fn for_writing(&self) -> Result<&Arc<PlacedFile>, ErrorCode> {
         if self.writable { Ok(&self.file) } else { Err(ErrorCode::BadDescriptor) }
     }
 }
 
-impl Deref for OpenFile {
+impl Deref for PlacedFile {
     type Target = CountedFile;
 
     fn deref(&self) -> &CountedFile {

@@ -37,9 +37,12 @@ pub(super) enum FileError {
     Walk(#[from] WalkError),
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Refused by the host's own rules, with the plugin's word for it.
+    /// The file system's own rules forbid it, with the plugin's word for it.
     #[error("refused: {0:?}")]
     Refused(ErrorCode),
+    /// The host forbids it, whatever the policy says. Audited.
+    #[error("{0}")]
+    Forbidden(&'static str),
 }
 
 impl FileError {
@@ -48,6 +51,16 @@ impl FileError {
             Self::Walk(error) => walk_code(error),
             Self::Io(error) => code(error),
             Self::Refused(code) => *code,
+            Self::Forbidden(_) => ErrorCode::NotPermitted,
+        }
+    }
+
+    /// What the audit says, if it is a matter for the audit.
+    pub(super) fn denial(&self) -> Option<&'static str> {
+        match self {
+            Self::Walk(WalkError::LeadsOut) => Some("the path leads out of the granted directory"),
+            Self::Forbidden(reason) => Some(reason),
+            Self::Walk(_) | Self::Io(_) | Self::Refused(_) => None,
         }
     }
 }

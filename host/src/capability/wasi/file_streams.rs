@@ -12,8 +12,8 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
 use super::blocking::Blocking;
-use super::descriptor::Right;
-use super::quota::{CountedFile, WriteAt};
+use super::descriptor::{PlacedFile, Right};
+use super::quota::WriteAt;
 
 /// Bytes read or written at a time. Each takes one hop to a blocking thread, some 20 µs.
 pub(super) const CHUNK: usize = 64 * 1024;
@@ -22,7 +22,7 @@ type Doing<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
 /// Reads a file from an offset on.
 pub(super) struct FileReader {
-    file: Arc<CountedFile>,
+    file: Arc<PlacedFile>,
     right: Arc<Right>,
     blocking: Blocking,
     offset: u64,
@@ -38,7 +38,7 @@ enum Reading {
 }
 
 impl FileReader {
-    pub(super) fn new(file: Arc<CountedFile>, right: Arc<Right>, blocking: Blocking, offset: u64) -> Self {
+    pub(super) fn new(file: Arc<PlacedFile>, right: Arc<Right>, blocking: Blocking, offset: u64) -> Self {
         Self { file, right, blocking, offset, state: Reading::Idle }
     }
 
@@ -62,7 +62,7 @@ impl FileReader {
 }
 
 /// Reads up to `size` bytes; none at the end of the file. Blocks.
-pub(super) fn read_at(file: &CountedFile, size: usize, offset: u64) -> io::Result<Bytes> {
+pub(super) fn read_at(file: &PlacedFile, size: usize, offset: u64) -> io::Result<Bytes> {
     use std::os::unix::fs::FileExt;
     let mut buffer = BytesMut::zeroed(size);
     loop {
@@ -129,7 +129,7 @@ impl Pollable for FileReader {
 
 /// Writes a file from an offset on, or at its end.
 pub(super) struct FileWriter {
-    file: Arc<CountedFile>,
+    file: Arc<PlacedFile>,
     right: Arc<Right>,
     blocking: Blocking,
     at: WriteAt,
@@ -144,7 +144,7 @@ enum Writing {
 }
 
 impl FileWriter {
-    pub(super) fn new(file: Arc<CountedFile>, right: Arc<Right>, blocking: Blocking, at: WriteAt) -> Self {
+    pub(super) fn new(file: Arc<PlacedFile>, right: Arc<Right>, blocking: Blocking, at: WriteAt) -> Self {
         Self { file, right, blocking, at, state: Writing::Idle }
     }
 

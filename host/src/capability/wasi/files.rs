@@ -15,42 +15,67 @@ use wasmtime_wasi::p2::bindings::filesystem::{preopens, types};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::WasiView;
-use super::descriptor::{Descriptor, Node, OpenFile, Right};
+use super::access::Taken;
+use super::descriptor::{Descriptor, Node, OpenDirectory, OpenFile, PlacedFile, Right};
 use super::errors::{FileError, code};
 use super::file_streams::{CHUNK, FileReader, FileWriter, read_at};
 use super::mount::Mount;
 use super::quota::WriteAt;
-use super::tree::{self, Listing, OpenRequest, Start};
+use super::tree::{self, Listing, OpenRequest, Opened, Start};
 use types::ErrorCode;
 
 /// The plugin's handles are of a type that belongs to wasmtime's bindings; what the table keeps under the handle's number is ours.
 type Handle = Resource<types::Descriptor>;
 type ListingHandle = Resource<types::DirectoryEntryStream>;
-type SharedListing = Arc<Mutex<Listing>>;
+
+/// A directory being listed.
+#[derive(Clone)]
+struct OpenListing {
+    listing: Arc<Mutex<Listing>>,
+    right: Arc<Right>,
+    _place: Arc<Taken>,
+}
 
 impl WasiView<'_> {
     fn descriptor(&self, handle: &Handle) -> Result<&Descriptor, FsError> {
         Ok(self.table.get(&Resource::<Descriptor>::new_borrow(handle.rep()))?)
     }
 
+    /// The file of a handle whose right still holds.
+    fn usable_file(&self, handle: &Handle) -> Result<(OpenFile, Arc<Right>), FsError> {
+        let descriptor = self.descriptor(handle)?;
+        descriptor.right.check()?;
+        Ok((descriptor.file()?.clone(), descriptor.right.clone()))
+    }
+
     fn keep(&mut self, descriptor: Descriptor) -> Result<Handle, FsError> {
         Ok(Resource::new_own(self.table.push(descriptor)?.rep()))
     }
 
-    /// Runs directory work with the descriptor's starting directory.
+    /// Runs directory work with the descriptor's starting directory, under a right that was asked.
     async fn at<R: Send + 'static>(
         &self,
         descriptor: &Descriptor,
+        asked: &Right,
         work: impl FnOnce(&Mount, &Start) -> Result<R, FileError> + Send + 'static,
     ) -> FsResult<R> {
         let (mount, node) = (descriptor.right.mount().clone(), descriptor.node.clone());
-        self.blocking(move || work(&mount, &Start::of(&mount, &node)?)).await
+        self.blocking(asked, move || work(&mount, &Start::of(&mount, &node)?)).await
     }
 
-    async fn blocking<R: Send + 'static>(&self, work: impl FnOnce() -> Result<R, FileError> + Send + 'static) -> FsResult<R> {
+    async fn blocking<R: Send + 'static>(
+        &self,
+        asked: &Right,
+        work: impl FnOnce() -> Result<R, FileError> + Send + 'static,
+    ) -> FsResult<R> {
         match self.parts.access.blocking().run(work).await {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(error.code().into()),
+            Ok(Err(error)) => {
+                if let Some(reason) = error.denial() {
+                    asked.note_refusal(reason);
+                }
+                Err(error.code().into())
+            }
             Err(error) => Err(code(&error).into()),
         }
     }
@@ -105,9 +130,8 @@ impl types::HostDescriptor for WasiView<'_> {
         length: types::Filesize,
         advice: types::Advice,
     ) -> FsResult<()> {
-        let descriptor = self.descriptor(&handle)?;
-        descriptor.right.check()?;
-        let file = descriptor.file()?.file.clone();
+        let (file, right) = self.usable_file(&handle)?;
+        let file = file.file;
         let advice = match advice {
             types::Advice::Normal => rustix::fs::Advice::Normal,
             types::Advice::Sequential => rustix::fs::Advice::Sequential,
@@ -117,7 +141,7 @@ impl types::HostDescriptor for WasiView<'_> {
             types::Advice::NoReuse => rustix::fs::Advice::NoReuse,
         };
         let length = std::num::NonZeroU64::new(length);
-        self.blocking(move || Ok(rustix::fs::fadvise(&**file, offset, length, advice).map_err(std::io::Error::from)?)).await
+        self.blocking(&right, move || Ok(rustix::fs::fadvise(&**file, offset, length, advice).map_err(std::io::Error::from)?)).await
     }
 
     async fn sync_data(&mut self, handle: Handle) -> FsResult<()> {
@@ -150,10 +174,9 @@ impl types::HostDescriptor for WasiView<'_> {
     }
 
     async fn set_size(&mut self, handle: Handle, size: types::Filesize) -> FsResult<()> {
-        let descriptor = self.descriptor(&handle)?;
-        descriptor.right.check()?;
-        let file = descriptor.file()?.for_writing()?.clone();
-        self.blocking(move || Ok(file.quota().set_length(&file, size)?)).await
+        let (file, right) = self.usable_file(&handle)?;
+        let file = file.for_writing()?.clone();
+        self.blocking(&right, move || Ok(file.quota().set_length(&file, size)?)).await
     }
 
     async fn set_times(&mut self, handle: Handle, access: types::NewTimestamp, change: types::NewTimestamp) -> FsResult<()> {
@@ -163,46 +186,46 @@ impl types::HostDescriptor for WasiView<'_> {
             Node::File(file) => {
                 descriptor.right.check()?;
                 let file = file.for_writing()?.clone();
-                self.blocking(move || Ok(rustix::fs::futimens(&**file, &times).map_err(std::io::Error::from)?)).await
+                self.blocking(&descriptor.right, move || Ok(rustix::fs::futimens(&**file, &times).map_err(std::io::Error::from)?)).await
             }
             Node::Root | Node::Directory(_) => {
-                descriptor.right.below(".", true)?;
-                self.at(&descriptor, move |_, start| tree::set_times(start, ".", false, &times)).await
+                let asked = descriptor.right.below(".", true)?;
+                self.at(&descriptor, &asked, move |_, start| tree::set_times(start, ".", false, &times)).await
             }
         }
     }
 
     async fn read(&mut self, handle: Handle, length: types::Filesize, offset: types::Filesize) -> FsResult<(Vec<u8>, bool)> {
-        let descriptor = self.descriptor(&handle)?;
-        descriptor.right.check()?;
-        let file = descriptor.file()?.for_reading()?.clone();
+        let (file, right) = self.usable_file(&handle)?;
+        let file = file.for_reading()?.clone();
         let size = usize::try_from(length).unwrap_or(CHUNK).min(CHUNK);
-        let bytes = self.blocking(move || Ok(read_at(&file, size, offset)?)).await?;
+        let bytes = self.blocking(&right, move || Ok(read_at(&file, size, offset)?)).await?;
         let at_end = bytes.is_empty();
         Ok((bytes.into(), at_end))
     }
 
     async fn write(&mut self, handle: Handle, buffer: Vec<u8>, offset: types::Filesize) -> FsResult<types::Filesize> {
-        let descriptor = self.descriptor(&handle)?;
-        descriptor.right.check()?;
-        let file = descriptor.file()?.for_writing()?.clone();
+        let (file, right) = self.usable_file(&handle)?;
+        let file = file.for_writing()?.clone();
         let length = buffer.len() as u64;
-        self.blocking(move || Ok(file.quota().write_at(&file, &buffer, WriteAt::Offset(offset))?)).await?;
+        self.blocking(&right, move || Ok(file.quota().write_at(&file, &buffer, WriteAt::Offset(offset))?)).await?;
         Ok(length)
     }
 
     async fn read_directory(&mut self, handle: Handle) -> FsResult<ListingHandle> {
         let descriptor = self.descriptor(&handle)?;
         descriptor.right.check()?;
-        let listing = self.at(descriptor, |_, start| tree::list(start)).await?;
-        let shared: SharedListing = Arc::new(Mutex::new(listing));
-        Ok(Resource::new_own(self.table.push(shared)?.rep()))
+        let right = descriptor.right.clone();
+        let place = Arc::new(self.parts.access.take_open_file().ok_or(ErrorCode::Busy)?);
+        let listing = self.at(descriptor, &right, |_, start| tree::list(start)).await?;
+        let listing = OpenListing { listing: Arc::new(Mutex::new(listing)), right, _place: place };
+        Ok(Resource::new_own(self.table.push(listing)?.rep()))
     }
 
     async fn create_directory_at(&mut self, handle: Handle, path: String) -> FsResult<()> {
         let descriptor = self.descriptor(&handle)?;
-        descriptor.right.below(&path, true)?;
-        self.at(descriptor, move |mount, start| tree::create_directory(mount, start, &path)).await
+        let asked = descriptor.right.below(&path, true)?;
+        self.at(descriptor, &asked, move |mount, start| tree::create_directory(mount, start, &path)).await
     }
 
     async fn stat(&mut self, handle: Handle) -> FsResult<types::DescriptorStat> {
@@ -223,8 +246,8 @@ impl types::HostDescriptor for WasiView<'_> {
     ) -> FsResult<()> {
         let times = timestamps(access, change)?;
         let descriptor = self.descriptor(&handle)?;
-        descriptor.right.below(&path, true)?;
-        self.at(descriptor, move |_, start| tree::set_times(start, &path, follows(flags), &times)).await
+        let asked = descriptor.right.below(&path, true)?;
+        self.at(descriptor, &asked, move |_, start| tree::set_times(start, &path, follows(flags), &times)).await
     }
 
     async fn link_at(
@@ -232,11 +255,11 @@ impl types::HostDescriptor for WasiView<'_> {
         handle: Handle,
         _flags: types::PathFlags,
         _old_path: String,
-        _new_descriptor: Handle,
-        _new_path: String,
+        new_descriptor: Handle,
+        new_path: String,
     ) -> FsResult<()> {
         self.descriptor(&handle)?;
-        Err(ErrorCode::NotPermitted.into())
+        Err(self.descriptor(&new_descriptor)?.right.refuse_link(&new_path).into())
     }
 
     async fn open_at(
@@ -267,43 +290,53 @@ impl types::HostDescriptor for WasiView<'_> {
         }
         let Descriptor { node, right } = self.descriptor(&handle)?.clone();
         let right = Arc::new(right.below(&path, ask.changes())?);
+        let place = self.parts.access.take_open_file().ok_or(ErrorCode::Busy)?;
         let mount = right.mount().clone();
-        let node = self.blocking(move || tree::open(&mount, &node, &path, ask)).await?;
+        let opened = self.blocking(&right, move || tree::open(&mount, &node, &path, ask)).await?;
+        let node = match opened {
+            Opened::Root => Node::Root,
+            Opened::Directory(handle) => Node::Directory(OpenDirectory { handle, _place: Arc::new(place) }),
+            Opened::File(file) => Node::File(OpenFile {
+                file: Arc::new(PlacedFile { file, _place: place }),
+                // A file opened for nothing is opened for reading, as elsewhere.
+                readable: ask.read || !ask.write,
+                writable: ask.write,
+            }),
+        };
         self.keep(Descriptor { node, right })
     }
 
     async fn readlink_at(&mut self, handle: Handle, path: String) -> FsResult<String> {
         let descriptor = self.descriptor(&handle)?;
-        descriptor.right.below(&path, false)?;
-        self.at(descriptor, move |_, start| tree::read_link(start, &path)).await
+        let asked = descriptor.right.below(&path, false)?;
+        self.at(descriptor, &asked, move |_, start| tree::read_link(start, &path)).await
     }
 
     async fn remove_directory_at(&mut self, handle: Handle, path: String) -> FsResult<()> {
         let descriptor = self.descriptor(&handle)?;
-        descriptor.right.below(&path, true)?;
-        self.at(descriptor, move |mount, start| tree::remove_directory(mount, start, &path)).await
+        let asked = descriptor.right.below(&path, true)?;
+        self.at(descriptor, &asked, move |mount, start| tree::remove_directory(mount, start, &path)).await
     }
 
     async fn rename_at(&mut self, handle: Handle, old: String, new_handle: Handle, new: String) -> FsResult<()> {
         let from = self.descriptor(&handle)?;
         let to = self.descriptor(&new_handle)?.clone();
-        from.right.below(&old, true)?;
+        let asked = from.right.below(&old, true)?;
         to.right.below(&new, true)?;
         if !Arc::ptr_eq(from.right.mount(), to.right.mount()) {
             return Err(ErrorCode::CrossDevice.into());
         }
-        self.at(from, move |mount, start| tree::rename(mount, start, &old, &Start::of(mount, &to.node)?, &new)).await
+        self.at(from, &asked, move |mount, start| tree::rename(mount, start, &old, &Start::of(mount, &to.node)?, &new)).await
     }
 
-    async fn symlink_at(&mut self, handle: Handle, _target: String, _path: String) -> FsResult<()> {
-        self.descriptor(&handle)?;
-        Err(ErrorCode::NotPermitted.into())
+    async fn symlink_at(&mut self, handle: Handle, _target: String, path: String) -> FsResult<()> {
+        Err(self.descriptor(&handle)?.right.refuse_link(&path).into())
     }
 
     async fn unlink_file_at(&mut self, handle: Handle, path: String) -> FsResult<()> {
         let descriptor = self.descriptor(&handle)?;
-        descriptor.right.below(&path, true)?;
-        self.at(descriptor, move |mount, start| tree::remove_file(mount, start, &path)).await
+        let asked = descriptor.right.below(&path, true)?;
+        self.at(descriptor, &asked, move |mount, start| tree::remove_file(mount, start, &path)).await
     }
 
     async fn is_same_object(&mut self, one: Handle, other: Handle) -> wasmtime::Result<bool> {
@@ -345,37 +378,39 @@ impl WasiView<'_> {
         match &descriptor.node {
             Node::File(OpenFile { file, .. }) => {
                 let file = file.clone();
-                self.blocking(move || Ok(sync(&file)?)).await
+                self.blocking(&descriptor.right, move || Ok(sync(&file)?)).await
             }
-            Node::Root | Node::Directory(_) => self.at(&descriptor, |_, start| tree::sync_directory(start)).await,
+            Node::Root | Node::Directory(_) => self.at(&descriptor, &descriptor.right, |_, start| tree::sync_directory(start)).await,
         }
     }
 
     async fn metadata(&self, handle: &Handle) -> FsResult<std::fs::Metadata> {
         let Descriptor { node, right } = self.descriptor(handle)?.clone();
         right.check()?;
-        self.blocking(move || tree::stat_node(right.mount(), &node)).await
+        let mount = right.mount().clone();
+        self.blocking(&right, move || tree::stat_node(&mount, &node)).await
     }
 
     async fn metadata_at(&self, handle: &Handle, flags: types::PathFlags, path: String) -> FsResult<std::fs::Metadata> {
         let descriptor = self.descriptor(handle)?;
-        descriptor.right.below(&path, false)?;
-        self.at(descriptor, move |_, start| tree::stat(start, &path, follows(flags))).await
+        let asked = descriptor.right.below(&path, false)?;
+        self.at(descriptor, &asked, move |_, start| tree::stat(start, &path, follows(flags))).await
     }
 }
 
 impl types::HostDirectoryEntryStream for WasiView<'_> {
     async fn read_directory_entry(&mut self, handle: ListingHandle) -> FsResult<Option<types::DirectoryEntry>> {
-        let listing = self.table.get(&Resource::<SharedListing>::new_borrow(handle.rep()))?.clone();
+        let OpenListing { listing, right, _place } = self.table.get(&Resource::<OpenListing>::new_borrow(handle.rep()))?.clone();
+        right.check()?;
         let at_hand = listing.lock().unwrap_or_else(PoisonError::into_inner).at_hand();
         match at_hand {
             Some(entry) => Ok(Some(entry)),
-            None => self.blocking(move || listing.lock().unwrap_or_else(PoisonError::into_inner).read_on()).await,
+            None => self.blocking(&right, move || listing.lock().unwrap_or_else(PoisonError::into_inner).read_on()).await,
         }
     }
 
     fn drop(&mut self, handle: ListingHandle) -> wasmtime::Result<()> {
-        self.table.delete(Resource::<SharedListing>::new_own(handle.rep()))?;
+        self.table.delete(Resource::<OpenListing>::new_own(handle.rep()))?;
         Ok(())
     }
 }

@@ -97,7 +97,7 @@ pub struct CountedFile {
 }
 
 impl Quota {
-    /// The quota of `slot` of `plugin` for the directory or the single file `place`. Nothing is read yet: see [`Quota::count_now`].
+    /// The quota of `slot` of `plugin` for the directory or the single file `place`. Nothing is read yet: see [`Quota::count_once`].
     pub fn new(plugin: &str, slot: &str, place: PathBuf, limits: QuotaLimits) -> Self {
         Self {
             plugin: plugin.to_owned(),
@@ -127,13 +127,13 @@ impl Quota {
         Usage { bytes: self.bytes.load(Ordering::Relaxed), files: self.files.load(Ordering::Relaxed) }
     }
 
-    /// Counts the tree now, so that the plugin's first change need not wait for it. Changes wait meanwhile.
+    /// Counts the tree if it never was, so that the plugin's first change need not wait for it. Changes wait meanwhile.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn count_now(&self) -> io::Result<()> {
-        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        self.count(&mut gate)
+    pub fn count_once(&self) -> io::Result<()> {
+        drop(self.alone()?);
+        Ok(())
     }
 
     /// Takes bytes that will be written by other means than this type's methods. Give back what was not written with [`Quota::release`].
@@ -516,7 +516,7 @@ mod tests {
         fs::write(tree.path().join("a/b/file"), [0; 1000]).unwrap();
         fs::hard_link(tree.path().join("a/b/file"), tree.path().join("second-name")).unwrap();
         let quota = quota(tree.path(), 1100, 10);
-        quota.count_now().unwrap();
+        quota.count_once().unwrap();
         assert_eq!(quota.usage(), Usage { bytes: 1000, files: 4 });
     }
 

@@ -29,7 +29,9 @@ use wasmtime_wasi::p2::{
 };
 
 use super::WasiView;
-use super::sockets::{Outgoing, SocketSlot, remote_address_is_valid};
+use super::access::Taken;
+use super::sockets::is_one_party;
+use crate::grant::{Action, Connected};
 
 /// Bytes read or written at a time.
 const CHUNK: usize = 64 * 1024;
@@ -43,7 +45,7 @@ pub(super) struct Socket {
     /// An operation that was started and not finished.
     started: Option<Started>,
     /// The socket's place among those the plugin may have; until a connection takes it over.
-    slot: Option<SocketSlot>,
+    slot: Option<Taken>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,7 @@ enum Started {
 
 enum State {
     Fresh(TcpSocket),
-    Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>, Outgoing),
+    Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>, Connected),
     Connected(Arc<Connection>),
     Failed(ErrorCode),
 }
@@ -63,13 +65,13 @@ enum State {
 pub(super) struct Connection {
     stream: TcpStream,
     /// What it was allowed as.
-    pub(super) outgoing: Outgoing,
+    pub(super) right: Connected,
     revoked: AtomicBool,
     read_shut: AtomicBool,
     write_shut: AtomicBool,
     /// Held while bytes are under way, so that shutting down waits for them.
     writing: tokio::sync::Mutex<()>,
-    _slot: Option<SocketSlot>,
+    _slot: Option<Taken>,
 }
 
 impl Connection {
@@ -287,13 +289,13 @@ impl Socket {
     fn poll_connect(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let State::Connecting(attempt, _) = &mut self.state else { return Poll::Ready(()) };
         let Poll::Ready(result) = attempt.as_mut().poll(context) else { return Poll::Pending };
-        let State::Connecting(_, outgoing) = std::mem::replace(&mut self.state, State::Failed(ErrorCode::InvalidState)) else {
+        let State::Connecting(_, right) = std::mem::replace(&mut self.state, State::Failed(ErrorCode::InvalidState)) else {
             return Poll::Ready(());
         };
         self.state = match result {
             Ok(stream) => State::Connected(Arc::new(Connection {
                 stream,
-                outgoing,
+                right,
                 revoked: AtomicBool::new(false),
                 read_shut: AtomicBool::new(false),
                 write_shut: AtomicBool::new(false),
@@ -342,7 +344,7 @@ impl WasiView<'_> {
 
 impl tcp_create_socket::Host for WasiView<'_> {
     fn create_tcp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Handle> {
-        let slot = self.parts.sockets.take().ok_or(ErrorCode::NewSocketLimit)?;
+        let slot = self.parts.access.take_socket().ok_or(ErrorCode::NewSocketLimit)?;
         let socket = match family {
             IpAddressFamily::Ipv4 => TcpSocket::new_v4()?,
             IpAddressFamily::Ipv6 => TcpSocket::new_v6()?,
@@ -371,7 +373,7 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         if !family_fits(socket.family, local.ip()) || local.ip().is_multicast() {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        if !access.may_bind_tcp(local) {
+        if !access.guard().decide(&Action::TcpBind { addr: local }).is_allowed() {
             return Err(ErrorCode::AccessDenied.into());
         }
         inner.bind(local)?;
@@ -399,14 +401,17 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         if !matches!(socket.state, State::Fresh(_)) {
             return Err(ErrorCode::InvalidState.into());
         }
-        if !family_fits(socket.family, remote.ip()) || !remote_address_is_valid(remote) {
+        if !access.guard().decide(&Action::TcpConnect { addr: remote, name: None }).is_allowed() {
+            return Err(ErrorCode::AccessDenied.into());
+        }
+        if !family_fits(socket.family, remote.ip()) || !is_one_party(remote) {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        let outgoing = access.may_connect(remote).ok_or(ErrorCode::AccessDenied)?;
+        let right = access.guard().connected(remote);
         let State::Fresh(inner) = std::mem::replace(&mut socket.state, State::Failed(ErrorCode::InvalidState)) else {
             return Err(ErrorCode::InvalidState.into());
         };
-        socket.state = State::Connecting(Box::pin(inner.connect(remote)), outgoing);
+        socket.state = State::Connecting(Box::pin(inner.connect(remote)), right);
         socket.started = Some(Started::Connect);
         Ok(())
     }
@@ -426,7 +431,7 @@ impl tcp::HostTcpSocket for WasiView<'_> {
             State::Failed(error) => return Err((*error).into()),
             State::Fresh(_) | State::Connecting(..) => return Err(ErrorCode::InvalidState.into()),
         };
-        if !access.connections().keep(&connection, &access) {
+        if !access.connections().keep(&connection, access.guard()) {
             socket.state = State::Failed(ErrorCode::AccessDenied);
             return Err(ErrorCode::AccessDenied.into());
         }
@@ -437,8 +442,12 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     async fn start_listen(&mut self, handle: Handle) -> SocketResult<()> {
-        self.tcp(&handle)?;
-        self.parts.access.note_refused_listen();
+        let addr = match &self.tcp(&handle)?.state {
+            State::Fresh(socket) => socket.local_addr()?,
+            _ => return Err(ErrorCode::InvalidState.into()),
+        };
+        // No policy allows it; asking puts it into the audit.
+        let _ = self.parts.access.guard().decide(&Action::TcpListen { addr });
         Err(ErrorCode::AccessDenied.into())
     }
 

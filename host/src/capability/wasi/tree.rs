@@ -21,13 +21,16 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
     DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode, MetadataHashValue,
 };
 
-use super::descriptor::{Node, OpenFile};
+use super::descriptor::Node;
 use super::errors::FileError;
 use super::mount::{Mount, OnlyFile};
+use super::quota::CountedFile;
 use crate::capability::beneath::{self, AbsoluteLinks, LastLink, Place, open_found, walk};
 
 /// Tries to open or create a name that others remove and create at the same time.
 const OPEN_ATTEMPTS: usize = 8;
+/// Why other names are refused under a grant of one file, and changing its name too.
+const ONE_FILE: &str = "the slot grants one file by its name";
 /// Directory entries read at a time; it bounds the memory of listing a huge directory.
 const ENTRIES_AT_A_TIME: usize = 256;
 
@@ -65,7 +68,7 @@ impl Start {
                 let root = mount.root()?;
                 Ok(Self { handle: root.handle, only: root.only })
             }
-            Node::Directory(handle) => Ok(Self { handle: handle.clone(), only: None }),
+            Node::Directory(directory) => Ok(Self { handle: directory.handle.clone(), only: None }),
             Node::File(_) => Err(FileError::Refused(ErrorCode::NotDirectory)),
         }
     }
@@ -82,13 +85,13 @@ impl Start {
         if path.split('/').all(|part| part.is_empty() || part == ".") && !path.is_empty() && !path.starts_with('/') {
             return Ok(walk(&self.handle, OsStr::new("."), last, AbsoluteLinks::Refuse)?);
         }
-        Err(FileError::Refused(ErrorCode::NotPermitted))
+        Err(FileError::Forbidden(ONE_FILE))
     }
 
     /// A place whose name the plugin wants to add, change or remove.
     fn find_name(&self, path: &str) -> Result<(Place, OsString), FileError> {
         if self.only.is_some() {
-            return Err(FileError::Refused(ErrorCode::NotPermitted));
+            return Err(FileError::Forbidden(ONE_FILE));
         }
         let mut place = self.find(path, false)?;
         match place.name.take() {
@@ -102,8 +105,19 @@ impl Start {
     }
 }
 
+/// What opening a path has opened.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// The mount's own directory.
+    Root,
+    /// A directory below it.
+    Directory(Arc<OwnedFd>),
+    /// A regular file.
+    File(CountedFile),
+}
+
 /// Opens a path.
-pub(super) fn open(mount: &Mount, from: &Node, path: &str, ask: OpenRequest) -> Result<Node, FileError> {
+pub(super) fn open(mount: &Mount, from: &Node, path: &str, ask: OpenRequest) -> Result<Opened, FileError> {
     let start = Start::of(mount, from)?;
     for _ in 0..OPEN_ATTEMPTS {
         // Creating exclusively never follows a link: a dangling one would place the file where it points.
@@ -117,21 +131,20 @@ pub(super) fn open(mount: &Mount, from: &Node, path: &str, ask: OpenRequest) -> 
     Err(FileError::Refused(ErrorCode::Busy))
 }
 
-fn open_place(mount: &Mount, start: &Start, place: Place, ask: OpenRequest) -> Result<Node, FileError> {
+fn open_place(mount: &Mount, start: &Start, place: Place, ask: OpenRequest) -> Result<Opened, FileError> {
     let refused = |code| Err(FileError::Refused(code));
     match place.node {
         beneath::Node::Missing if !ask.create => refused(ErrorCode::NoEntry),
         beneath::Node::Missing if place.wants_directory => refused(ErrorCode::IsDirectory),
         beneath::Node::Missing => {
             let name = place.name.unwrap_or_default();
-            let file = mount.quota().create(&*place.parent, &name)?;
-            Ok(Node::File(OpenFile { file: Arc::new(file), readable: ask.read, writable: ask.write }))
+            Ok(Opened::File(mount.quota().create(&*place.parent, &name)?))
         }
         _ if ask.create && ask.exclusive => refused(ErrorCode::Exist),
         beneath::Node::Directory(..) if ask.changes() => refused(ErrorCode::IsDirectory),
         // Only the mount itself knows which of its names may be seen.
-        beneath::Node::Directory(..) if start.is_single_file() => Ok(Node::Root),
-        beneath::Node::Directory(handle, _) => Ok(Node::Directory(handle)),
+        beneath::Node::Directory(..) if start.is_single_file() => Ok(Opened::Root),
+        beneath::Node::Directory(handle, _) => Ok(Opened::Directory(handle)),
         _ if ask.directory => refused(ErrorCode::NotDirectory),
         beneath::Node::File(handle, _) => {
             let flags = match (ask.write || ask.truncate, ask.read) {
@@ -143,10 +156,10 @@ fn open_place(mount: &Mount, start: &Start, place: Place, ask: OpenRequest) -> R
             if ask.truncate {
                 mount.quota().set_length(&file, 0)?;
             }
-            Ok(Node::File(OpenFile { file: Arc::new(file), readable: ask.read || !ask.write, writable: ask.write }))
+            Ok(Opened::File(file))
         }
         beneath::Node::Link(..) => refused(ErrorCode::Loop),
-        beneath::Node::Special(_) => refused(ErrorCode::NotPermitted),
+        beneath::Node::Special(_) => Err(FileError::Forbidden("only regular files and directories are opened")),
     }
 }
 
@@ -176,7 +189,7 @@ pub(super) fn read_link(start: &Start, path: &str) -> Result<String, FileError> 
     };
     let target = rustix::fs::readlinkat(&handle, "", Vec::new()).map_err(io::Error::from)?;
     if target.as_bytes().starts_with(b"/") {
-        return Err(FileError::Refused(ErrorCode::NotPermitted));
+        return Err(FileError::Forbidden("an absolute link tells where things lie outside of the granted directory"));
     }
     target.into_string().map_err(|_| FileError::Refused(ErrorCode::IllegalByteSequence))
 }
@@ -208,7 +221,7 @@ pub(super) fn rename(mount: &Mount, from: &Start, old: &str, to: &Start, new: &s
     let (source, old) = from.find_name(old)?;
     match source.node {
         beneath::Node::Missing => return Err(FileError::Refused(ErrorCode::NoEntry)),
-        beneath::Node::Link(..) => return Err(FileError::Refused(ErrorCode::NotPermitted)),
+        beneath::Node::Link(..) => return Err(FileError::Forbidden("a link that is moved leads elsewhere")),
         _ => {}
     }
     let (target, new) = to.find_name(new)?;
@@ -311,7 +324,7 @@ pub(super) fn describe(metadata: &Metadata) -> DescriptorStat {
     }
 }
 
-/// A number that is the same for the same file, and does not tell the file's inode.
+/// A number that is the same for the same file.
 pub(super) fn identity(metadata: &Metadata) -> MetadataHashValue {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();

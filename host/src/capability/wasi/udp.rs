@@ -3,6 +3,8 @@
 //! What is allowed is decided in `sockets::address_is_allowed`, which wasmtime calls for every bind and datagram; so a change of
 //! policy holds from the next datagram on. This file counts sockets and otherwise hands on.
 
+use std::net::SocketAddr;
+
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Network};
 use wasmtime_wasi::p2::bindings::sockets::udp::{
@@ -13,10 +15,11 @@ use wasmtime_wasi::p2::bindings::sockets::udp_create_socket;
 use wasmtime_wasi::p2::{DynPollable, SocketResult};
 
 use super::WasiView;
+use crate::grant::Action;
 
 impl udp_create_socket::Host for WasiView<'_> {
     async fn create_udp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
-        let slot = self.parts.sockets.take().ok_or(ErrorCode::NewSocketLimit)?;
+        let slot = self.parts.access.take_socket().ok_or(ErrorCode::NewSocketLimit)?;
         let socket = udp_create_socket::Host::create_udp_socket(&mut self.stock_sockets(), family).await?;
         self.parts.udp.insert(socket.rep(), slot);
         Ok(socket)
@@ -39,6 +42,13 @@ impl HostUdpSocket for WasiView<'_> {
         socket: Resource<UdpSocket>,
         remote: Option<IpSocketAddress>,
     ) -> SocketResult<(Resource<IncomingDatagramStream>, Resource<OutgoingDatagramStream>)> {
+        if let Some(remote) = remote {
+            // Asked here as well, because wasmtime refuses odd spellings of addresses before it asks: the audit shall know.
+            let addr = SocketAddr::from(remote);
+            if !self.parts.access.guard().decide(&Action::UdpSend { addr }).is_allowed() {
+                return Err(ErrorCode::AccessDenied.into());
+            }
+        }
         self.stock_sockets().stream(socket, remote).await
     }
 
