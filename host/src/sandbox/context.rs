@@ -13,13 +13,14 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::bindings::imports::settings::Value;
 use super::bindings::types::Audience;
 use super::error::CallError;
-use super::limits::{InstanceLimiter, Limits, MemoryMeter};
+use super::limits::{InstanceLimiter, MemoryMeter};
 use super::peers::Peers;
 use super::pool::Sandbox;
 use super::runtimes::Class;
 use crate::capability::wasi::{WasiHost, WasiParts};
 use crate::capability::Facilities;
 use crate::grant::{Action, Decision, Guard};
+use crate::settings::limits::Limits;
 
 /// The end of the chain that the host verified: who asked.
 #[derive(Debug, Clone)]
@@ -151,10 +152,10 @@ impl Context {
     /// The plugin that serves an interface to this one, if the policy lets it call there.
     pub(super) fn callee(&self, interface: &str) -> Result<Arc<Sandbox>, CallError> {
         let effective = self.surroundings.guard.effective();
-        let callee = effective.callee(interface).unwrap_or_default();
+        let callee = effective.call.get(interface).map_or("", |grant| grant.plugin.as_str());
         match self.surroundings.guard.decide(&Action::Call { interface, callee }) {
             Decision::Allow => {}
-            Decision::Deny(denial) => return Err(CallError::Denied(denial.reason())),
+            Decision::Deny(denial) => return Err(CallError::Denied(denial.reason.clone())),
         }
         self.surroundings
             .peers

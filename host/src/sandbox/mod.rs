@@ -9,7 +9,7 @@
 //! | `engine` | the compiler and the pool of memory slots, sized for the machine |
 //! | `runtimes` | the threads components run on, never those that serve sockets |
 //! | `metered` | CPU time of a call, and its move to the background when it takes long |
-//! | `limits` | memory of an instance and of all instances of a plugin |
+//! | `limits` | the limiter of an instance, and the counter of its plugin's memory |
 //! | `context` | what an instance can see: the host side of every WIT import |
 //! | `instance` | one instance and its exports |
 //! | `pool` | admission, warm instances, deadlines: [`Sandbox::call`] |
@@ -37,6 +37,5 @@ pub use context::Peer;
 pub use engine::{Engine, EngineConfig};
 pub use error::CallError;
 pub use instance::Program;
-pub use limits::Limits;
 pub use pool::Sandbox;
 pub use runtimes::{Class, Runtimes};
