@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::blocking::Blocking;
 use super::mount::{Mount, Target};
-use super::names::NameLookup;
+use super::names::{NameLookup, NoNames};
 use super::quota::{Quota, QuotaLimits};
 use super::sockets::Connections;
 use super::stdio::LineShare;
@@ -46,8 +46,20 @@ impl PluginAccess {
     /// The access of the guard's plugin. Must be called on a runtime: the watcher of policy changes lives there, and counts
     /// the directories with a quota at once.
     pub fn new(guard: Guard, resolver: Arc<dyn NameLookup>) -> Arc<Self> {
+        let access = Arc::new(Self::unwatched(guard, resolver));
+        let watcher = AbortOnDropHandle::new(tokio::spawn(watch(Arc::downgrade(&access), access.guard.generation())));
+        *access.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+        access
+    }
+
+    /// No access at all, for the empty sandbox.
+    pub fn nothing(plugin: &str) -> Arc<Self> {
+        Arc::new(Self::unwatched(Guard::empty(plugin), Arc::new(NoNames)))
+    }
+
+    fn unwatched(guard: Guard, resolver: Arc<dyn NameLookup>) -> Self {
         let limits = guard.effective().limits.clone();
-        let access = Arc::new(Self {
+        Self {
             resolver,
             mounts: Mutex::new(Mounts { generation: u64::MAX, list: Arc::from([]) }),
             blocking: Blocking::new(limits.file_calls as usize),
@@ -57,10 +69,7 @@ impl PluginAccess {
             lines: Arc::new(LineShare::new(limits.log_lines)),
             watcher: Mutex::new(None),
             guard,
-        });
-        let watcher = AbortOnDropHandle::new(tokio::spawn(watch(Arc::downgrade(&access), access.guard.generation())));
-        *access.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
-        access
+        }
     }
 
     /// The plugin's guard.

@@ -11,7 +11,6 @@ use bytes::{Bytes, BytesMut};
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
-use super::blocking::Blocking;
 use super::descriptor::{PlacedFile, Right};
 use super::quota::WriteAt;
 
@@ -24,7 +23,6 @@ type Doing<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 pub(super) struct FileReader {
     file: Arc<PlacedFile>,
     right: Arc<Right>,
-    blocking: Blocking,
     offset: u64,
     state: Reading,
 }
@@ -38,15 +36,15 @@ enum Reading {
 }
 
 impl FileReader {
-    pub(super) fn new(file: Arc<PlacedFile>, right: Arc<Right>, blocking: Blocking, offset: u64) -> Self {
-        Self { file, right, blocking, offset, state: Reading::Idle }
+    pub(super) fn new(file: Arc<PlacedFile>, right: Arc<Right>, offset: u64) -> Self {
+        Self { file, right, offset, state: Reading::Idle }
     }
 
     fn begin(&mut self, size: usize) {
         let (file, offset) = (self.file.clone(), self.offset);
-        let blocking = self.blocking.clone();
+        let right = self.right.clone();
         self.state = Reading::Doing(Box::pin(async move {
-            blocking.run(move || read_at(&file, size.min(CHUNK), offset)).await?
+            right.access().blocking().run(move || read_at(&file, size.min(CHUNK), offset)).await?
         }));
     }
 
@@ -131,7 +129,6 @@ impl Pollable for FileReader {
 pub(super) struct FileWriter {
     file: Arc<PlacedFile>,
     right: Arc<Right>,
-    blocking: Blocking,
     at: WriteAt,
     state: Writing,
 }
@@ -144,8 +141,8 @@ enum Writing {
 }
 
 impl FileWriter {
-    pub(super) fn new(file: Arc<PlacedFile>, right: Arc<Right>, blocking: Blocking, at: WriteAt) -> Self {
-        Self { file, right, blocking, at, state: Writing::Idle }
+    pub(super) fn new(file: Arc<PlacedFile>, right: Arc<Right>, at: WriteAt) -> Self {
+        Self { file, right, at, state: Writing::Idle }
     }
 
     async fn finish(&mut self) {
@@ -181,13 +178,13 @@ impl OutputStream for FileWriter {
             self.state = Writing::Ended;
             return Err(denied());
         }
-        let (file, at, blocking) = (self.file.clone(), self.at, self.blocking.clone());
+        let (file, at, right) = (self.file.clone(), self.at, self.right.clone());
         if let WriteAt::Offset(offset) = &mut self.at {
             // After a failed write the stream is closed, so the offset counts only successes.
             *offset = offset.saturating_add(bytes.len() as u64);
         }
         self.state = Writing::Doing(Box::pin(async move {
-            blocking.run(move || file.quota().write_at(&file, &bytes, at)).await?
+            right.access().blocking().run(move || file.quota().write_at(&file, &bytes, at)).await?
         }));
         Ok(())
     }

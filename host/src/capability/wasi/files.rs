@@ -52,32 +52,29 @@ impl WasiView<'_> {
         Ok(Resource::new_own(self.table.push(descriptor)?.rep()))
     }
 
-    /// Runs directory work with the descriptor's starting directory, under a right that was asked.
-    async fn at<R: Send + 'static>(
-        &self,
-        descriptor: &Descriptor,
-        asked: &Right,
-        work: impl FnOnce(&Mount, &Start) -> Result<R, FileError> + Send + 'static,
-    ) -> FsResult<R> {
-        let (mount, node) = (descriptor.right.mount().clone(), descriptor.node.clone());
-        self.blocking(asked, move || work(&mount, &Start::of(&mount, &node)?)).await
-    }
+}
 
-    async fn blocking<R: Send + 'static>(
-        &self,
-        asked: &Right,
-        work: impl FnOnce() -> Result<R, FileError> + Send + 'static,
-    ) -> FsResult<R> {
-        match self.parts.access.blocking().run(work).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => {
-                if let Some(reason) = error.denial() {
-                    asked.note_refusal(reason);
-                }
-                Err(error.code().into())
+/// Runs directory work with the descriptor's starting directory, under a right that was asked.
+async fn at<R: Send + 'static>(
+    descriptor: &Descriptor,
+    asked: &Right,
+    work: impl FnOnce(&Mount, &Start) -> Result<R, FileError> + Send + 'static,
+) -> FsResult<R> {
+    let (mount, node) = (descriptor.right.mount().clone(), descriptor.node.clone());
+    blocking(asked, move || work(&mount, &Start::of(&mount, &node)?)).await
+}
+
+/// Runs blocking work under a right that was asked.
+async fn blocking<R: Send + 'static>(asked: &Right, work: impl FnOnce() -> Result<R, FileError> + Send + 'static) -> FsResult<R> {
+    match asked.access().blocking().run(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => {
+            if let Some(reason) = error.denial() {
+                asked.note_refusal(reason);
             }
-            Err(error) => Err(code(&error).into()),
+            Err(error.code().into())
         }
+        Err(error) => Err(code(&error).into()),
     }
 }
 
@@ -110,8 +107,7 @@ impl types::HostDescriptor for WasiView<'_> {
         let Descriptor { node, right } = self.descriptor(&handle)?.clone();
         let Node::File(file) = node else { return Err(ErrorCode::IsDirectory.into()) };
         right.check()?;
-        let blocking = self.parts.access.blocking().clone();
-        let stream: DynInputStream = Box::new(FileReader::new(file.for_reading()?.clone(), right, blocking, offset));
+        let stream: DynInputStream = Box::new(FileReader::new(file.for_reading()?.clone(), right, offset));
         Ok(self.table.push(stream)?)
     }
 
@@ -141,7 +137,7 @@ impl types::HostDescriptor for WasiView<'_> {
             types::Advice::NoReuse => rustix::fs::Advice::NoReuse,
         };
         let length = std::num::NonZeroU64::new(length);
-        self.blocking(&right, move || Ok(rustix::fs::fadvise(&**file, offset, length, advice).map_err(std::io::Error::from)?)).await
+        blocking(&right, move || Ok(rustix::fs::fadvise(&***file, offset, length, advice).map_err(std::io::Error::from)?)).await
     }
 
     async fn sync_data(&mut self, handle: Handle) -> FsResult<()> {
@@ -155,15 +151,16 @@ impl types::HostDescriptor for WasiView<'_> {
     async fn get_flags(&mut self, handle: Handle) -> FsResult<types::DescriptorFlags> {
         let descriptor = self.descriptor(&handle)?;
         descriptor.right.check()?;
-        let mut flags = types::DescriptorFlags::empty();
         let (read, write, mutate) = match &descriptor.node {
             Node::File(file) => (file.readable, file.writable, false),
             Node::Root | Node::Directory(_) => (true, false, descriptor.right.mount().is_writable()),
         };
-        flags.set(types::DescriptorFlags::READ, read);
-        flags.set(types::DescriptorFlags::WRITE, write);
-        flags.set(types::DescriptorFlags::MUTATE_DIRECTORY, mutate);
-        Ok(flags)
+        let named = [
+            (read, types::DescriptorFlags::READ),
+            (write, types::DescriptorFlags::WRITE),
+            (mutate, types::DescriptorFlags::MUTATE_DIRECTORY),
+        ];
+        Ok(named.into_iter().filter(|(set, _)| *set).fold(types::DescriptorFlags::empty(), |flags, (_, flag)| flags | flag))
     }
 
     async fn get_type(&mut self, handle: Handle) -> FsResult<types::DescriptorType> {
@@ -176,7 +173,7 @@ impl types::HostDescriptor for WasiView<'_> {
     async fn set_size(&mut self, handle: Handle, size: types::Filesize) -> FsResult<()> {
         let (file, right) = self.usable_file(&handle)?;
         let file = file.for_writing()?.clone();
-        self.blocking(&right, move || Ok(file.quota().set_length(&file, size)?)).await
+        blocking(&right, move || Ok(file.quota().set_length(&file, size)?)).await
     }
 
     async fn set_times(&mut self, handle: Handle, access: types::NewTimestamp, change: types::NewTimestamp) -> FsResult<()> {
@@ -186,11 +183,11 @@ impl types::HostDescriptor for WasiView<'_> {
             Node::File(file) => {
                 descriptor.right.check()?;
                 let file = file.for_writing()?.clone();
-                self.blocking(&descriptor.right, move || Ok(rustix::fs::futimens(&**file, &times).map_err(std::io::Error::from)?)).await
+                blocking(&descriptor.right, move || Ok(rustix::fs::futimens(&***file, &times).map_err(std::io::Error::from)?)).await
             }
             Node::Root | Node::Directory(_) => {
                 let asked = descriptor.right.below(".", true)?;
-                self.at(&descriptor, &asked, move |_, start| tree::set_times(start, ".", false, &times)).await
+                at(&descriptor, &asked, move |_, start| tree::set_times(start, ".", false, &times)).await
             }
         }
     }
@@ -199,7 +196,7 @@ impl types::HostDescriptor for WasiView<'_> {
         let (file, right) = self.usable_file(&handle)?;
         let file = file.for_reading()?.clone();
         let size = usize::try_from(length).unwrap_or(CHUNK).min(CHUNK);
-        let bytes = self.blocking(&right, move || Ok(read_at(&file, size, offset)?)).await?;
+        let bytes = blocking(&right, move || Ok(read_at(&file, size, offset)?)).await?;
         let at_end = bytes.is_empty();
         Ok((bytes.into(), at_end))
     }
@@ -208,7 +205,7 @@ impl types::HostDescriptor for WasiView<'_> {
         let (file, right) = self.usable_file(&handle)?;
         let file = file.for_writing()?.clone();
         let length = buffer.len() as u64;
-        self.blocking(&right, move || Ok(file.quota().write_at(&file, &buffer, WriteAt::Offset(offset))?)).await?;
+        blocking(&right, move || Ok(file.quota().write_at(&file, &buffer, WriteAt::Offset(offset))?)).await?;
         Ok(length)
     }
 
@@ -217,7 +214,7 @@ impl types::HostDescriptor for WasiView<'_> {
         descriptor.right.check()?;
         let right = descriptor.right.clone();
         let place = Arc::new(self.parts.access.take_open_file().ok_or(ErrorCode::Busy)?);
-        let listing = self.at(descriptor, &right, |_, start| tree::list(start)).await?;
+        let listing = at(descriptor, &right, |_, start| tree::list(start)).await?;
         let listing = OpenListing { listing: Arc::new(Mutex::new(listing)), right, _place: place };
         Ok(Resource::new_own(self.table.push(listing)?.rep()))
     }
@@ -225,7 +222,7 @@ impl types::HostDescriptor for WasiView<'_> {
     async fn create_directory_at(&mut self, handle: Handle, path: String) -> FsResult<()> {
         let descriptor = self.descriptor(&handle)?;
         let asked = descriptor.right.below(&path, true)?;
-        self.at(descriptor, &asked, move |mount, start| tree::create_directory(mount, start, &path)).await
+        at(descriptor, &asked, move |mount, start| tree::create_directory(mount, start, &path)).await
     }
 
     async fn stat(&mut self, handle: Handle) -> FsResult<types::DescriptorStat> {
@@ -247,7 +244,7 @@ impl types::HostDescriptor for WasiView<'_> {
         let times = timestamps(access, change)?;
         let descriptor = self.descriptor(&handle)?;
         let asked = descriptor.right.below(&path, true)?;
-        self.at(descriptor, &asked, move |_, start| tree::set_times(start, &path, follows(flags), &times)).await
+        at(descriptor, &asked, move |_, start| tree::set_times(start, &path, follows(flags), &times)).await
     }
 
     async fn link_at(
@@ -292,7 +289,7 @@ impl types::HostDescriptor for WasiView<'_> {
         let right = Arc::new(right.below(&path, ask.changes())?);
         let place = self.parts.access.take_open_file().ok_or(ErrorCode::Busy)?;
         let mount = right.mount().clone();
-        let opened = self.blocking(&right, move || tree::open(&mount, &node, &path, ask)).await?;
+        let opened = blocking(&right, move || tree::open(&mount, &node, &path, ask)).await?;
         let node = match opened {
             Opened::Root => Node::Root,
             Opened::Directory(handle) => Node::Directory(OpenDirectory { handle, _place: Arc::new(place) }),
@@ -309,13 +306,13 @@ impl types::HostDescriptor for WasiView<'_> {
     async fn readlink_at(&mut self, handle: Handle, path: String) -> FsResult<String> {
         let descriptor = self.descriptor(&handle)?;
         let asked = descriptor.right.below(&path, false)?;
-        self.at(descriptor, &asked, move |_, start| tree::read_link(start, &path)).await
+        at(descriptor, &asked, move |_, start| tree::read_link(start, &path)).await
     }
 
     async fn remove_directory_at(&mut self, handle: Handle, path: String) -> FsResult<()> {
         let descriptor = self.descriptor(&handle)?;
         let asked = descriptor.right.below(&path, true)?;
-        self.at(descriptor, &asked, move |mount, start| tree::remove_directory(mount, start, &path)).await
+        at(descriptor, &asked, move |mount, start| tree::remove_directory(mount, start, &path)).await
     }
 
     async fn rename_at(&mut self, handle: Handle, old: String, new_handle: Handle, new: String) -> FsResult<()> {
@@ -326,7 +323,7 @@ impl types::HostDescriptor for WasiView<'_> {
         if !Arc::ptr_eq(from.right.mount(), to.right.mount()) {
             return Err(ErrorCode::CrossDevice.into());
         }
-        self.at(from, &asked, move |mount, start| tree::rename(mount, start, &old, &Start::of(mount, &to.node)?, &new)).await
+        at(from, &asked, move |mount, start| tree::rename(mount, start, &old, &Start::of(mount, &to.node)?, &new)).await
     }
 
     async fn symlink_at(&mut self, handle: Handle, _target: String, path: String) -> FsResult<()> {
@@ -336,7 +333,7 @@ impl types::HostDescriptor for WasiView<'_> {
     async fn unlink_file_at(&mut self, handle: Handle, path: String) -> FsResult<()> {
         let descriptor = self.descriptor(&handle)?;
         let asked = descriptor.right.below(&path, true)?;
-        self.at(descriptor, &asked, move |mount, start| tree::remove_file(mount, start, &path)).await
+        at(descriptor, &asked, move |mount, start| tree::remove_file(mount, start, &path)).await
     }
 
     async fn is_same_object(&mut self, one: Handle, other: Handle) -> wasmtime::Result<bool> {
@@ -367,8 +364,7 @@ impl WasiView<'_> {
         let Descriptor { node, right } = self.descriptor(handle)?.clone();
         let Node::File(file) = node else { return Err(ErrorCode::IsDirectory.into()) };
         right.check()?;
-        let blocking = self.parts.access.blocking().clone();
-        let stream: DynOutputStream = Box::new(FileWriter::new(file.for_writing()?.clone(), right, blocking, at));
+        let stream: DynOutputStream = Box::new(FileWriter::new(file.for_writing()?.clone(), right, at));
         Ok(self.table.push(stream)?)
     }
 
@@ -378,23 +374,23 @@ impl WasiView<'_> {
         match &descriptor.node {
             Node::File(OpenFile { file, .. }) => {
                 let file = file.clone();
-                self.blocking(&descriptor.right, move || Ok(sync(&file)?)).await
+                blocking(&descriptor.right, move || Ok(sync(&file)?)).await
             }
-            Node::Root | Node::Directory(_) => self.at(&descriptor, &descriptor.right, |_, start| tree::sync_directory(start)).await,
+            Node::Root | Node::Directory(_) => at(&descriptor, &descriptor.right, |_, start| tree::sync_directory(start)).await,
         }
     }
 
-    async fn metadata(&self, handle: &Handle) -> FsResult<std::fs::Metadata> {
+    async fn metadata(&mut self, handle: &Handle) -> FsResult<std::fs::Metadata> {
         let Descriptor { node, right } = self.descriptor(handle)?.clone();
         right.check()?;
         let mount = right.mount().clone();
-        self.blocking(&right, move || tree::stat_node(&mount, &node)).await
+        blocking(&right, move || tree::stat_node(&mount, &node)).await
     }
 
-    async fn metadata_at(&self, handle: &Handle, flags: types::PathFlags, path: String) -> FsResult<std::fs::Metadata> {
+    async fn metadata_at(&mut self, handle: &Handle, flags: types::PathFlags, path: String) -> FsResult<std::fs::Metadata> {
         let descriptor = self.descriptor(handle)?;
         let asked = descriptor.right.below(&path, false)?;
-        self.at(descriptor, &asked, move |_, start| tree::stat(start, &path, follows(flags))).await
+        at(descriptor, &asked, move |_, start| tree::stat(start, &path, follows(flags))).await
     }
 }
 
@@ -405,7 +401,7 @@ impl types::HostDirectoryEntryStream for WasiView<'_> {
         let at_hand = listing.lock().unwrap_or_else(PoisonError::into_inner).at_hand();
         match at_hand {
             Some(entry) => Ok(Some(entry)),
-            None => self.blocking(&right, move || listing.lock().unwrap_or_else(PoisonError::into_inner).read_on()).await,
+            None => blocking(&right, move || listing.lock().unwrap_or_else(PoisonError::into_inner).read_on()).await,
         }
     }
 

@@ -47,11 +47,12 @@ use wasmtime_wasi_io::bindings::wasi::io;
 
 use self::access::{PluginAccess, Taken};
 use self::stdio::{Printed, Stream};
+use crate::grant::Guard;
 
 /// The data of a store whose component gets WASI.
 pub trait WasiHost: Send + 'static {
     /// The instance's WASI parts, and the table of its open resources.
-    fn wasi(&mut self) -> WasiView<'_>;
+    fn wasi(&mut self) -> (&mut WasiParts, &mut ResourceTable);
 }
 
 /// What one instance has of WASI.
@@ -62,17 +63,16 @@ pub struct WasiParts {
     udp: HashMap<u32, Taken>,
 }
 
-/// The parts and the table, borrowed from a store for one call.
+/// The parts and the table, borrowed from a store for one call. Only the linker needs the name.
 pub struct WasiView<'a> {
-    /// The instance's parts.
-    pub parts: &'a mut WasiParts,
-    /// Its open resources.
-    pub table: &'a mut ResourceTable,
+    parts: &'a mut WasiParts,
+    table: &'a mut ResourceTable,
 }
 
 impl WasiParts {
-    /// The parts of a new instance of the plugin.
-    pub fn new(access: &Arc<PluginAccess>) -> Self {
+    /// The parts of a new instance. Without `access` it has none: for the empty sandbox in which a plugin describes itself.
+    pub fn new(guard: &Guard, access: Option<&Arc<PluginAccess>>) -> Self {
+        let access = access.cloned().unwrap_or_else(|| PluginAccess::nothing(guard.plugin()));
         let plugin: Arc<str> = access.guard().plugin().into();
         let guard = access.guard().clone();
         let stock = WasiCtxBuilder::new()
@@ -85,7 +85,7 @@ impl WasiParts {
                 Box::pin(std::future::ready(allowed))
             })
             .build();
-        Self { access: access.clone(), stock, udp: HashMap::new() }
+        Self { access, stock, udp: HashMap::new() }
     }
 
     /// What all instances of the plugin share.
@@ -113,29 +113,29 @@ impl HasData for Table {
 /// When the linker already has one of the interfaces.
 pub fn add_to_linker<T: WasiHost>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     add_stock(linker)?;
-    filesystem::preopens::add_to_linker::<T, Ours>(linker, T::wasi)?;
-    filesystem::types::add_to_linker::<T, Ours>(linker, T::wasi)?;
+    filesystem::preopens::add_to_linker::<T, Ours>(linker, view)?;
+    filesystem::types::add_to_linker::<T, Ours>(linker, view)?;
     let options = LinkOptions::default();
-    wasi_sockets::network::add_to_linker::<T, Ours>(linker, &(&options).into(), T::wasi)?;
-    wasi_sockets::instance_network::add_to_linker::<T, Ours>(linker, T::wasi)?;
-    wasi_sockets::tcp_create_socket::add_to_linker::<T, Ours>(linker, T::wasi)?;
-    wasi_sockets::tcp::add_to_linker::<T, Ours>(linker, T::wasi)?;
-    wasi_sockets::udp_create_socket::add_to_linker::<T, Ours>(linker, T::wasi)?;
-    wasi_sockets::udp::add_to_linker::<T, Ours>(linker, T::wasi)?;
-    wasi_sockets::ip_name_lookup::add_to_linker::<T, Ours>(linker, T::wasi)?;
+    wasi_sockets::network::add_to_linker::<T, Ours>(linker, &(&options).into(), view)?;
+    wasi_sockets::instance_network::add_to_linker::<T, Ours>(linker, view)?;
+    wasi_sockets::tcp_create_socket::add_to_linker::<T, Ours>(linker, view)?;
+    wasi_sockets::tcp::add_to_linker::<T, Ours>(linker, view)?;
+    wasi_sockets::udp_create_socket::add_to_linker::<T, Ours>(linker, view)?;
+    wasi_sockets::udp::add_to_linker::<T, Ours>(linker, view)?;
+    wasi_sockets::ip_name_lookup::add_to_linker::<T, Ours>(linker, view)?;
     Ok(())
 }
 
 /// What wasmtime implements as we want it.
 fn add_stock<T: WasiHost>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
-    io::error::add_to_linker::<T, Table>(linker, |host| host.wasi().table)?;
-    io::poll::add_to_linker::<T, Table>(linker, |host| host.wasi().table)?;
-    io::streams::add_to_linker::<T, Table>(linker, |host| host.wasi().table)?;
+    io::error::add_to_linker::<T, Table>(linker, |host| view(host).table)?;
+    io::poll::add_to_linker::<T, Table>(linker, |host| view(host).table)?;
+    io::streams::add_to_linker::<T, Table>(linker, |host| view(host).table)?;
     clocks::wall_clock::add_to_linker::<T, WasiClocks>(linker, clocks_of)?;
     clocks::monotonic_clock::add_to_linker::<T, WasiClocks>(linker, clocks_of)?;
-    random::random::add_to_linker::<T, WasiRandom>(linker, |host| host.wasi().parts.stock.random())?;
-    random::insecure::add_to_linker::<T, WasiRandom>(linker, |host| host.wasi().parts.stock.random())?;
-    random::insecure_seed::add_to_linker::<T, WasiRandom>(linker, |host| host.wasi().parts.stock.random())?;
+    random::random::add_to_linker::<T, WasiRandom>(linker, |host| view(host).parts.stock.random())?;
+    random::insecure::add_to_linker::<T, WasiRandom>(linker, |host| view(host).parts.stock.random())?;
+    random::insecure_seed::add_to_linker::<T, WasiRandom>(linker, |host| view(host).parts.stock.random())?;
     cli::exit::add_to_linker::<T, WasiCli>(linker, cli_of)?;
     cli::environment::add_to_linker::<T, WasiCli>(linker, cli_of)?;
     cli::stdin::add_to_linker::<T, WasiCli>(linker, cli_of)?;
@@ -149,12 +149,17 @@ fn add_stock<T: WasiHost>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     Ok(())
 }
 
+fn view<T: WasiHost>(host: &mut T) -> WasiView<'_> {
+    let (parts, table) = host.wasi();
+    WasiView { parts, table }
+}
+
 fn clocks_of<T: WasiHost>(host: &mut T) -> WasiClocksCtxView<'_> {
-    let WasiView { parts, table } = host.wasi();
+    let WasiView { parts, table } = view(host);
     WasiClocksCtxView { ctx: parts.stock.clocks(), table }
 }
 
 fn cli_of<T: WasiHost>(host: &mut T) -> WasiCliCtxView<'_> {
-    let WasiView { parts, table } = host.wasi();
+    let WasiView { parts, table } = view(host);
     WasiCliCtxView { ctx: parts.stock.cli(), table }
 }

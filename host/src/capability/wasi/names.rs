@@ -8,7 +8,6 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress, Networ
 use wasmtime_wasi::p2::{DynPollable, Pollable, SocketResult, subscribe};
 
 use super::WasiView;
+use crate::capability::resolve::{ResolveError, Resolver};
 use crate::grant::Action;
 use crate::grant::matchers::host::AskedHost;
 
@@ -48,12 +48,28 @@ pub enum LookupError {
 /// Whoever resolves names for plugins. Asked only for names that are granted.
 pub trait NameLookup: Send + Sync + 'static {
     /// Looks up a name in lower case and ASCII, without final dot, for `plugin`.
-    fn lookup(&self, plugin: &str, name: &str) -> Pin<Box<dyn Future<Output = Result<Addresses, LookupError>> + Send>>;
+    fn lookup<'a>(&'a self, plugin: &'a str, name: &'a str) -> LookupFuture<'a>;
+}
+
+/// A lookup under way.
+pub type LookupFuture<'a> = Pin<Box<dyn Future<Output = Result<Addresses, LookupError>> + Send + 'a>>;
+
+impl NameLookup for Resolver {
+    fn lookup<'a>(&'a self, plugin: &'a str, name: &'a str) -> LookupFuture<'a> {
+        Box::pin(async move {
+            match self.resolve(plugin, name).await {
+                Ok(found) => Ok(Addresses { addresses: found.addresses, time_to_live: found.ttl }),
+                Err(ResolveError::NotFound { .. } | ResolveError::Malformed { .. }) => Err(LookupError::Unknown),
+                Err(ResolveError::Timeout { .. }) => Err(LookupError::Temporary),
+                Err(ResolveError::Failed { .. } | ResolveError::Denied(_)) => Err(LookupError::Permanent),
+            }
+        })
+    }
 }
 
 /// A lookup of a plugin; what the table keeps under the number of the plugin's handle.
 enum Lookup {
-    Asking(Pin<Box<dyn Future<Output = Result<Addresses, LookupError>> + Send>>),
+    Asking(LookupFuture<'static>),
     Answered(std::vec::IntoIter<IpAddr>),
     Failed(LookupError),
 }
@@ -129,13 +145,7 @@ impl HostResolveAddressStream for WasiView<'_> {
 pub struct NoNames;
 
 impl NameLookup for NoNames {
-    fn lookup(&self, _plugin: &str, _name: &str) -> Pin<Box<dyn Future<Output = Result<Addresses, LookupError>> + Send>> {
+    fn lookup<'a>(&'a self, _plugin: &'a str, _name: &'a str) -> LookupFuture<'a> {
         Box::pin(async { Err(LookupError::Permanent) })
-    }
-}
-
-impl<L: NameLookup> NameLookup for Arc<L> {
-    fn lookup(&self, plugin: &str, name: &str) -> Pin<Box<dyn Future<Output = Result<Addresses, LookupError>> + Send>> {
-        L::lookup(self, plugin, name)
     }
 }

@@ -497,7 +497,7 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     fn keep_alive_enabled(&mut self, handle: Handle) -> SocketResult<bool> {
-        self.tcp_option(&handle, sockopt::socket_keepalive)
+        self.tcp_option(&handle, |socket| sockopt::socket_keepalive(socket))
     }
 
     fn set_keep_alive_enabled(&mut self, handle: Handle, value: bool) -> SocketResult<()> {
@@ -505,7 +505,7 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     fn keep_alive_idle_time(&mut self, handle: Handle) -> SocketResult<u64> {
-        self.tcp_option(&handle, sockopt::tcp_keepidle).map(nanoseconds)
+        self.tcp_option(&handle, |socket| sockopt::tcp_keepidle(socket)).map(nanoseconds)
     }
 
     fn set_keep_alive_idle_time(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
@@ -513,7 +513,7 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     fn keep_alive_interval(&mut self, handle: Handle) -> SocketResult<u64> {
-        self.tcp_option(&handle, sockopt::tcp_keepintvl).map(nanoseconds)
+        self.tcp_option(&handle, |socket| sockopt::tcp_keepintvl(socket)).map(nanoseconds)
     }
 
     fn set_keep_alive_interval(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
@@ -521,7 +521,7 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     fn keep_alive_count(&mut self, handle: Handle) -> SocketResult<u32> {
-        self.tcp_option(&handle, sockopt::tcp_keepcnt)
+        self.tcp_option(&handle, |socket| sockopt::tcp_keepcnt(socket))
     }
 
     fn set_keep_alive_count(&mut self, handle: Handle, value: u32) -> SocketResult<()> {
@@ -531,8 +531,8 @@ impl tcp::HostTcpSocket for WasiView<'_> {
 
     fn hop_limit(&mut self, handle: Handle) -> SocketResult<u8> {
         let limit = match self.tcp(&handle)?.family {
-            IpAddressFamily::Ipv4 => self.tcp_option(&handle, sockopt::ip_ttl)?,
-            IpAddressFamily::Ipv6 => self.tcp_option(&handle, sockopt::ipv6_unicast_hops)?.into(),
+            IpAddressFamily::Ipv4 => self.tcp_option(&handle, |socket| sockopt::ip_ttl(socket))?,
+            IpAddressFamily::Ipv6 => self.tcp_option(&handle, |socket| sockopt::ipv6_unicast_hops(socket))?.into(),
         };
         u8::try_from(limit).map_err(|_| ErrorCode::NotSupported.into())
     }
@@ -548,7 +548,7 @@ impl tcp::HostTcpSocket for WasiView<'_> {
 
     fn receive_buffer_size(&mut self, handle: Handle) -> SocketResult<u64> {
         // Linux tells twice what was asked for.
-        self.tcp_option(&handle, sockopt::socket_recv_buffer_size).map(|size| size as u64 / 2)
+        self.tcp_option(&handle, |socket| sockopt::socket_recv_buffer_size(socket)).map(|size| size as u64 / 2)
     }
 
     fn set_receive_buffer_size(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
@@ -556,7 +556,7 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     fn send_buffer_size(&mut self, handle: Handle) -> SocketResult<u64> {
-        self.tcp_option(&handle, sockopt::socket_send_buffer_size).map(|size| size as u64 / 2)
+        self.tcp_option(&handle, |socket| sockopt::socket_send_buffer_size(socket)).map(|size| size as u64 / 2)
     }
 
     fn set_send_buffer_size(&mut self, handle: Handle, value: u64) -> SocketResult<()> {

@@ -11,7 +11,6 @@ use std::fs::{File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -177,7 +176,7 @@ pub(super) fn stat(start: &Start, path: &str, follow: bool) -> Result<Metadata, 
 /// Describes an open file or directory.
 pub(super) fn stat_node(mount: &Mount, node: &Node) -> Result<Metadata, FileError> {
     match node {
-        Node::File(file) => Ok(file.metadata()?),
+        Node::File(open) => Ok(open.file.metadata()?),
         Node::Root | Node::Directory(_) => stat(&Start::of(mount, node)?, ".", false),
     }
 }
