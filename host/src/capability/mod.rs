@@ -18,11 +18,13 @@ use std::sync::Arc;
 /// What all plugins share of the host: one of each.
 pub struct Facilities {
     /// Durable keys and values.
-    pub store: Arc<dyn store::backend::StoreBackend>,
+    pub store: store::Store,
     /// Keys and passwords.
-    pub secrets: Arc<secrets::source::KeyRing>,
+    pub secrets: secrets::Secrets,
     /// Requests to Foreman and to other servers.
     pub upstream: upstream::Upstream,
+    /// Files fetched in the background.
+    pub downloads: downloads::Downloads,
     /// Names.
     pub resolver: Arc<dyn wasi::names::NameLookup>,
 }
