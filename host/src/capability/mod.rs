@@ -3,6 +3,7 @@ pub mod beneath;
 pub mod resolve;
 pub mod secrets;
 pub mod store;
+pub mod upstream;
 pub mod wasi;
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::sandbox::bindings::types::{Lifetime, Manifest};
 use crate::sandbox::context::{Site, Surroundings};
 use crate::sandbox::peers::Peers;
 use crate::sandbox::{CallError, Program, Sandbox, runtimes};
-use crate::settings::limits::Limits;
+use crate::grant::limits::Limits;
 
 /// Why a component cannot be described.
 #[derive(Debug, thiserror::Error)]

@@ -20,7 +20,7 @@ use super::runtimes::Class;
 use crate::capability::wasi::{WasiHost, WasiParts};
 use crate::capability::Facilities;
 use crate::grant::{Action, Decision, Guard};
-use crate::settings::limits::Limits;
+use crate::grant::limits::Limits;
 
 /// The end of the chain that the host verified: who asked.
 #[derive(Debug, Clone)]

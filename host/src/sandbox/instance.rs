@@ -9,7 +9,7 @@ use super::bindings::exports;
 use super::context::{Context, Surroundings};
 use super::engine::Engine;
 use super::limits::MemoryMeter;
-use crate::settings::limits::Limits;
+use crate::grant::limits::Limits;
 
 /// A component linked against the host, ready to be instantiated quickly.
 pub struct Program {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::settings::limits::Limits;
+use crate::grant::limits::Limits;
 
 /// Counts the memory of all instances of one plugin.
 #[derive(Debug, Default)]

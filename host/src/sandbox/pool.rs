@@ -19,7 +19,7 @@ use super::instance::{Live, Program};
 use super::limits::MemoryMeter;
 use super::metered::{Metered, Turn};
 use super::runtimes::{Class, Handles};
-use crate::settings::limits::Limits;
+use crate::grant::limits::Limits;
 
 /// How an instance is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -110,6 +110,12 @@ impl http_body::Body for AnswerBody {
             return this.fail(BodyProblem::Revoked(text));
         }
         match Pin::new(inner).poll_frame(context) {
+            // Trailers are nothing that anybody here waits for, and a way around what is checked in the head.
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
+                this.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(_))) if Instant::now() >= this.ends => this.fail(BodyProblem::Endless(this.times.total)),
             Poll::Ready(Some(Ok(frame))) => {
                 let next = this.ends.min(Instant::now() + this.times.idle);
                 this.timer.as_mut().reset(next);

@@ -20,6 +20,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::trust::{TlsClients, Trust};
 use crate::capability::resolve::{ResolveError, Resolver};
+use crate::grant::matchers::host::AskedHost;
+use crate::grant::matchers::url::{Scheme, TargetUrl};
 use crate::sandbox::bindings::types::UpstreamError;
 
 /// The head start of each address before the next one is tried beside it (RFC 8305 section 5).
@@ -37,25 +39,13 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Of a `http` or `https` URL; none for anything else, and for one with a user in it.
-    pub fn of(url: &url::Url) -> Option<Self> {
-        let tls = match url.scheme() {
-            "http" => false,
-            "https" => true,
-            _ => return None,
+    /// Of a URL as it is sent.
+    pub fn of(url: &TargetUrl<'_>) -> Self {
+        let host = match &url.host {
+            AskedHost::Name(name) => name.to_string(),
+            AskedHost::Address(address) => address.to_string(),
         };
-        if !url.username().is_empty() || url.password().is_some() {
-            return None;
-        }
-        let host = match url.host()? {
-            url::Host::Domain(name) => name.trim_end_matches('.').to_owned(),
-            url::Host::Ipv4(address) => address.to_string(),
-            url::Host::Ipv6(address) => address.to_canonical().to_string(),
-        };
-        if host.is_empty() {
-            return None;
-        }
-        Some(Origin { tls, host, port: url.port_or_known_default()? })
+        Origin { tls: url.scheme == Scheme::Https, host, port: url.port }
     }
 
     /// The value of the `host` header: without the port when it is the scheme's own.
@@ -98,8 +88,8 @@ impl Dialer {
         &self.io
     }
 
-    /// Connects before `deadline`. `plugin` is whom the name lookup is charged to.
-    pub async fn dial(&self, plugin: &str, origin: &Origin, trust: &Trust, decide: &Decide<'_>, deadline: Instant) -> Result<Box<dyn Transport>, UpstreamError> {
+    /// Connects before `deadline`; answers the address as well. `plugin` is whom the name lookup is charged to.
+    pub async fn dial(&self, plugin: &str, origin: &Origin, trust: &Trust, decide: &Decide<'_>, deadline: Instant) -> Result<(Box<dyn Transport>, IpAddr), UpstreamError> {
         let tls = match origin.tls {
             true => Some(self.tls.get(trust).map_err(|problem| UpstreamError::Tls(problem.to_string()))?),
             false => None,
@@ -121,10 +111,11 @@ impl Dialer {
         let origin = origin.clone();
         let connecting = AbortOnDropHandle::new(self.io.spawn(async move {
             let stream = connect(&origin, addresses).await?;
-            let Some(config) = tls else { return Ok(Box::new(stream) as Box<dyn Transport>) };
+            let peer = stream.peer_addr().map_err(|error| super::error::of_io(&origin, &error))?.ip();
+            let Some(config) = tls else { return Ok((Box::new(stream) as Box<dyn Transport>, peer)) };
             let name = ServerName::try_from(origin.host.clone()).map_err(|_| UpstreamError::Tls(format!("{} is not a name that a certificate can hold", origin.host)))?;
             let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| super::error::of_io(&origin, &error))?;
-            Ok(Box::new(stream) as Box<dyn Transport>)
+            Ok((Box::new(stream) as Box<dyn Transport>, peer))
         }));
         match timeout_at(deadline, connecting).await {
             Err(_) => Err(late("connecting to")),

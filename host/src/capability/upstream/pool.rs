@@ -7,6 +7,7 @@
 //! given out in the order of asking, so a burst of requests waits its turn instead of opening a burst of connections.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,8 @@ struct Idle {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) sender: http1::SendRequest<Body>,
+    /// The address it leads to.
+    pub(super) peer: IpAddr,
     _driver: AbortOnDropHandle<()>,
 }
 
@@ -186,7 +189,7 @@ impl Place {
     }
 
     /// Makes an HTTP connection of a transport.
-    pub(super) async fn open(&self, origin: &Origin, transport: Box<dyn Transport>) -> Result<Connection, UpstreamError> {
+    pub(super) async fn open(&self, origin: &Origin, (transport, peer): (Box<dyn Transport>, IpAddr)) -> Result<Connection, UpstreamError> {
         let mut builder = http1::Builder::new();
         builder.max_headers(MAX_HEADERS).max_header_size(MAX_HEAD_BYTES);
         let (sender, driver) = builder.handshake(TokioIo::new(transport)).await.map_err(|failed| error::of_hyper(origin, &failed))?;
@@ -194,7 +197,7 @@ impl Place {
             // Its errors reach the request that was running; an idle connection has nobody to tell.
             let _ = driver.await;
         });
-        Ok(Connection { sender, _driver: AbortOnDropHandle::new(driver) })
+        Ok(Connection { sender, peer, _driver: AbortOnDropHandle::new(driver) })
     }
 
     /// Keeps the connection for the next request once it is ready for one.
