@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::limits::Limits;
 use super::matchers::host::HostPattern;
 use super::matchers::path::{MethodPath, PathPattern};
 use super::matchers::socket::{ListenSocket, SocketRule};
 use super::matchers::url::{BaseUrl, UrlPattern};
-use super::limits::Limits;
 
 /// Everything one plugin may do.
 #[derive(Debug, Clone)]
