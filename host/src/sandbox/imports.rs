@@ -190,7 +190,7 @@ impl downloads::Host for Context {
     async fn fetch(&mut self, slot: String, url: String, path: String) -> Result<(), downloads::Error> {
         let facilities = self.facilities().ok_or_else(|| downloads::Error::Denied(EMPTY.into()))?;
         let Some(access) = self.surroundings.access.clone() else { return Err(downloads::Error::Denied(EMPTY.into())) };
-        facilities.downloads.fetch(&access, &slot, &url, &path).await
+        facilities.downloads.fetch(&access, &slot, &url, &path)
     }
 
     async fn query(&mut self, slot: String, path: String) -> Option<downloads::Progress> {
