@@ -16,11 +16,14 @@
 //! - [`resolved`]: which names the host resolved to which addresses
 
 pub mod action;
+pub mod approvals;
 pub mod audit;
 pub mod decide;
 pub mod denial;
 pub mod deny;
+pub mod edit;
 pub mod effective;
+pub mod explain;
 pub mod guard;
 pub mod limits;
 pub mod matchers;

@@ -69,6 +69,8 @@ pub async fn describe(
         guard: Guard::new(&HostRules::new(Deny::default()), Effective::nothing("describe")),
         settings: std::collections::HashMap::new(),
         site: Site::default(),
+        access: None,
+        metrics: None,
         facilities: None,
         peers: Peers::default(),
     });

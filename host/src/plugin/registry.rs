@@ -214,7 +214,7 @@ impl Registry {
             return Err(ControlError::Refused(format!("the file that waits is {}, not the one you named", record.found.digest)));
         }
         self.loader
-            .approve(name, &record.found.digest)
+            .approve(name, &record.found.digest, &record.found.fingerprint)
             .map_err(|error| ControlError::Refused(error.to_string()))?;
         let _ = self.library.reinstate(name);
         work.files.remove(path);

@@ -17,10 +17,12 @@ use super::limits::{InstanceLimiter, MemoryMeter};
 use super::peers::Peers;
 use super::pool::Sandbox;
 use super::runtimes::Class;
-use crate::capability::wasi::{WasiHost, WasiParts};
 use crate::capability::Facilities;
+use crate::capability::wasi::access::PluginAccess;
+use crate::capability::wasi::{WasiHost, WasiParts};
 use crate::grant::{Action, Decision, Guard};
 use crate::grant::limits::Limits;
+use crate::telemetry::metrics::PluginMetrics;
 
 /// The end of the chain that the host verified: who asked.
 #[derive(Debug, Clone)]
@@ -58,7 +60,11 @@ pub struct Surroundings {
     pub settings: HashMap<String, Value>,
     /// The site as this plugin sees it.
     pub site: Site,
-    /// Store, secrets, clients; none in the empty sandbox of `describe`.
+    /// Files, sockets, names and log lines; none in the empty sandbox of `describe`.
+    pub access: Option<Arc<PluginAccess>>,
+    /// Numbers; none in the empty sandbox.
+    pub metrics: Option<Arc<PluginMetrics>>,
+    /// Store, secrets, clients; none in the empty sandbox.
     pub facilities: Option<Arc<Facilities>>,
     /// Other plugins.
     pub peers: Peers,
@@ -78,7 +84,7 @@ pub struct Context {
     pub(super) table: ResourceTable,
     wasi: WasiParts,
     http: WasiHttpCtx,
-    hooks: super::imports::Outgoing,
+    hooks: super::outgoing::WasiHttp,
     limiter: InstanceLimiter,
     peer: Option<Arc<Peer>>,
     deadline: Option<Instant>,
@@ -93,10 +99,9 @@ impl Context {
     ) -> wasmtime::Result<Self> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
-        let facilities = surroundings.facilities.as_deref();
-        let wasi = WasiParts::new(&surroundings.guard, facilities.map(|it| &it.wasi))?;
+        let wasi = WasiParts::new(&surroundings.guard, surroundings.access.as_ref());
         Ok(Self {
-            hooks: super::imports::Outgoing::new(surroundings.clone()),
+            hooks: super::outgoing::WasiHttp::new(surroundings.clone()),
             table,
             wasi,
             http: WasiHttpCtx::new(),

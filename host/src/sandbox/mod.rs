@@ -15,6 +15,7 @@
 //! | `pool` | admission, warm instances, deadlines: [`Sandbox::call`] |
 //! | `calls` | the typed calls: `describe`, `status`, `handle`, ... |
 //! | `http_guest` | components that export `wasi:http/incoming-handler` |
+//! | `imports`, `outgoing` | the host side of what components import |
 //! | `peers` | which plugin serves an interface that another imports |
 //! | `bridge` | calls between plugins through interfaces the host does not know |
 
@@ -29,6 +30,7 @@ pub mod imports;
 pub mod instance;
 pub mod limits;
 pub mod metered;
+mod outgoing;
 pub mod peers;
 pub mod pool;
 pub mod runtimes;

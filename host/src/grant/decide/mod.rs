@@ -7,6 +7,9 @@ mod headers;
 mod network;
 mod web;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Instant;
 
 use super::action::{Action, Capability};
