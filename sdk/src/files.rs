@@ -167,20 +167,28 @@ impl fmt::Display for FileError {
             Self::LeadsOut => formatter.write_str("path leads out of the directory"),
             Self::NotFound => formatter.write_str("No such file or directory"),
             Self::IsADirectory => formatter.write_str("Is a directory"),
-            Self::Io(problem) => match problem.kind() {
-                // What operators meet, without the error number: that of the sandbox differs from the machine's.
-                kind @ (io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded
-                | io::ErrorKind::PermissionDenied
-                | io::ErrorKind::ReadOnlyFilesystem
-                | io::ErrorKind::NotADirectory) => kind.fmt(formatter),
-                _ => problem.fmt(formatter),
+            Self::Io(problem) => match words(problem.kind()) {
+                Some(words) => formatter.write_str(words),
+                None => problem.fmt(formatter),
             },
         }
     }
 }
 
 impl std::error::Error for FileError {}
+
+/// What operators meet, in the system's usual words and without an error number: that of the sandbox is not the machine's.
+fn words(kind: io::ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        io::ErrorKind::AlreadyExists => "File exists",
+        io::ErrorKind::NotADirectory => "Not a directory",
+        io::ErrorKind::PermissionDenied => "Permission denied",
+        io::ErrorKind::QuotaExceeded => "Disk quota exceeded",
+        io::ErrorKind::ReadOnlyFilesystem => "Read-only file system",
+        io::ErrorKind::StorageFull => "No space left on device",
+        _ => return None,
+    })
+}
 
 #[cfg(test)]
 mod tests {
