@@ -115,7 +115,39 @@ impl Policy {
                 });
             }
         }
+        take_back_downloads(manifest, &mut resolution);
         resolution
+    }
+}
+
+/// Downloads need a directory of the plugin that it may write to.
+fn take_back_downloads(manifest: &Manifest, resolution: &mut Resolution) {
+    let files = &resolution.effective.files;
+    let lost: Vec<_> = resolution
+        .effective
+        .downloads
+        .iter()
+        .filter(|(_, grant)| {
+            !files
+                .get(&grant.into)
+                .is_some_and(|held| held.access.writes())
+        })
+        .map(|(slot, grant)| (slot.clone(), grant.into.clone()))
+        .collect();
+    for (slot, into) in lost {
+        resolution.effective.downloads.remove(&slot);
+        let need = manifest
+            .needs
+            .iter()
+            .find(|need| need.capability == Capability::Downloads.word() && need.slot == slot);
+        resolution.missing.push(Missing {
+            capability: Capability::Downloads.word().to_owned(),
+            reason: need.map(|need| need.reason.clone()).unwrap_or_default(),
+            required: need.is_some_and(|need| need.required),
+            problem: format!("files slot `{into}`, which they go into, is not granted for writing"),
+            lines: vec![format!("files.{}.access = \"read-write\"", key(&into))],
+            slot,
+        });
     }
 }
 
