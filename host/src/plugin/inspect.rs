@@ -11,11 +11,12 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use super::manifest::{self, BadManifest};
-use crate::grant::Guard;
+use crate::grant::{Deny, Effective, Guard, HostRules};
 use crate::sandbox::bindings::types::{Lifetime, Manifest};
 use crate::sandbox::context::{Site, Surroundings};
 use crate::sandbox::peers::Peers;
-use crate::sandbox::{CallError, Limits, Program, Sandbox, runtimes};
+use crate::sandbox::{CallError, Program, Sandbox, runtimes};
+use crate::grant::limits::Limits;
 
 /// Why a component cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +52,8 @@ fn limits() -> Limits {
         time: Duration::from_secs(1),
         cpu: Duration::from_secs(1),
         concurrency: 1,
-        warm: 0,
-        transfer: 1 << 20,
+        host_call: 1 << 20,
+        reply_body: 1 << 20,
         ..Limits::default()
     }
 }
@@ -65,9 +66,11 @@ pub async fn describe(
 ) -> Result<Manifest, InspectError> {
     let program = Program::link(engine, component)?;
     let surroundings = Arc::new(Surroundings {
-        guard: Guard::empty("describe"),
+        guard: Guard::new(&HostRules::new(Deny::default()), Effective::nothing("describe")),
         settings: std::collections::HashMap::new(),
         site: Site::default(),
+        access: None,
+        metrics: None,
         facilities: None,
         peers: Peers::default(),
     });

@@ -1,5 +1,6 @@
 //! A plugin that serves: its sandbox, its guard, and what Foreman sees of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -8,6 +9,7 @@ use serde_json::Value;
 use super::compile::Origin;
 use crate::grant::Guard;
 use crate::sandbox::Sandbox;
+use crate::sandbox::bindings::imports::settings::Value as SettingValue;
 use crate::sandbox::bindings::types::{Audience, Manifest};
 use crate::sandbox::runtimes::Class;
 use crate::settings::Enabled;
@@ -31,6 +33,8 @@ pub struct Plugin {
     pub sandbox: Arc<Sandbox>,
     /// Its numbers.
     pub metrics: Arc<PluginMetrics>,
+    /// Values of its settings.
+    pub settings: HashMap<String, SettingValue>,
     /// Exposed settings, from the configuration.
     pub exposed: Vec<(String, Value)>,
     /// Its own word on its health, refreshed in the background.

@@ -25,7 +25,7 @@ impl Watch {
     #[must_use]
     pub fn start(directories: &[PathBuf]) -> Self {
         let (sender, events) = mpsc::channel(1);
-        let watcher = notify::recommendedwatcher(move |event: notify::Result<notify::Event>| {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // A full channel already says "look". Reading a file is no change.
             if !matches!(event, Ok(notify::Event { kind: notify::EventKind::Access(_), .. })) {
                 let _ = sender.try_send(());

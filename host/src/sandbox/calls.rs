@@ -39,7 +39,7 @@ impl Sandbox {
         if !self.program().is_feature() {
             return Err(CallError::Missing("foreman:proxy/feature".into()));
         }
-        let transfer = self.limits().transfer;
+        let transfer = self.limits().reply_body;
         self.call(class, Some(peer), move |live| handle(live, request, transfer)).await
     }
 

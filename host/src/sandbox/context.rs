@@ -13,13 +13,16 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::bindings::imports::settings::Value;
 use super::bindings::types::Audience;
 use super::error::CallError;
-use super::limits::{InstanceLimiter, Limits, MemoryMeter};
+use super::limits::{InstanceLimiter, MemoryMeter};
 use super::peers::Peers;
 use super::pool::Sandbox;
 use super::runtimes::Class;
-use crate::capability::wasi::{WasiHost, WasiParts};
 use crate::capability::Facilities;
+use crate::capability::wasi::access::PluginAccess;
+use crate::capability::wasi::{WasiHost, WasiParts};
 use crate::grant::{Action, Decision, Guard};
+use crate::grant::limits::Limits;
+use crate::telemetry::metrics::PluginMetrics;
 
 /// The end of the chain that the host verified: who asked.
 #[derive(Debug, Clone)]
@@ -57,7 +60,11 @@ pub struct Surroundings {
     pub settings: HashMap<String, Value>,
     /// The site as this plugin sees it.
     pub site: Site,
-    /// Store, secrets, clients; none in the empty sandbox of `describe`.
+    /// Files, sockets, names and log lines; none in the empty sandbox of `describe`.
+    pub access: Option<Arc<PluginAccess>>,
+    /// Numbers; none in the empty sandbox.
+    pub metrics: Option<Arc<PluginMetrics>>,
+    /// Store, secrets, clients; none in the empty sandbox.
     pub facilities: Option<Arc<Facilities>>,
     /// Other plugins.
     pub peers: Peers,
@@ -77,7 +84,7 @@ pub struct Context {
     pub(super) table: ResourceTable,
     wasi: WasiParts,
     http: WasiHttpCtx,
-    hooks: super::imports::Outgoing,
+    hooks: super::outgoing::WasiHttp,
     limiter: InstanceLimiter,
     peer: Option<Arc<Peer>>,
     deadline: Option<Instant>,
@@ -92,10 +99,9 @@ impl Context {
     ) -> wasmtime::Result<Self> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
-        let facilities = surroundings.facilities.as_deref();
-        let wasi = WasiParts::new(&surroundings.guard, facilities.map(|it| &it.wasi))?;
+        let wasi = WasiParts::new(&surroundings.guard, surroundings.access.as_ref());
         Ok(Self {
-            hooks: super::imports::Outgoing::new(surroundings.clone()),
+            hooks: super::outgoing::WasiHttp::new(surroundings.clone()),
             table,
             wasi,
             http: WasiHttpCtx::new(),
@@ -151,10 +157,10 @@ impl Context {
     /// The plugin that serves an interface to this one, if the policy lets it call there.
     pub(super) fn callee(&self, interface: &str) -> Result<Arc<Sandbox>, CallError> {
         let effective = self.surroundings.guard.effective();
-        let callee = effective.callee(interface).unwrap_or_default();
+        let callee = effective.call.get(interface).map_or("", |grant| grant.plugin.as_str());
         match self.surroundings.guard.decide(&Action::Call { interface, callee }) {
             Decision::Allow => {}
-            Decision::Deny(denial) => return Err(CallError::Denied(denial.reason())),
+            Decision::Deny(denial) => return Err(CallError::Denied(denial.reason.clone())),
         }
         self.surroundings
             .peers

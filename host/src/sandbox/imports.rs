@@ -1,20 +1,71 @@
-//! The host side of every `foreman:proxy` import: each function asks the guard, then a capability, and speaks the contract's types.
+//! The host side of every `foreman:proxy` import: each function hands the guard and typed arguments to a capability, which decides.
+//!
+//! In the empty sandbox of `describe` there are no facilities: whatever is asked there is denied.
 
 use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::imports::{caller, log, settings, site};
-use super::bindings::types::Audience;
-use super::context::{Context, Peer, Surroundings};
+use super::bindings::imports::{caller, dns_provider, downloads, foreman, http_client, log, secrets, settings, site, store};
+use super::bindings::types::{Audience, Incoming, Outgoing, UpstreamError};
+use super::context::{Context, Peer};
+use super::error::CallError;
+use crate::capability::Facilities;
+use crate::capability::upstream::{Kind, Via};
+use crate::capability::wasi::stdio::LineFate;
+use crate::telemetry::text;
 
 /// Links all of them.
 pub(super) fn link(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    caller::add_to_linker::<_, HasSelf<Context>>(linker, |it| it)?;
-    site::add_to_linker::<_, HasSelf<Context>>(linker, |it| it)?;
-    settings::add_to_linker::<_, HasSelf<Context>>(linker, |it| it)?;
-    log::add_to_linker::<_, HasSelf<Context>>(linker, |it| it)?;
-    Ok(())
+    type Own = HasSelf<Context>;
+    caller::add_to_linker::<_, Own>(linker, |it| it)?;
+    site::add_to_linker::<_, Own>(linker, |it| it)?;
+    settings::add_to_linker::<_, Own>(linker, |it| it)?;
+    log::add_to_linker::<_, Own>(linker, |it| it)?;
+    foreman::add_to_linker::<_, Own>(linker, |it| it)?;
+    http_client::add_to_linker::<_, Own>(linker, |it| it)?;
+    store::add_to_linker::<_, Own>(linker, |it| it)?;
+    secrets::add_to_linker::<_, Own>(linker, |it| it)?;
+    downloads::add_to_linker::<_, Own>(linker, |it| it)?;
+    dns_provider::add_to_linker::<_, Own>(linker, |it| it)
+}
+
+/// Why nothing works in `describe`.
+const EMPTY: &str = "`describe` runs in an empty sandbox";
+
+impl Context {
+    fn facilities(&self) -> Option<Arc<Facilities>> {
+        self.surroundings.facilities.clone()
+    }
+
+    /// What an upstream is told about the request that is being served.
+    pub(super) fn via(&self) -> Via {
+        via(self.peer().map(AsRef::as_ref))
+    }
+
+    /// Takes what it needs and leaves the context alone: a store may not be shared between threads while the future waits.
+    fn exchange(
+        &self,
+        kind: Kind,
+        request: Outgoing,
+    ) -> impl Future<Output = Result<Incoming, UpstreamError>> + Send + use<> {
+        let (surroundings, via) = (self.surroundings.clone(), self.via());
+        async move {
+            match &surroundings.facilities {
+                Some(facilities) => facilities.upstream.send(&surroundings.guard, kind, &via, request).await,
+                None => Err(UpstreamError::Denied(EMPTY.into())),
+            }
+        }
+    }
+}
+
+/// What an upstream is told about a request.
+#[must_use]
+pub fn via(peer: Option<&Peer>) -> Via {
+    Via {
+        request_id: peer.map(|it| it.request_id.to_string()),
+        client: peer.filter(|it| it.audience != Audience::Foreman).and_then(|it| it.address.parse().ok()),
+    }
 }
 
 impl caller::Host for Context {
@@ -60,44 +111,214 @@ impl settings::Host for Context {
 
 impl log::Host for Context {
     async fn write(&mut self, level: log::Level, message: String) {
-        let _ = (level, message);
+        let Some(access) = &self.surroundings.access else { return };
+        let plugin = self.surroundings.plugin();
+        let LineFate::Log { dropped } = access.lines().take() else {
+            if let Some(metrics) = &self.surroundings.metrics {
+                metrics.log_lines_suppressed.inc();
+            }
+            return;
+        };
+        if dropped > 0 {
+            tracing::warn!(plugin, dropped, "log lines beyond limits.log-lines were dropped");
+        }
+        let message = text::printable(&message);
+        match level {
+            log::Level::Debug => tracing::debug!(plugin, "{message}"),
+            log::Level::Info => tracing::info!(plugin, "{message}"),
+            log::Level::Warn => tracing::warn!(plugin, "{message}"),
+            log::Level::Error => tracing::error!(plugin, "{message}"),
+        }
     }
 }
 
-/// Outgoing requests of `wasi:http` components.
-pub(super) struct Outgoing {
-    surroundings: Arc<Surroundings>,
-    peer: Option<Arc<Peer>>,
-}
-
-impl Outgoing {
-    pub(super) fn new(surroundings: Arc<Surroundings>) -> Self {
-        Self { surroundings, peer: None }
-    }
-
-    pub(super) fn enter(&mut self, peer: Option<Arc<Peer>>) {
-        self.peer = peer;
+impl foreman::Host for Context {
+    async fn send(&mut self, request: Outgoing) -> Result<Incoming, UpstreamError> {
+        self.exchange(Kind::Foreman, request).await
     }
 }
 
-impl wasmtime_wasi_http::WasiHttpHooks for Outgoing {
-    fn send_request(
+impl http_client::Host for Context {
+    async fn send(&mut self, request: Outgoing) -> Result<Incoming, UpstreamError> {
+        self.exchange(Kind::Http, request).await
+    }
+}
+
+impl store::Host for Context {
+    async fn get(&mut self, slot: String, key: String) -> Result<Option<store::Entry>, store::Error> {
+        let facilities = self.facilities().ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
+        facilities.store.get(&self.surroundings.guard, &slot, &key).await
+    }
+
+    async fn scan(
         &mut self,
-        _request: http::Request<wasmtime_wasi_http::WasiBody>,
-        _options: Option<wasmtime_wasi_http::RequestOptions>,
-        _fut: Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
-    ) -> Box<
-        dyn Future<
-                Output = Result<
-                    (
-                        http::Response<wasmtime_wasi_http::WasiBody>,
-                        Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
-                    ),
-                    wasmtime_wasi_http::Error,
-                >,
-            > + Send,
-    > {
-        let _ = (&self.surroundings, &self.peer);
-        Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
+        slot: String,
+        prefix: String,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<Vec<store::Entry>, store::Error> {
+        let facilities = self.facilities().ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
+        facilities.store.scan(&self.surroundings.guard, &slot, &prefix, after.as_deref(), limit).await
+    }
+
+    async fn apply(&mut self, slot: String, changes: Vec<store::Change>) -> Result<u64, store::Error> {
+        let facilities = self.facilities().ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
+        facilities.store.apply(&self.surroundings.guard, &slot, changes).await
+    }
+
+    async fn changes(&mut self, slot: String, since: u64, limit: u32) -> Result<store::History, store::Error> {
+        let facilities = self.facilities().ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
+        facilities.store.changes(&self.surroundings.guard, &slot, since, limit).await
+    }
+}
+
+impl secrets::Host for Context {
+    async fn about(&mut self, slot: String) -> Result<secrets::Key, secrets::Error> {
+        let facilities = self.facilities().ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
+        facilities.secrets.about(&self.surroundings.guard, &slot)
+    }
+
+    async fn sign(&mut self, slot: String, message: Vec<u8>) -> Result<Vec<u8>, secrets::Error> {
+        let facilities = self.facilities().ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
+        facilities.secrets.sign(&self.surroundings.guard, &slot, &message)
+    }
+
+    async fn verify(&mut self, slot: String, message: Vec<u8>, mac: Vec<u8>) -> Result<bool, secrets::Error> {
+        let facilities = self.facilities().ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
+        facilities.secrets.verify(&self.surroundings.guard, &slot, &message, &mac)
+    }
+
+    async fn reveal(&mut self, slot: String) -> Result<Vec<u8>, secrets::Error> {
+        let facilities = self.facilities().ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
+        facilities.secrets.reveal(&self.surroundings.guard, &slot)
+    }
+}
+
+impl downloads::Host for Context {
+    async fn fetch(&mut self, slot: String, url: String, path: String) -> Result<(), downloads::Error> {
+        let facilities = self.facilities().ok_or_else(|| downloads::Error::Denied(EMPTY.into()))?;
+        let Some(access) = self.surroundings.access.clone() else { return Err(downloads::Error::Denied(EMPTY.into())) };
+        facilities.downloads.fetch(&self.surroundings.guard, |slot| access.quota(slot), &slot, &url, &path)
+    }
+
+    async fn query(&mut self, slot: String, path: String) -> Option<downloads::Progress> {
+        self.facilities()?.downloads.query(&self.surroundings.guard, &slot, &path)
+    }
+}
+
+/// Calls of the first-party provider interface, joined by typed bindings: a quarter of the dynamic bridge's cost.
+impl dns_provider::Host for Context {
+    async fn find(
+        &mut self,
+        name: String,
+        kind: dns_provider::RecordType,
+    ) -> Result<Vec<dns_provider::DnsRecord>, dns_provider::Error> {
+        self.dns(move |guest, store| Box::pin(async move { guest.call_find(store, &name, exported_kind(kind)).await }))
+            .await?
+            .map(|records| records.into_iter().map(imported_record).collect())
+            .map_err(imported_error)
+    }
+
+    async fn create(&mut self, wanted: dns_provider::DnsRecord) -> Result<bool, dns_provider::Error> {
+        let wanted = exported_record(wanted);
+        self.dns(move |guest, store| Box::pin(async move { guest.call_create(store, &wanted).await }))
+            .await?
+            .map_err(imported_error)
+    }
+
+    async fn remove(
+        &mut self,
+        name: String,
+        kind: dns_provider::RecordType,
+        value: Option<String>,
+    ) -> Result<bool, dns_provider::Error> {
+        self.dns(move |guest, store| {
+            Box::pin(async move { guest.call_remove(store, &name, exported_kind(kind), value.as_deref()).await })
+        })
+        .await?
+        .map_err(imported_error)
+    }
+}
+
+use super::bindings::exports::dns_provider as exported;
+
+type DnsCall<'a, R> = super::pool::CallFuture<'a, Result<R, exported::Error>>;
+
+impl Context {
+    /// One call of the plugin that serves `dns-provider` to this one.
+    fn dns<R, F>(
+        &self,
+        call: F,
+    ) -> impl Future<Output = Result<Result<R, exported::Error>, dns_provider::Error>> + Send + use<R, F>
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(&'a exported::Guest, &'a mut wasmtime::Store<Context>) -> DnsCall<'a, R> + Send + 'static,
+    {
+        let callee = self.callee("foreman:proxy/dns-provider@0.1.0");
+        let (class, peer) = (self.class(), self.peer().cloned());
+        async move {
+            let callee = callee.map_err(dns_failure)?;
+            let called = callee.call(class, peer, move |live| {
+                let super::instance::Live { store, dns_provider, .. } = live;
+                match dns_provider {
+                    Some(guest) => call(guest, store),
+                    None => Box::pin(async { Err(wasmtime::Error::msg("it does not export `dns-provider`")) }),
+                }
+            });
+            called.await.map_err(dns_failure)
+        }
+    }
+}
+
+fn dns_failure(error: CallError) -> dns_provider::Error {
+    match error {
+        CallError::Deadline(_) | CallError::Busy { .. } => dns_provider::Error::Timeout(error.to_string()),
+        CallError::Denied(reason) => dns_provider::Error::Refused(reason),
+        CallError::NotReady(reason) => dns_provider::Error::Unreachable(reason),
+        other => {
+            tracing::error!(error = %other, "the DNS provider failed");
+            dns_provider::Error::Other(format!("the provider failed ({})", other.kind()))
+        }
+    }
+}
+
+fn exported_kind(kind: dns_provider::RecordType) -> exported::RecordType {
+    match kind {
+        dns_provider::RecordType::A => exported::RecordType::A,
+        dns_provider::RecordType::Aaaa => exported::RecordType::Aaaa,
+        dns_provider::RecordType::Cname => exported::RecordType::Cname,
+        dns_provider::RecordType::Ptr => exported::RecordType::Ptr,
+        dns_provider::RecordType::Srv => exported::RecordType::Srv,
+    }
+}
+
+fn imported_kind(kind: exported::RecordType) -> dns_provider::RecordType {
+    match kind {
+        exported::RecordType::A => dns_provider::RecordType::A,
+        exported::RecordType::Aaaa => dns_provider::RecordType::Aaaa,
+        exported::RecordType::Cname => dns_provider::RecordType::Cname,
+        exported::RecordType::Ptr => dns_provider::RecordType::Ptr,
+        exported::RecordType::Srv => dns_provider::RecordType::Srv,
+    }
+}
+
+fn exported_record(record: dns_provider::DnsRecord) -> exported::DnsRecord {
+    let dns_provider::DnsRecord { name, kind, value, ttl } = record;
+    exported::DnsRecord { name, kind: exported_kind(kind), value, ttl }
+}
+
+fn imported_record(record: exported::DnsRecord) -> dns_provider::DnsRecord {
+    let exported::DnsRecord { name, kind, value, ttl } = record;
+    dns_provider::DnsRecord { name, kind: imported_kind(kind), value, ttl }
+}
+
+fn imported_error(error: exported::Error) -> dns_provider::Error {
+    match error {
+        exported::Error::Conflict(text) => dns_provider::Error::Conflict(text),
+        exported::Error::Refused(text) => dns_provider::Error::Refused(text),
+        exported::Error::NotAuthoritative(text) => dns_provider::Error::NotAuthoritative(text),
+        exported::Error::Timeout(text) => dns_provider::Error::Timeout(text),
+        exported::Error::Unreachable(text) => dns_provider::Error::Unreachable(text),
+        exported::Error::Other(text) => dns_provider::Error::Other(text),
     }
 }

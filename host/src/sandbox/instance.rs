@@ -8,7 +8,8 @@ use wasmtime::Store;
 use super::bindings::exports;
 use super::context::{Context, Surroundings};
 use super::engine::Engine;
-use super::limits::{Limits, MemoryMeter};
+use super::limits::MemoryMeter;
+use crate::grant::limits::Limits;
 
 /// A component linked against the host, ready to be instantiated quickly.
 pub struct Program {
@@ -77,7 +78,7 @@ impl Program {
     ) -> wasmtime::Result<Live> {
         let mut store = Store::new(self.engine.inner(), Context::new(surroundings.clone(), limits, meter.clone())?);
         store.limiter(|context| context.limiter());
-        store.set_hostcall_fuel(usize::try_from(limits.transfer).unwrap_or(usize::MAX));
+        store.set_hostcall_fuel(usize::try_from(transfer(limits)).unwrap_or(usize::MAX));
         store.set_max_component_handles(limits.handles as usize);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
@@ -89,6 +90,11 @@ impl Program {
         let http = self.http.as_ref().map(|it| it.load(&mut store, &instance)).transpose()?;
         Ok(Live { store, instance, lifecycle, feature, reactor, dns_provider, http, uses: 0 })
     }
+}
+
+/// Bytes one call may carry across the boundary: the largest body it may have to, and room for what is around it.
+pub(super) fn transfer(limits: &Limits) -> u64 {
+    limits.host_call.max(limits.reply_body).max(limits.request_body).saturating_add(256 << 10)
 }
 
 /// A live instance: used by one call at a time.

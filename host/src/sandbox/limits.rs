@@ -1,58 +1,12 @@
-//! Limits of one plugin's calls and instances, and the counter of its memory.
+//! The limiter of an instance, and the counter of its plugin's memory.
 //!
 //! wasmtime's own limiter bounds each memory; a component can have 32 of them and a plugin many instances. This one bounds the
 //! sum over an instance and the sum over the plugin.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-/// What calls of one plugin may use. Each field is a key of `[limits]` in its policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of linear memory of one instance, all its memories together.
-    pub memory: u64,
-    /// Bytes of linear memory of all instances of the plugin together.
-    pub memory_total: u64,
-    /// CPU time of one call.
-    pub cpu: Duration,
-    /// Wall time of one call, waiting included.
-    pub time: Duration,
-    /// Calls at once.
-    pub concurrency: u32,
-    /// Calls that may wait for their turn.
-    pub queue: u32,
-    /// How long a call waits for its turn before it is refused.
-    pub queue_time: Duration,
-    /// Warm instances kept for pooled calls.
-    pub warm: u32,
-    /// Calls a pooled instance answers before it is replaced.
-    pub reuse: u32,
-    /// Component handles and host resources an instance may hold.
-    pub handles: u32,
-    /// Bytes one host call or answer may carry.
-    pub transfer: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            // A Rust component starts at 1.1 MiB; Python needs 40 MiB.
-            memory: 64 << 20,
-            memory_total: 256 << 20,
-            cpu: Duration::from_secs(5),
-            time: Duration::from_secs(30),
-            concurrency: 16,
-            queue: 256,
-            // Foreman gives up after 60 s; waiting longer than half of that helps nobody.
-            queue_time: Duration::from_secs(30),
-            warm: 4,
-            reuse: 1000,
-            handles: 4096,
-            transfer: 9 << 20,
-        }
-    }
-}
+use crate::grant::limits::Limits;
 
 /// Counts the memory of all instances of one plugin.
 #[derive(Debug, Default)]

@@ -9,12 +9,13 @@
 //! | `engine` | the compiler and the pool of memory slots, sized for the machine |
 //! | `runtimes` | the threads components run on, never those that serve sockets |
 //! | `metered` | CPU time of a call, and its move to the background when it takes long |
-//! | `limits` | memory of an instance and of all instances of a plugin |
+//! | `limits` | the limiter of an instance, and the counter of its plugin's memory |
 //! | `context` | what an instance can see: the host side of every WIT import |
 //! | `instance` | one instance and its exports |
 //! | `pool` | admission, warm instances, deadlines: [`Sandbox::call`] |
 //! | `calls` | the typed calls: `describe`, `status`, `handle`, ... |
 //! | `http_guest` | components that export `wasi:http/incoming-handler` |
+//! | `imports`, `outgoing` | the host side of what components import |
 //! | `peers` | which plugin serves an interface that another imports |
 //! | `bridge` | calls between plugins through interfaces the host does not know |
 
@@ -29,6 +30,7 @@ pub mod imports;
 pub mod instance;
 pub mod limits;
 pub mod metered;
+mod outgoing;
 pub mod peers;
 pub mod pool;
 pub mod runtimes;
@@ -37,6 +39,5 @@ pub use context::Peer;
 pub use engine::{Engine, EngineConfig};
 pub use error::CallError;
 pub use instance::Program;
-pub use limits::Limits;
 pub use pool::Sandbox;
 pub use runtimes::{Class, Runtimes};

@@ -16,9 +16,10 @@ use super::bindings::types::Lifetime;
 use super::context::{Peer, Surroundings};
 use super::error::CallError;
 use super::instance::{Live, Program};
-use super::limits::{Limits, MemoryMeter};
+use super::limits::MemoryMeter;
 use super::metered::{Metered, Turn};
 use super::runtimes::{Class, Handles};
+use crate::grant::limits::Limits;
 
 /// How an instance is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -291,7 +292,7 @@ impl Sandbox {
 
     fn put(&self, held: Held) {
         let mut warm = self.warm();
-        let room = if matches!(self.lifetime, Lifetime::Single) { 1 } else { self.limits.warm as usize };
+        let room = if matches!(self.lifetime, Lifetime::Single) { 1 } else { self.limits.instances as usize };
         if warm.len() < room {
             let Held { live, counted } = held;
             counted.keep();

@@ -1,1 +1,46 @@
 //! Sockets in: listeners, TLS, limits, who is calling, routing by method + path + audience, draining.
+//!
+//! It refuses everything a client could do to cost more than its share or to be taken for somebody else, before any plugin is asked. It
+//! runs no plugin: what passed is handed to a [`Dispatch`].
+//!
+//! The way of a request through the files: `listener` accepts, `connections` finds it a place, `connection` shakes hands (`tls`), `gate` lets
+//! complete heads through (`head`, `chunks`), hyper parses, `service` decides (`fronts`, `own_names`, `path`, `identity`, and the routes of
+//! `plugin::routes`), `body` reads, `admitted` hands over, `answer` makes every error HTTP, `record` writes it down. `stall` watches
+//! over clients that do not read, `limits` holds all numbers.
+
+mod admitted;
+pub mod answer;
+mod body;
+mod chunks;
+mod connection;
+mod connections;
+mod endpoint;
+mod fronts;
+mod gate;
+mod head;
+mod identity;
+mod limits;
+mod listener;
+mod names;
+mod own_names;
+mod path;
+mod record;
+mod service;
+mod stall;
+mod tls;
+
+pub use admitted::{Admitted, Caller, Dispatch, Payload};
+pub use answer::Refusal;
+pub use body::{BodyError, HeldBody};
+pub use endpoint::{Endpoint, Serves};
+pub use fronts::{Forwarded, Fronts};
+pub use identity::{
+    Certificate, Identity, IdentityError, LOOKUP_TIME, PlainForeman, Trust, TrustedHosts,
+};
+pub use limits::Limits;
+pub use listener::{BindError, Drain, Drained, Listener, bind};
+pub use names::{ResolverError, ReverseNames, SystemNames};
+pub use own_names::OwnNames;
+pub use path::{NormalPath, PathError};
+pub use service::{Rules, Server, ServerParts};
+pub use tls::{OldestTls, Reload, Tls, TlsError, TlsFiles};

@@ -89,6 +89,7 @@ impl Logging {
             .with(events)
             .try_init()
             .map_err(|_| LogError::AlreadyStarted)?;
+        log_panics();
         if let Some(problem) = problem {
             tracing::warn!(%problem, "logging to standard output instead");
         }
@@ -120,6 +121,24 @@ impl Logging {
             );
         }
     }
+}
+
+/// A panic in one of the host's own tasks is a bug that operators should see where they look: in the log and in `/logs`.
+fn log_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        tracing::error!(
+            place,
+            "panic: {}",
+            panic.payload_as_str().unwrap_or("of unknown kind")
+        );
+        // Standard error still gets it: the log's own thread may be what panicked.
+        usual(panic);
+    }));
 }
 
 fn targets(level: Level) -> Targets {

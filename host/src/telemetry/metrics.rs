@@ -509,6 +509,36 @@ mod tests {
     }
 
     #[test]
+    fn every_metric_is_in_the_operators_book() {
+        let metrics = Metrics::new("0.1.0");
+        let (plugin, listener) = (metrics.plugin("tftp"), metrics.listener("foreman"));
+        listener.answered(&plugin, Method::Get, Status::Success, Duration::ZERO);
+        listener.rejected(ConnectionRejection::Head);
+        plugin.denied("files");
+        plugin.trapped(Trap::Trap);
+        plugin.rejected(Rejection::NoSlot);
+        plugin.downloaded(DownloadEnd::Done);
+        let book = include_str!("../../../docs/src/operators/monitoring.md");
+        let body = metrics.render();
+        let names: Vec<&str> = body
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split(['{', ' ']).next())
+            .collect();
+        assert!(names.len() > 25, "{body}");
+        for name in names {
+            let name = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end))
+                .unwrap_or(name);
+            assert!(
+                book.contains(&format!("`{name}`")),
+                "{name} is not described"
+            );
+        }
+    }
+
+    #[test]
     fn the_same_plugin_has_one_set_of_numbers() {
         let metrics = Metrics::new("0.1.0");
         assert!(Arc::ptr_eq(

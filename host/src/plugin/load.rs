@@ -1,0 +1,405 @@
+//! From bytes to a running version of a plugin: every step between "found" and "serves", with one reason for stopping at each.
+//!
+//! compile (cached) → describe, twice, in an empty sandbox → switched on? → approved? → settings → policy → every required need granted?
+//! → linked → its callee known, no cycle → probed by `start` → asked for its `status`. Nothing here changes what runs: `registry` does, with
+//! what this module hands it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arc_swap::ArcSwap;
+
+use super::compile::{Compiler, Origin};
+use super::inspect;
+use super::running::{Health, Plugin};
+use crate::capability::Facilities;
+use crate::capability::wasi::access::PluginAccess;
+use crate::grant::approvals::{Approvals, ApprovalsError, Digest, Standing};
+use crate::grant::policy::Policy;
+use crate::grant::{Guard, HostRules};
+use crate::sandbox::bindings::types::Manifest;
+use crate::sandbox::context::{Site, Surroundings};
+use crate::sandbox::peers::Peers;
+use crate::sandbox::{Engine, Program, Sandbox, runtimes};
+use crate::settings::{Config, Enabled, schema};
+use crate::telemetry::metrics::Metrics;
+
+/// What was found out about a component, as far as it got.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Its name, empty when it could not be described.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// Its identity.
+    pub digest: String,
+    /// Path prefixes it owns.
+    pub mounts: Vec<String>,
+    /// True if it has routes.
+    pub is_feature: bool,
+    /// Fingerprint of the manifest, frozen at approval.
+    pub fingerprint: String,
+    /// Exposed settings, null where not known.
+    pub exposed: Vec<(String, serde_json::Value)>,
+}
+
+/// Why a version does not run.
+#[derive(Debug, Clone)]
+pub enum Trouble {
+    /// The configuration switches it off.
+    Disabled,
+    /// It waits for the operator.
+    Pending {
+        /// What it waits for.
+        reason: String,
+        /// Policy lines that would help.
+        missing: Vec<String>,
+    },
+    /// It cannot run.
+    Failed(String),
+}
+
+impl Trouble {
+    /// For the operator, and for Foreman's page.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Disabled => "switched off in the configuration".into(),
+            Self::Pending { reason, .. } | Self::Failed(reason) => reason.clone(),
+        }
+    }
+
+    /// Policy lines that would help.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        match self {
+            Self::Pending { missing, .. } => missing.clone(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Loads plugins.
+pub struct Loader {
+    /// Compiler settings and slots.
+    pub engine: Engine,
+    /// Machine code.
+    pub compiler: Compiler,
+    /// Threads of plugins.
+    pub runtimes: runtimes::Handles,
+    /// The operator's rules for all, and the audit.
+    pub rules: Arc<HostRules>,
+    /// Store, secrets, clients.
+    pub facilities: Arc<Facilities>,
+    /// Calls between plugins.
+    pub peers: Peers,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// What the operator approved.
+    pub approvals: Approvals,
+    config: ArcSwap<Config>,
+    running: RwLock<HashMap<String, Arc<Plugin>>>,
+    warnings: RwLock<HashMap<String, Vec<String>>>,
+}
+
+/// What a [`Loader`] is made of.
+pub struct Parts {
+    /// Compiler settings and slots.
+    pub engine: Engine,
+    /// Machine code.
+    pub compiler: Compiler,
+    /// Threads of plugins.
+    pub runtimes: runtimes::Handles,
+    /// The operator's rules for all, and the audit.
+    pub rules: Arc<HostRules>,
+    /// Store, secrets, clients.
+    pub facilities: Arc<Facilities>,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// What the operator approved.
+    pub approvals: Approvals,
+}
+
+impl Loader {
+    /// A loader for a configuration.
+    #[must_use]
+    pub fn new(parts: Parts, config: Arc<Config>) -> Self {
+        let Parts { engine, compiler, runtimes, rules, facilities, metrics, approvals } = parts;
+        Self {
+            engine,
+            compiler,
+            runtimes,
+            rules,
+            facilities,
+            metrics,
+            approvals,
+            peers: Peers::default(),
+            config: ArcSwap::new(config),
+            running: RwLock::default(),
+            warnings: RwLock::default(),
+        }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    pub(super) fn set_config(&self, config: Arc<Config>) {
+        self.config.store(config);
+    }
+
+    /// The largest component that is read.
+    #[must_use]
+    pub fn largest_component(&self) -> u64 {
+        self.compiler.limits().size
+    }
+
+    /// A running plugin.
+    #[must_use]
+    pub fn running(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Every running plugin.
+    #[must_use]
+    pub fn all_running(&self) -> Vec<Arc<Plugin>> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Warnings of the last preparation: grants that no need asks for, and the like.
+    #[must_use]
+    pub fn warnings(&self, name: &str) -> Vec<String> {
+        self.warnings.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
+    }
+
+    /// Puts a version in its place; answers the one before.
+    pub(super) fn install(&self, plugin: Arc<Plugin>) -> Option<Arc<Plugin>> {
+        self.peers.put(&plugin.name, plugin.sandbox.clone());
+        self.running.write().unwrap_or_else(PoisonError::into_inner).insert(plugin.name.to_string(), plugin)
+    }
+
+    pub(super) fn uninstall(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.peers.remove(name);
+        self.running.write().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
+
+    /// Approves a component by its digest, with the manifest it has now.
+    pub(super) fn approve(&self, name: &str, digest: &str, fingerprint: &str) -> Result<(), ApprovalsError> {
+        let digest: Digest = digest.parse().map_err(|error| ApprovalsError::new(self.approvals.path(), error))?;
+        self.approvals.approve(name, &digest, fingerprint)
+    }
+
+    /// Goes through every step with a component. Nothing that runs is touched.
+    pub async fn prepare(
+        &self,
+        wasm: &[u8],
+        origin: Origin,
+        shipped: Option<&str>,
+    ) -> (Found, Result<Arc<Plugin>, Trouble>) {
+        let mut found = Found { digest: inspect::digest(wasm), ..Found::default() };
+        let result = self.steps(wasm, origin, shipped, &mut found).await;
+        (found, result)
+    }
+
+    async fn steps(
+        &self,
+        wasm: &[u8],
+        origin: Origin,
+        shipped: Option<&str>,
+        found: &mut Found,
+    ) -> Result<Arc<Plugin>, Trouble> {
+        let failed = |error: &dyn std::fmt::Display| Trouble::Failed(error.to_string());
+        let component = self.compiler.component(wasm, origin).await.map_err(|error| failed(&error))?;
+        let manifest = inspect::describe(&self.engine, &component, self.runtimes.clone()).await.map_err(|error| failed(&error))?;
+        found.name.clone_from(&manifest.name);
+        found.version.clone_from(&manifest.version);
+        found.mounts.clone_from(&manifest.mounts);
+        found.is_feature = !manifest.routes.is_empty();
+        found.fingerprint = inspect::fingerprint(&manifest);
+        found.exposed = schema::exposed(&HashMap::new(), &manifest.settings);
+
+        let config = self.config();
+        let enabled = enabled(&config, &manifest.name, origin);
+        if enabled == Enabled::Off {
+            return Err(Trouble::Disabled);
+        }
+        let (policy, source) = self.policy(&manifest.name, shipped)?;
+        if origin == Origin::ThirdParty {
+            self.approved(&manifest.name, found, &policy)?;
+        }
+        let settings = self.settings(&config, &manifest)?;
+        found.exposed = schema::exposed(&settings, &manifest.settings);
+        let bound = policy.bind(&manifest, &settings).map_err(|problems| failed(&problems))?;
+        self.warnings.write().unwrap_or_else(PoisonError::into_inner).insert(manifest.name.clone(), bound.warnings.clone());
+        if !bound.missing.is_empty() {
+            return Err(Trouble::Pending {
+                reason: format!("{source} does not grant {}", bound.missing_needs()),
+                missing: bound.missing_lines(),
+            });
+        }
+        self.refuse_cycle(&manifest.name, &bound.effective)?;
+
+        let program = Program::link(&self.engine, &component).map_err(|error| failed(&error))?;
+        let limits = bound.effective.limits.clone();
+        let guard = Guard::new(&self.rules, bound.effective);
+        let metrics = self.metrics.plugin(&manifest.name);
+        let access = {
+            // The watcher of policy changes lives on the background runtime.
+            let _entered = self.runtimes.of(runtimes::Class::Heavy).enter();
+            PluginAccess::new(guard.clone(), self.facilities.resolver.clone())
+        };
+        let surroundings = Arc::new(Surroundings {
+            guard: guard.clone(),
+            settings: settings.clone(),
+            site: site(&config, enabled),
+            access: Some(access),
+            facilities: Some(self.facilities.clone()),
+            metrics: Some(metrics.clone()),
+            peers: self.peers.clone(),
+        });
+        let sandbox =
+            Arc::new(Sandbox::new(program, surroundings, limits, manifest.lifetime, self.runtimes.clone()));
+        sandbox.start().await.map_err(|error| Trouble::Failed(format!("`start` failed: {error}")))?;
+        let plugin = Arc::new(Plugin {
+            name: manifest.name.as_str().into(),
+            digest: found.digest.clone(),
+            exposed: found.exposed.clone(),
+            manifest: Arc::new(manifest),
+            origin,
+            enabled,
+            guard,
+            sandbox,
+            metrics,
+            settings,
+            health: ArcSwap::from_pointee(Health::default()),
+        });
+        plugin.refresh().await;
+        Ok(plugin)
+    }
+
+    /// Reads the policy of a running plugin again. True: it changed and holds now. An error leaves the old one, but for a required need that is
+    /// no longer granted: then the rights are gone.
+    pub(super) fn repolicy(&self, plugin: &Plugin, shipped: Option<&str>) -> Result<bool, Trouble> {
+        let (policy, source) = self.policy(&plugin.name, shipped)?;
+        let bound = policy
+            .bind(&plugin.manifest, &plugin.settings)
+            .map_err(|problems| Trouble::Failed(problems.to_string()))?;
+        self.warnings.write().unwrap_or_else(PoisonError::into_inner).insert(plugin.name.to_string(), bound.warnings.clone());
+        let trouble = (!bound.missing.is_empty()).then(|| Trouble::Pending {
+            reason: format!("{source} does not grant {}", bound.missing_needs()),
+            missing: bound.missing_lines(),
+        });
+        let changed = bound.effective != *plugin.guard.effective();
+        if changed {
+            plugin.guard.replace(bound.effective);
+        }
+        trouble.map_or(Ok(changed), Err)
+    }
+
+    /// Where the operator's policy of a plugin is, if there is a directory for policies.
+    #[must_use]
+    pub fn policy_file(&self, name: &str) -> Option<PathBuf> {
+        self.config().plugins.policies.as_ref().map(|directory| directory.join(format!("{name}.toml")))
+    }
+
+    /// The policy of a plugin: the operator's file, else the shipped one, else nothing granted; and how to call it in messages.
+    pub fn policy(&self, name: &str, shipped: Option<&str>) -> Result<(Policy, String), Trouble> {
+        let parse = |path: &std::path::Path, text: &str| {
+            Policy::parse(path, text, name).map_err(|problems| Trouble::Failed(problems.to_string()))
+        };
+        if let Some(path) = self.policy_file(name) {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => return Ok((parse(&path, &text)?, path.display().to_string())),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Trouble::Failed(format!("{}: {error}", path.display()))),
+            }
+        }
+        let path = PathBuf::from(format!("policies/{name}.toml"));
+        match shipped {
+            Some(text) => Ok((parse(&path, text)?, "the shipped policy".into())),
+            None => Ok((Policy::nothing(name), format!("there is no policy `{name}.toml`, which"))),
+        }
+    }
+
+    fn approved(&self, name: &str, found: &Found, policy: &Policy) -> Result<(), Trouble> {
+        let digest: Digest =
+            found.digest.parse().map_err(|error| Trouble::Failed(format!("{}: {error}", found.digest)))?;
+        let waits = |what: String| {
+            Err(Trouble::Pending { reason: format!("{what}; `bulkhead plugin approve {name}` if you trust it"), missing: Vec::new() })
+        };
+        match self.approvals.standing(name, &digest, &found.fingerprint, policy.approved()) {
+            Standing::Approved => Ok(()),
+            Standing::Unknown => waits(format!("{digest} is not approved")),
+            Standing::Other { .. } => waits(format!("the file changed: {digest} is not the version that was approved")),
+            Standing::ManifestChanged => {
+                waits(format!("{digest} describes itself differently than when it was approved"))
+            }
+        }
+    }
+
+    fn settings(
+        &self,
+        config: &Config,
+        manifest: &Manifest,
+    ) -> Result<HashMap<String, crate::sandbox::bindings::imports::settings::Value>, Trouble> {
+        schema::resolve(config, &manifest.name, &manifest.settings)
+            .map_err(|problems| Trouble::Failed(problems.to_string()))
+    }
+
+    /// Calls between plugins must not come back to the caller: two instances would wait for each other.
+    fn refuse_cycle(&self, name: &str, effective: &crate::grant::Effective) -> Result<(), Trouble> {
+        let mut path = vec![name.to_owned()];
+        let mut next: Vec<(usize, String)> =
+            effective.call.values().map(|grant| (1, grant.plugin.clone())).collect();
+        while let Some((depth, callee)) = next.pop() {
+            path.truncate(depth);
+            path.push(callee.clone());
+            if callee == name {
+                return Err(Trouble::Failed(format!("its calls go in a circle: {}", path.join(" -> "))));
+            }
+            if depth > MAX_DEPTH {
+                return Err(Trouble::Failed(format!("its calls go too deep: {}", path.join(" -> "))));
+            }
+            if let Some(running) = self.running(&callee) {
+                next.extend(running.guard.effective().call.values().map(|grant| (depth + 1, grant.plugin.clone())));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Plugins in one chain of calls.
+const MAX_DEPTH: usize = 8;
+
+/// Bundled plugins serve when the configuration names them; a file in the plugin directory serves unless it is switched off.
+fn enabled(config: &Config, name: &str, origin: Origin) -> Enabled {
+    match (config.features.get(name), origin) {
+        (Some(feature), _) => feature.enabled,
+        (None, Origin::ThirdParty) => Enabled::Both,
+        (None, Origin::FirstParty) => Enabled::Off,
+    }
+}
+
+fn site(config: &Config, enabled: Enabled) -> Site {
+    use crate::sandbox::bindings::types::Audience;
+    let url = |audience| {
+        config.listeners.iter().find(|it| it.audiences.contains(&audience)).map(crate::settings::Listener::base_url)
+    };
+    let port = |tls: bool| {
+        config
+            .listeners
+            .iter()
+            .filter(|it| it.tls == tls && it.audiences.contains(&Audience::Public))
+            .chain(config.listeners.iter().filter(|it| it.tls == tls))
+            .find_map(|it| it.addresses.first().map(std::net::SocketAddr::port))
+    };
+    Site {
+        public_urls: [url(Audience::Foreman), url(Audience::Host), url(Audience::Public)],
+        http_port: enabled.http().then(|| port(false)).flatten(),
+        https_port: enabled.https().then(|| port(true)).flatten(),
+        version: config.version.clone(),
+    }
+}

@@ -1,0 +1,324 @@
+//! Request bodies: read in time, within size and within the listener's memory.
+//!
+//! It refuses bodies that stall, take too long, are larger than the route allows, or would together fill the memory. Trailer fields of
+//! chunked bodies are dropped: nothing of the contract uses them, and forwarded they could smuggle headers.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
+
+use super::answer::Refusal;
+
+/// Memory for bodies is counted in pieces of this many bytes, since a semaphore counts in 32 bits.
+const MEMORY_UNIT: usize = 1024;
+/// When a client whose body found no memory should come back. 1 s: bodies are read or time out within seconds.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A body that ends with an error when the client stops sending or takes too long.
+pub struct TimedBody<B> {
+    body: B,
+    idle: Duration,
+    until: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client did not send it in time.
+    #[error("the request body did not arrive in time")]
+    Timeout,
+    /// The connection broke or the framing is malformed.
+    #[error("the request body is malformed or incomplete")]
+    Broken,
+}
+
+impl<B> TimedBody<B> {
+    /// `idle`: between two pieces; `whole`: from now to the end.
+    pub(super) fn new(body: B, idle: Duration, whole: Duration) -> Self {
+        let now = Instant::now();
+        let until = now + whole;
+        Self {
+            body,
+            idle,
+            until,
+            timer: Box::pin(tokio::time::sleep_until(until.min(now + idle))),
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for TimedBody<B> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                    let next = self.until.min(Instant::now() + self.idle);
+                    self.timer.as_mut().reset(next);
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Ok(_trailers))) => {}
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(BodyError::Broken))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {
+                    ready!(self.timer.as_mut().poll(cx));
+                    return Poll::Ready(Some(Err(BodyError::Timeout)));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The memory that bodies of one listener may take together.
+#[derive(Clone)]
+pub(super) struct BodyMemory(Arc<Semaphore>);
+
+/// A body in memory. Its share of the listener's memory is free again when this is dropped.
+#[derive(Debug)]
+pub struct HeldBody {
+    bytes: Bytes,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl HeldBody {
+    /// The body.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// A body of the caller's own making, counted against nothing.
+    pub fn free(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            _memory: None,
+        }
+    }
+}
+
+impl BodyMemory {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(
+            (bytes / MEMORY_UNIT).clamp(1, Semaphore::MAX_PERMITS),
+        )))
+    }
+
+    /// Reads a whole body of at most `limit` bytes. What its length promises is reserved at once, the rest as it comes.
+    pub(super) async fn hold<B>(&self, body: B, limit: u64) -> Result<HeldBody, Refusal>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    {
+        let mut body = body;
+        let promised = body.size_hint().lower();
+        if promised > limit {
+            return Err(Refusal::BodyTooLarge { limit });
+        }
+        let mut memory = None;
+        let mut reserved = 0;
+        self.reserve(promised, &mut reserved, &mut memory)?;
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(piece) = frame?.into_data() else {
+                continue;
+            };
+            let size = (bytes.len() as u64).saturating_add(piece.len() as u64);
+            if size > limit {
+                return Err(Refusal::BodyTooLarge { limit });
+            }
+            self.reserve(size, &mut reserved, &mut memory)?;
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(HeldBody {
+            bytes: bytes.freeze(),
+            _memory: memory,
+        })
+    }
+
+    /// Makes sure that `needed` bytes are reserved.
+    fn reserve(
+        &self,
+        needed: u64,
+        reserved: &mut u64,
+        memory: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Refusal> {
+        let missing = needed
+            .saturating_sub(*reserved)
+            .div_ceil(MEMORY_UNIT as u64);
+        if missing == 0 {
+            return Ok(());
+        }
+        let units = u32::try_from(missing).unwrap_or(u32::MAX);
+        let permit = self
+            .0
+            .clone()
+            .try_acquire_many_owned(units)
+            .map_err(|_| Refusal::Busy {
+                retry_after: RETRY_AFTER,
+            })?;
+        match memory {
+            Some(held) => held.merge(permit),
+            None => *memory = Some(permit),
+        }
+        *reserved = reserved.saturating_add(missing.saturating_mul(MEMORY_UNIT as u64));
+        Ok(())
+    }
+}
+
+/// Reads and drops a body of at most `limit` bytes.
+pub(super) async fn discard<B>(body: B, limit: u64) -> Result<(), Refusal>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    let mut body = body;
+    let mut size = 0u64;
+    if body.size_hint().lower() > limit {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
+    while let Some(frame) = body.frame().await {
+        let piece = frame?.into_data().unwrap_or_default();
+        size = size.saturating_add(piece.len() as u64);
+        if size > limit {
+            return Err(Refusal::BodyTooLarge { limit });
+        }
+    }
+    Ok(())
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Timeout => Self::BodyTimeout,
+            BodyError::Broken => Self::BodyBroken,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{Full, StreamBody};
+    use std::convert::Infallible;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn full(size: usize) -> TimedBody<Full<Bytes>> {
+        TimedBody::new(Full::new(vec![7; size].into()), SECOND, SECOND)
+    }
+
+    fn pieces(sizes: &[usize]) -> TimedBody<impl Body<Data = Bytes, Error = Infallible> + Unpin> {
+        let frames: Vec<_> = sizes
+            .iter()
+            .map(|size| Ok(Frame::data(Bytes::from(vec![7; *size]))))
+            .collect();
+        TimedBody::new(
+            StreamBody::new(futures::stream::iter(frames)),
+            SECOND,
+            SECOND,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_body_is_held_up_to_its_limit() {
+        let memory = BodyMemory::new(1 << 20);
+        assert_eq!(
+            memory.hold(full(1000), 1000).await.unwrap().bytes().len(),
+            1000
+        );
+        assert_eq!(
+            memory
+                .hold(pieces(&[400, 0, 600]), 1000)
+                .await
+                .unwrap()
+                .bytes()
+                .len(),
+            1000
+        );
+        assert_eq!(
+            memory.hold(full(1001), 1000).await.unwrap_err(),
+            Refusal::BodyTooLarge { limit: 1000 }
+        );
+        assert_eq!(
+            memory.hold(pieces(&[400, 601]), 1000).await.unwrap_err(),
+            Refusal::BodyTooLarge { limit: 1000 }
+        );
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_stay_within_the_memory() {
+        let memory = BodyMemory::new(10 * 1024);
+        let held = memory.hold(pieces(&[3000, 3000]), 1 << 20).await.unwrap();
+        assert_eq!(
+            memory.hold(full(5000), 1 << 20).await.unwrap_err(),
+            Refusal::Busy {
+                retry_after: RETRY_AFTER
+            }
+        );
+        assert_eq!(
+            memory
+                .hold(pieces(&[4000, 1000]), 1 << 20)
+                .await
+                .unwrap_err(),
+            Refusal::Busy {
+                retry_after: RETRY_AFTER
+            }
+        );
+        drop(held);
+        assert!(memory.hold(full(10 * 1024), 1 << 20).await.is_ok());
+        assert_eq!(memory.0.available_permits(), 10);
+    }
+
+    #[tokio::test]
+    async fn an_unwanted_body_is_dropped_up_to_its_limit() {
+        assert_eq!(discard(pieces(&[400, 600]), 1000).await, Ok(()));
+        assert_eq!(
+            discard(pieces(&[400, 601]), 1000).await,
+            Err(Refusal::BodyTooLarge { limit: 1000 })
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stops_or_drips_is_given_up() {
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        let body = TimedBody::new(StreamBody::new(receiver), Duration::from_millis(50), SECOND);
+        sender
+            .unbounded_send(Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))))
+            .unwrap();
+        assert_eq!(discard(body, 1000).await, Err(Refusal::BodyTimeout));
+
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        let body = TimedBody::new(
+            StreamBody::new(receiver),
+            SECOND,
+            Duration::from_millis(200),
+        );
+        let dripping = tokio::spawn(async move {
+            while sender
+                .unbounded_send(Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))))
+                .is_ok()
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        assert_eq!(discard(body, 1000).await, Err(Refusal::BodyTimeout));
+        dripping.await.unwrap();
+    }
+}

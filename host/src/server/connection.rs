@@ -1,0 +1,249 @@
+//! One connection from accept to close.
+//!
+//! It refuses plain HTTP on a TLS port with a short answer in plain HTTP, and a handshake that fails or takes too long without one. It holds no
+//! request: hyper does, behind the gate.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::admitted::Dispatch;
+use super::answer::Refusal;
+use super::body::BodyMemory;
+use super::connections::Lease;
+use super::endpoint::Endpoint;
+use super::gate::Gate;
+use super::head::may_begin_request;
+use super::identity::Certificate;
+use super::service::Server;
+use super::stall::StallGuard;
+use crate::telemetry::labels::ConnectionRejection;
+use crate::telemetry::metrics::ListenerMetrics;
+
+/// The first byte of a TLS connection: a handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// What hyper may buffer beyond the largest head: room for one write of a streamed body.
+const BUFFER_BEYOND_HEAD: usize = 64 * 1024;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By either side, between requests or after the last answer.
+    Done,
+    /// Given up while it waited for its client, for the sake of a new one.
+    Evicted,
+    /// The TLS handshake failed or took too long.
+    Handshake,
+    /// Its client spoke something else than the listener does, or broken HTTP.
+    Refused,
+    /// Its client stopped reading or vanished.
+    Lost,
+    /// Cut off because the listener stops.
+    CutOff,
+}
+
+/// When connections have to leave.
+#[derive(Clone, Default)]
+pub(super) struct Leaving {
+    /// After the present request.
+    pub(super) soon: CancellationToken,
+    /// At once.
+    pub(super) now: CancellationToken,
+}
+
+/// What all requests of one connection have in common.
+pub(super) struct Connection {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+    /// The client's certificate, verified in the handshake.
+    pub(super) certificate: Option<Arc<Certificate>>,
+    pub(super) memory: BodyMemory,
+    pub(super) metrics: Arc<ListenerMetrics>,
+    leaving: Leaving,
+}
+
+/// A connection that was accepted and not spoken to.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+    pub(super) memory: BodyMemory,
+    pub(super) metrics: Arc<ListenerMetrics>,
+    pub(super) leaving: Leaving,
+    pub(super) lease: Lease,
+}
+
+impl Connection {
+    /// Whether the connection is to be closed after the present request.
+    pub(super) fn is_closing(&self) -> bool {
+        self.leaving.soon.is_cancelled()
+    }
+}
+
+impl Accepted {
+    /// Speaks with the client until one side has had enough.
+    pub(super) async fn serve<D: Dispatch>(self, server: Arc<Server<D>>) {
+        let (peer, metrics) = (self.peer, self.metrics.clone());
+        let _open = metrics.connected();
+        let end = self.speak(server).await;
+        tracing::debug!(client = %peer, ?end, "connection ended");
+        match end {
+            End::Handshake => metrics.rejected(ConnectionRejection::Handshake),
+            End::Refused => metrics.rejected(ConnectionRejection::Head),
+            End::Evicted => metrics.rejected(ConnectionRejection::Evicted),
+            End::Done | End::Lost | End::CutOff => {}
+        }
+    }
+
+    async fn speak<D: Dispatch>(self, server: Arc<Server<D>>) -> End {
+        // Nagle's algorithm delays every second piece of a streamed body by 40 ms.
+        if let Err(error) = self.stream.set_nodelay(true) {
+            tracing::debug!(%error, "the connection was gone before it was served");
+            return End::Lost;
+        }
+        let stream = StallGuard::new(self.stream, self.endpoint.limits.send_stall);
+        let connection = Connection {
+            endpoint: self.endpoint,
+            peer: self.peer,
+            local: self.local,
+            certificate: None,
+            memory: self.memory,
+            metrics: self.metrics,
+            leaving: self.leaving,
+        };
+        match connection.endpoint.tls.clone() {
+            None => connection.speak(stream, server, &self.lease).await,
+            Some(tls) => {
+                let acceptor = TlsAcceptor::from(tls.current());
+                tokio::select! {
+                    end = connection.secure(stream, acceptor, server, &self.lease) => end,
+                    () = self.lease.place().evicted() => End::Evicted,
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Shakes hands, then speaks.
+    async fn secure<D: Dispatch>(
+        mut self,
+        stream: StallGuard<TcpStream>,
+        acceptor: TlsAcceptor,
+        server: Arc<Server<D>>,
+        lease: &Lease,
+    ) -> End {
+        let shake = async {
+            let mut first = [0; 1];
+            match stream.get_ref().peek(&mut first).await {
+                Ok(1) if first == [TLS_HANDSHAKE] => acceptor
+                    .accept(stream)
+                    .await
+                    .map_err(|error| error.to_string()),
+                Ok(1) if first.into_iter().all(may_begin_request) => {
+                    let limits = self.endpoint.limits.clone();
+                    let mut gate = Gate::new(
+                        stream,
+                        limits,
+                        lease.place().clone(),
+                        server.rules().server.clone(),
+                    );
+                    gate.refuse(Refusal::PlainOnTls);
+                    gate.shutdown().await.map_err(|error| error.to_string())?;
+                    Err("plain HTTP on a TLS port".to_owned())
+                }
+                Ok(_) => Err("not TLS".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(self.endpoint.limits.handshake, shake) => shaken,
+            () = self.leaving.soon.cancelled() => return End::CutOff,
+        };
+        match shaken {
+            Ok(Ok(stream)) => {
+                let chain = stream.get_ref().1.peer_certificates();
+                let certificate = chain
+                    .and_then(<[_]>::first)
+                    .map(|certificate| Certificate::read(certificate));
+                self.certificate = certificate.map(Arc::new);
+                self.speak(stream, server, lease).await
+            }
+            Ok(Err(reason)) => {
+                tracing::info!(client = %self.peer, listener = %self.endpoint.name, %reason, "TLS handshake failed");
+                End::Handshake
+            }
+            Err(_) => {
+                tracing::info!(client = %self.peer, listener = %self.endpoint.name, reason = "time", "TLS handshake failed");
+                End::Handshake
+            }
+        }
+    }
+
+    /// Serves requests.
+    async fn speak<S, D>(self, stream: S, server: Arc<Server<D>>, lease: &Lease) -> End
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        D: Dispatch,
+    {
+        let limits = self.endpoint.limits.clone();
+        let place = lease.place();
+        let leaving = self.leaving.clone();
+        let gate = Gate::new(
+            stream,
+            limits.clone(),
+            place.clone(),
+            server.rules().server.clone(),
+        );
+        let connection = Arc::new(self);
+        let service = service_fn(move |request| server.clone().serve(connection.clone(), request));
+        let mut http = pin!(
+            http1::Builder::new()
+                // The gate times heads; hyper needs no clock of its own.
+                .header_read_timeout(None)
+                // A client may close its sending side and still wait for the answer.
+                .half_close(true)
+                .max_headers(limits.header_lines.saturating_add(1))
+                .max_buf_size(limits.head.saturating_add(BUFFER_BEYOND_HEAD))
+                .serve_connection(TokioIo::new(gate), service)
+        );
+        let old = tokio::time::sleep(limits.connection_age);
+        let leave = async {
+            tokio::select! {
+                () = leaving.soon.cancelled() => {}
+                () = old => {}
+            }
+        };
+        let mut leave = pin!(leave);
+        let mut told = false;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = http.as_mut() => return match outcome {
+                    Ok(()) if place.was_refused() => End::Refused,
+                    Ok(()) => End::Done,
+                    Err(error) => {
+                        tracing::debug!(%error, "connection ended early");
+                        End::Lost
+                    }
+                },
+                () = place.evicted() => return End::Evicted,
+                () = leaving.now.cancelled() => return End::CutOff,
+                () = leave.as_mut(), if !told => {
+                    told = true;
+                    http.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}

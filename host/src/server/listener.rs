@@ -1,0 +1,180 @@
+//! A listening socket: it accepts connections, keeps them within their number, and lets them finish when it is told to stop.
+//!
+//! It refuses connections beyond the limits by closing them at once (`connections.rs` says which). It makes no decision about requests.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::admitted::Dispatch;
+use super::body::BodyMemory;
+use super::connection::{Accepted, Leaving};
+use super::connections::{Connections, Full};
+use super::endpoint::Endpoint;
+use super::service::Server;
+use crate::telemetry::labels::ConnectionRejection;
+use crate::telemetry::metrics::ListenerMetrics;
+
+/// Connections the kernel completes before we accept them. 1,024: a storm's worth; the kernel's own limit (`somaxconn`) may be lower.
+const BACKLOG: u32 = 1024;
+/// Pause after an accept failed for want of descriptors or memory. 50 ms: long enough for some to be freed, short for those who wait.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two log lines about failing accepts.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
+
+/// A socket cannot listen there.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    /// Where.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Listens on an address. `[::]` means IPv6 only, so that it stands beside `0.0.0.0` and no client appears with a mapped address.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let listen = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        if address.is_ipv6() {
+            rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        // Without it a restart has to wait until the last connections of the old process are forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source| BindError { address, source })
+}
+
+/// How long connections may take to finish when a listener stops.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    /// Cancelled when the listener shall stop.
+    pub stop: CancellationToken,
+    /// From then on, for requests in progress.
+    pub time: Duration,
+}
+
+/// What was left when a listener had stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that had to be cut off.
+    pub cut_off: usize,
+}
+
+/// A listener that is ready to run.
+pub struct Listener<D> {
+    socket: TcpListener,
+    endpoint: Arc<Endpoint>,
+    server: Arc<Server<D>>,
+    connections: Arc<Connections>,
+    memory: BodyMemory,
+    metrics: Arc<ListenerMetrics>,
+}
+
+impl<D: Dispatch> Listener<D> {
+    /// Joins a listening socket (bound here or inherited) with what it serves.
+    pub fn new(socket: TcpListener, endpoint: Endpoint, server: Arc<Server<D>>) -> Self {
+        let limits = &endpoint.limits;
+        let connections = Connections::new(limits.connections, limits.connections_per_address);
+        let memory = BodyMemory::new(limits.held_bodies);
+        let metrics = server.metrics().listener(&endpoint.name);
+        Self { socket, endpoint: Arc::new(endpoint), server, connections, memory, metrics }
+    }
+
+    /// Where it listens.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts and serves until stopped, then lets requests in progress finish. Ends when the last connection has.
+    pub async fn run(self, drain: Drain) -> Drained {
+        let leaving = Leaving {
+            soon: drain.stop.clone(),
+            now: CancellationToken::new(),
+        };
+        let tasks = TaskTracker::new();
+        let mut complained: Option<Instant> = None;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = drain.stop.cancelled() => break,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer, &leaving, &tasks),
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    if complained.is_none_or(|last| last.elapsed() > COMPLAINT_PAUSE) {
+                        complained = Some(Instant::now());
+                        tracing::error!(listener = %self.endpoint.name, %error, open = self.connections.count(), "cannot accept connections");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        // From here on the kernel refuses new connections.
+        drop(self.socket);
+        tasks.close();
+        if tokio::time::timeout(drain.time, tasks.wait()).await.is_ok() {
+            return Drained { cut_off: 0 };
+        }
+        let cut_off = tasks.len();
+        leaving.now.cancel();
+        tasks.wait().await;
+        Drained { cut_off }
+    }
+
+    fn admit(
+        &self,
+        stream: tokio::net::TcpStream,
+        peer: SocketAddr,
+        leaving: &Leaving,
+        tasks: &TaskTracker,
+    ) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let counted = !self.server.rules().fronts.contains(peer.ip());
+        let lease = match self.connections.enter(peer.ip(), counted) {
+            Ok(lease) => lease,
+            Err(full) => {
+                return self.metrics.rejected(match full {
+                    Full::Listener => ConnectionRejection::ListenerFull,
+                    Full::Address => ConnectionRejection::ClientFull,
+                });
+            }
+        };
+        // The socket is gone already if it has no address of its own.
+        let Ok(local) = stream.local_addr() else { return };
+        let accepted = Accepted {
+            stream,
+            endpoint: self.endpoint.clone(),
+            peer,
+            local,
+            memory: self.memory.clone(),
+            metrics: self.metrics.clone(),
+            leaving: leaving.clone(),
+            lease,
+        };
+        tasks.spawn(accepted.serve(self.server.clone()));
+    }
+}
+
+/// Whether an accept failed because that client left in the meantime.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
