@@ -22,7 +22,6 @@ mod identity;
 mod limits;
 mod listener;
 mod names;
-mod observe;
 mod own_names;
 mod path;
 mod record;
@@ -41,7 +40,6 @@ pub use identity::{
 pub use limits::Limits;
 pub use listener::{BindError, Drain, Drained, Listener, bind};
 pub use names::{ResolverError, ReverseNames, SystemNames};
-pub use observe::{ConnectionEnd, Observer, RequestRecord, Unobserved};
 pub use own_names::OwnNames;
 pub use path::{NormalPath, PathError};
 pub use service::{Rules, Server, ServerParts};

@@ -23,7 +23,6 @@ use tokio::sync::Semaphore;
 
 use crate::capability::upstream::dial::Dialer;
 use crate::capability::upstream::text;
-use crate::capability::wasi::access::PluginAccess;
 use crate::capability::wasi::quota::Quota;
 use crate::grant::effective::DownloadsGrant;
 use crate::grant::matchers::url::{TargetUrl, UrlProblem};
@@ -163,9 +162,9 @@ impl Downloads {
         Downloads { shared: Arc::new(Shared { dialer, metrics, retries, plugins: Mutex::default() }) }
     }
 
-    /// Starts a download and returns at once.
-    pub fn fetch(&self, access: &PluginAccess, slot: &str, url: &str, path: &str) -> Result<(), contract::Error> {
-        let guard = access.guard();
+    /// Starts a download and returns at once. `quota` answers the quota of a files slot: that of the slot which the grant names with `into`
+    /// is charged.
+    pub fn fetch(&self, guard: &Guard, quota: impl FnOnce(&str) -> Option<Arc<Quota>>, slot: &str, url: &str, path: &str) -> Result<(), contract::Error> {
         let path = normal_path(path).map_err(contract::Error::Invalid)?;
         let url = parse_url(url).map_err(contract::Error::Invalid)?;
         let denied = |action: Action<'_>| guard.decide(&action).check().map_err(|denial| contract::Error::Denied(denial.to_string()));
@@ -175,7 +174,7 @@ impl Downloads {
         let grant = effective.downloads.get(slot).ok_or_else(gone)?.share();
         denied(Action::FileOpen { slot: &grant.into, path: &path, write: true })?;
         let root = effective.files.get(&grant.into).and_then(|files| files.directory()).ok_or_else(gone)?.to_owned();
-        let quota = access.quota(&grant.into).ok_or_else(gone)?;
+        let quota = quota(&grant.into).ok_or_else(gone)?;
         let Some((track, places)) = self.enlist(guard, slot, &path, &url, &grant)? else { return Ok(()) };
         let job = Start { guard: guard.clone(), slot: slot.into(), url, path, grant, root, quota, track, places };
         drop(self.shared.dialer.io().spawn(run(self.shared.clone(), job)));
@@ -192,12 +191,11 @@ impl Downloads {
     }
 
     /// Removes what downloads of a host that was killed have left behind. Blocks while it reads the granted directories.
-    pub fn sweep(access: &PluginAccess) {
-        let guard = access.guard();
+    pub fn sweep(guard: &Guard, quota: impl Fn(&str) -> Option<Arc<Quota>>) {
         let effective = guard.effective();
         for grant in effective.downloads.values() {
             let Some(root) = effective.files.get(&grant.into).and_then(|files| files.directory()) else { continue };
-            let Some(quota) = access.quota(&grant.into) else { continue };
+            let Some(quota) = quota(&grant.into) else { continue };
             match part::sweep(root, &quota) {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(target: "downloads", plugin = guard.plugin(), root = %root.display(), removed, "removed unfinished downloads of an earlier run"),

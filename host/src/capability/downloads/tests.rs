@@ -76,7 +76,7 @@ impl Site {
     }
 
     fn fetch(&self, url: &str, path: &str) -> Result<(), Error> {
-        self.downloads.fetch(&self.access, "boot", url, path)
+        self.downloads.fetch(&self.guard, |slot| self.access.quota(slot), "boot", url, path)
     }
 
     /// Bytes that count against the directory's quota.
@@ -470,7 +470,7 @@ async fn what_a_killed_host_left_behind_is_removed() {
     let site = Site::new(any());
     std::fs::create_dir(site.root.path().join("boot")).unwrap();
     std::fs::write(site.root.path().join("boot/.bulkhead-part-0123"), "half").unwrap();
-    Downloads::sweep(&site.access);
+    Downloads::sweep(&site.guard, |slot| site.access.quota(slot));
     assert!(files_below(site.root.path()).is_empty());
 }
 

@@ -17,6 +17,9 @@ use super::stdio::LineShare;
 use crate::grant::effective::{FilesGrant, FilesTarget};
 use crate::grant::{Action, Denial, Guard};
 
+/// Open files, directories and listings of all instances of one plugin: a quarter of the 1,024 a process usually may hold.
+const MAX_OPEN_FILES: u32 = 256;
+
 /// One plugin's access to files, sockets and names.
 pub struct PluginAccess {
     guard: Guard,
@@ -143,7 +146,7 @@ impl PluginAccess {
 
     /// A place for one more open file or directory, if there is one left.
     pub(super) fn take_open_file(&self) -> Option<Taken> {
-        self.open_files.take(self.guard.effective().limits.open_files)
+        self.open_files.take(MAX_OPEN_FILES)
     }
 
     /// Audits what the host's own rules refused after the policy had nothing against it.

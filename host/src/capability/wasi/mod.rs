@@ -163,3 +163,6 @@ fn cli_of<T: WasiHost>(host: &mut T) -> WasiCliCtxView<'_> {
     let WasiView { parts, table } = view(host);
     WasiCliCtxView { ctx: parts.stock.cli(), table }
 }
+
+#[cfg(test)]
+mod tests;
