@@ -14,6 +14,7 @@ mod body;
 mod chunks;
 mod connection;
 mod connections;
+mod dispatch;
 mod endpoint;
 mod fronts;
 mod gate;
@@ -31,6 +32,7 @@ mod tls;
 
 pub use admitted::{Admitted, Caller, Dispatch, Payload};
 pub use answer::Refusal;
+pub use dispatch::Plugins;
 pub use body::{BodyError, HeldBody};
 pub use endpoint::{Endpoint, Serves};
 pub use fronts::{Forwarded, Fronts};
