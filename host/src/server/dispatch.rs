@@ -79,7 +79,7 @@ impl Served {
             Payload::Passed(stream) => (Vec::new(), Some(stream)),
         };
         let call = Request {
-            method: request.method,
+            method: request.method.to_string(),
             route: request.route,
             path: request.path,
             captures: request.captures,

@@ -29,6 +29,7 @@ mod record;
 mod service;
 mod stall;
 mod tls;
+mod trial;
 
 pub use admitted::{Admitted, Caller, Dispatch, Payload};
 pub use answer::Refusal;
@@ -45,4 +46,5 @@ pub use names::{ResolverError, ReverseNames, SystemNames};
 pub use own_names::OwnNames;
 pub use path::{NormalPath, PathError};
 pub use service::{Rules, Server, ServerParts};
+pub use trial::{TRIAL_CLIENT, TrialError, TrialFiles};
 pub use tls::{OldestTls, Reload, Tls, TlsError, TlsFiles};

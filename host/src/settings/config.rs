@@ -357,6 +357,6 @@ impl Config {
 }
 
 /// The name in the trial's client certificate.
-pub const TRIAL_CLIENT: &str = "foreman.trial";
+pub const TRIAL_CLIENT: &str = "bulkhead-trial-client";
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9180);
