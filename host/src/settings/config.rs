@@ -325,7 +325,7 @@ impl Config {
             ],
             tls: Some(Tls {
                 certificate: state.join("tls/server.pem"),
-                private_key: state.join("tls/server.key"),
+                private_key: state.join("tls/server-key.pem"),
                 client_ca: Some(state.join("tls/ca.pem")),
                 only_tls13: false,
             }),
