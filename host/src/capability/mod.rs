@@ -5,6 +5,7 @@
 
 pub mod beneath;
 pub mod downloads;
+pub mod files;
 pub mod resolve;
 pub mod secrets;
 pub mod store;

@@ -12,10 +12,11 @@ use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, SER
 use http::{Response, StatusCode};
 
 use super::admitted::{Admitted, Caller, Dispatch, Payload};
-use super::answer::Refusal;
+use super::answer::{Refusal, halt};
 use crate::capability::{Facilities, files};
 use crate::grant::{Action, Decision};
-use crate::plugin::registry::Registry;
+use crate::plugin::registry::{Registry, Routing};
+use crate::plugin::routes::RouteTable;
 use crate::plugin::running::Plugin;
 use crate::sandbox::bindings::types::{Answer, FileAnswer, Forward, Head, Headers, Reply, Request, Verdict};
 use crate::sandbox::imports::via;
@@ -37,8 +38,19 @@ impl Plugins {
 }
 
 impl Dispatch for Plugins {
-    async fn dispatch(&self, request: Admitted) -> Result<Response<Body>, Refusal> {
-        let plugin = self.registry.running(&request.plugin).ok_or(Refusal::NotReady { retry_after: SOON })?;
+    type Routing = Routing;
+
+    fn routing(&self) -> Arc<Routing> {
+        self.registry.routing()
+    }
+
+    fn table(routing: &Routing) -> &RouteTable {
+        &routing.table
+    }
+
+    async fn dispatch(&self, routing: Arc<Routing>, request: Admitted) -> Result<Response<Body>, Refusal> {
+        let plugin = routing.plugins.get(&request.plugin).cloned().ok_or(Refusal::NotReady { retry_after: SOON })?;
+        drop(routing);
         let secure = request.caller.origin.starts_with("https:");
         if !(if secure { plugin.enabled.https() } else { plugin.enabled.http() }) {
             return Err(Refusal::NotFound);
@@ -67,7 +79,7 @@ impl Served {
             Payload::Passed(stream) => (Vec::new(), Some(stream)),
         };
         let call = Request {
-            method: request.method,
+            method: request.method.to_string(),
             route: request.route,
             path: request.path,
             captures: request.captures,
@@ -92,7 +104,12 @@ impl Served {
     }
 
     async fn file(&self, answer: FileAnswer, headers: &HeaderMap, head_only: bool) -> Result<Response<Body>, Refusal> {
-        Ok(files::answer(&self.plugin.guard, answer, headers, head_only).await)
+        match &self.plugin.sandbox.surroundings().access {
+            Some(access) => Ok(files::answer(access, answer, headers, head_only).await.unwrap_or_else(|refusal| {
+                halt(refusal.status(), refusal.to_string(), headers.get(http::header::ACCEPT))
+            })),
+            None => Err(self.misbehaved("it has no files".into())),
+        }
     }
 
     async fn forward(&self, forward: Forward, incoming: Option<Body>) -> Result<Response<Body>, Refusal> {

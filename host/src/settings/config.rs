@@ -325,7 +325,7 @@ impl Config {
             ],
             tls: Some(Tls {
                 certificate: state.join("tls/server.pem"),
-                private_key: state.join("tls/server.key"),
+                private_key: state.join("tls/server-key.pem"),
                 client_ca: Some(state.join("tls/ca.pem")),
                 only_tls13: false,
             }),
@@ -357,6 +357,6 @@ impl Config {
 }
 
 /// The name in the trial's client certificate.
-pub const TRIAL_CLIENT: &str = "foreman.trial";
+pub const TRIAL_CLIENT: &str = "bulkhead-trial-client";
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9180);

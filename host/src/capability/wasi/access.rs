@@ -87,7 +87,7 @@ impl PluginAccess {
 
     /// The quota of a files slot, for what the host itself writes there. None: no such slot, or it is granted for reading.
     pub fn quota(&self, slot: &str) -> Option<Arc<Quota>> {
-        self.mounts().iter().find(|mount| mount.slot() == slot && mount.is_writable()).map(|mount| mount.quota().clone())
+        self.mount(slot).filter(|mount| mount.is_writable()).map(|mount| mount.quota().clone())
     }
 
     /// The granted directories now.
@@ -122,11 +122,17 @@ impl PluginAccess {
         Arc::new(Mount::new(self.guard.plugin(), slot, target, writable, limits))
     }
 
+    /// A files slot, if it is granted now.
+    pub fn mount(&self, slot: &str) -> Option<Arc<Mount>> {
+        self.mounts().iter().find(|mount| mount.slot() == slot).cloned()
+    }
+
     pub(super) fn generation(&self) -> u64 {
         self.guard.generation_now()
     }
 
-    pub(super) fn blocking(&self) -> &Blocking {
+    /// The plugin's slots for blocking work, also for what the host does with files in its name.
+    pub fn blocking(&self) -> &Blocking {
         &self.blocking
     }
 
@@ -150,7 +156,7 @@ impl PluginAccess {
     }
 
     /// Audits what the host's own rules refused after the policy had nothing against it.
-    pub(super) fn note_refusal(&self, action: &Action<'_>, reason: &str) {
+    pub fn note_refusal(&self, action: &Action<'_>, reason: &str) {
         self.guard.host().audit().record(&Denial {
             plugin: self.guard.plugin().into(),
             capability: action.capability(),

@@ -102,6 +102,14 @@ impl Mount {
         &self.quota
     }
 
+    /// The directories that absolute links may name to stay in the mount: as the policy writes it, and as the system calls it. Blocks.
+    pub fn homes(&self) -> Vec<PathBuf> {
+        match &self.target {
+            Target::Directory(path) => fs::canonicalize(path).into_iter().chain([path.clone()]).collect(),
+            Target::File(_) => Vec::new(),
+        }
+    }
+
     /// The directory as it is now. Blocks.
     ///
     /// # Errors
