@@ -90,11 +90,11 @@ impl Dialer {
 
     /// Connects before `deadline`; answers the address as well. `plugin` is whom the name lookup is charged to.
     pub async fn dial(&self, plugin: &str, origin: &Origin, trust: &Trust, decide: &Decide<'_>, deadline: Instant) -> Result<(Box<dyn Transport>, IpAddr), UpstreamError> {
+        let late = |what: &str| UpstreamError::Unreachable(format!("{what} {origin} took too long"));
         let tls = match origin.tls {
-            true => Some(self.tls.get(trust).map_err(|problem| UpstreamError::Tls(problem.to_string()))?),
+            true => Some(timeout_at(deadline, self.tls.get(trust)).await.map_err(|_| late("preparing TLS for"))?.map_err(|problem| UpstreamError::Tls(problem.to_string()))?),
             false => None,
         };
-        let late = |what: &str| UpstreamError::Unreachable(format!("{what} {origin} took too long"));
         let resolved = timeout_at(deadline, self.resolver.resolve(plugin, &origin.host)).await.map_err(|_| late("resolving"))?;
         let resolved = resolved.map_err(|error: ResolveError| UpstreamError::Unreachable(error.to_string()))?;
         let mut addresses = Vec::new();
