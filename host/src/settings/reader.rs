@@ -238,6 +238,16 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Whether a key takes its value from a setting.
+    pub(crate) fn is_setting(&self, table: &Table<'_>, key: &str) -> bool {
+        matches!(table.entry(key).map(Spanned::get_ref), Some(DeValue::Table(_)))
+    }
+
+    /// The value of the setting that a key names: `setting = "dns_server"` beside other keys.
+    pub(crate) fn named_setting<'t>(&self, table: &Table<'t>, key: &str) -> Given<Item<'t>> {
+        table.entry(key).map_or(Given::Absent, |name| self.setting(name))
+    }
+
     fn expect<'t, T>(
         &self,
         table: &Table<'t>,
