@@ -162,7 +162,8 @@ impl Downloads {
         Downloads { shared: Arc::new(Shared { dialer, metrics, retries, plugins: Mutex::default() }) }
     }
 
-    /// Starts a download and returns at once. `quota` is that of the files slot the policy names with `into`.
+    /// Starts a download and returns at once. `quota` answers the quota of a files slot: that of the slot which the grant names with `into`
+    /// is charged.
     pub fn fetch(&self, guard: &Guard, quota: impl FnOnce(&str) -> Option<Arc<Quota>>, slot: &str, url: &str, path: &str) -> Result<(), contract::Error> {
         let path = normal_path(path).map_err(contract::Error::Invalid)?;
         let url = parse_url(url).map_err(contract::Error::Invalid)?;
@@ -190,7 +191,7 @@ impl Downloads {
     }
 
     /// Removes what downloads of a host that was killed have left behind. Blocks while it reads the granted directories.
-    pub fn sweep(&self, guard: &Guard, quota: impl Fn(&str) -> Option<Arc<Quota>>) {
+    pub fn sweep(guard: &Guard, quota: impl Fn(&str) -> Option<Arc<Quota>>) {
         let effective = guard.effective();
         for grant in effective.downloads.values() {
             let Some(root) = effective.files.get(&grant.into).and_then(|files| files.directory()) else { continue };

@@ -17,7 +17,7 @@ use super::{Downloads, Retries, normal_path, parse_url};
 use crate::capability::resolve::{Resolver, Servers};
 use crate::capability::testing::{Authority, NameServer, Server, eventually, guard_with, ok, rights};
 use crate::capability::upstream::dial::Dialer;
-use crate::capability::wasi::quota::{Quota, QuotaLimits};
+use crate::capability::wasi::access::PluginAccess;
 use crate::grant::effective::{Access, DownloadsGrant, FilesGrant, FilesQuota, FilesTarget, Inside, Slot};
 use crate::grant::matchers::url::UrlPattern;
 use crate::grant::{Effective, Guard};
@@ -27,7 +27,7 @@ use crate::telemetry::metrics::Metrics;
 struct Site {
     downloads: Downloads,
     root: tempfile::TempDir,
-    quota: Arc<Quota>,
+    access: Arc<PluginAccess>,
     guard: Guard,
 }
 
@@ -61,17 +61,27 @@ impl Site {
 
     fn with(grant: DownloadsGrant, servers: Servers, bytes: u64) -> Self {
         let io = Handle::current();
-        let dialer = Dialer::new(io.clone(), Arc::new(Resolver::new(io, servers).with_hosts_file("/nonexistent")));
+        let resolver = Arc::new(Resolver::new(io.clone(), servers).with_hosts_file("/nonexistent"));
+        let dialer = Dialer::new(io, resolver.clone());
         let retries = Retries { times: 3, delay: Duration::from_millis(30) };
         let root = tempfile::tempdir().unwrap();
-        let limits = QuotaLimits { bytes: Some(bytes), files: Some(1000) };
-        let quota = Arc::new(Quota::new("p", "root", root.path().to_owned(), limits));
-        let guard = guard_with(granting(root.path(), grant));
-        Site { downloads: Downloads::new(dialer, Metrics::new("test"), retries), root, quota, guard }
+        let guard = guard_with(|effective| {
+            granting(root.path(), grant)(effective);
+            let quota = FilesQuota { bytes, files: 1000 };
+            let target = FilesTarget::Directory(root.path().to_owned());
+            effective.files.insert("root".into(), Slot::new(FilesGrant { target, access: Access::ReadWrite, quota }));
+        });
+        let access = PluginAccess::new(guard.clone(), resolver);
+        Site { downloads: Downloads::new(dialer, Metrics::new("test"), retries), root, access, guard }
     }
 
     fn fetch(&self, url: &str, path: &str) -> Result<(), Error> {
-        self.downloads.fetch(&self.guard, |_| Some(self.quota.clone()), "boot", url, path)
+        self.downloads.fetch(&self.guard, |slot| self.access.quota(slot), "boot", url, path)
+    }
+
+    /// Bytes that count against the directory's quota.
+    fn used(&self) -> u64 {
+        self.access.quota("root").unwrap().usage().bytes
     }
 
     fn query(&self, path: &str) -> Option<Progress> {
@@ -140,7 +150,7 @@ async fn a_file_arrives_with_the_servers_time_and_its_directories() {
     let progress = site.query("boot/el9/vmlinuz").unwrap();
     assert_eq!((progress.received, progress.total), (6, Some(6)));
     assert_eq!(files_below(site.root.path()), ["vmlinuz"]);
-    assert_eq!(site.quota.usage().bytes, 6);
+    assert_eq!(site.used(), 6);
 }
 
 #[tokio::test]
@@ -363,7 +373,7 @@ async fn files_beyond_size_quota_or_time_are_given_up() {
         assert!(site.failed(&url(server, "/a"), "a").await.contains("larger than"));
         let site = Site::with(any(), Servers::Fixed(Vec::new()), 1_500_000);
         assert!(site.failed(&url(server, "/a"), "a").await.contains("quota"));
-        assert_eq!(site.quota.usage().bytes, 0);
+        assert_eq!(site.used(), 0);
     }
     let site = Site::new(DownloadsGrant { time: Duration::from_millis(300), ..any() });
     assert!(site.failed(&url(&slow, "/a"), "a").await.contains("not finished"));
@@ -460,7 +470,7 @@ async fn what_a_killed_host_left_behind_is_removed() {
     let site = Site::new(any());
     std::fs::create_dir(site.root.path().join("boot")).unwrap();
     std::fs::write(site.root.path().join("boot/.bulkhead-part-0123"), "half").unwrap();
-    site.downloads.sweep(&site.guard, |_| Some(site.quota.clone()));
+    Downloads::sweep(&site.guard, |slot| site.access.quota(slot));
     assert!(files_below(site.root.path()).is_empty());
 }
 

@@ -61,7 +61,7 @@ impl NameLookup for Resolver {
                 Ok(found) => Ok(Addresses { addresses: found.addresses, time_to_live: found.ttl }),
                 Err(ResolveError::NotFound { .. } | ResolveError::Malformed { .. }) => Err(LookupError::Unknown),
                 Err(ResolveError::Timeout { .. }) => Err(LookupError::Temporary),
-                Err(ResolveError::Failed { .. } | ResolveError::Denied(_)) => Err(LookupError::Permanent),
+                Err(ResolveError::Failed { .. }) => Err(LookupError::Permanent),
             }
         })
     }
