@@ -36,6 +36,9 @@ use range::{Asked, Range};
 /// For media types that nobody knows.
 const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
 
+/// The extension of boot loaders' menus, which has no media type in the contract; elsewhere it counts as text.
+const BOOT_CONFIGURATION: &str = "cfg";
+
 /// Why a file is not sent. The text is what the client gets.
 #[derive(Debug, thiserror::Error)]
 pub enum FileRefusal {
@@ -245,7 +248,8 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
 
 /// By the extension; text is said to be UTF-8.
 fn media_type(path: &str) -> HeaderValue {
-    let Some(guess) = mime_guess::from_path(path).first_raw() else {
+    let own = Path::new(path).extension().is_some_and(|extension| extension.eq_ignore_ascii_case(BOOT_CONFIGURATION));
+    let Some(guess) = mime_guess::from_path(path).first_raw().filter(|_| !own) else {
         return HeaderValue::from_static(UNKNOWN_MEDIA_TYPE);
     };
     if guess.starts_with("text/") {
