@@ -51,12 +51,22 @@ impl LineShare {
     /// A share of `per_second` lines, of which one second's worth may come at once.
     pub fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second);
-        Self { state: Mutex::new(Share { per_second, left: per_second, counted: Instant::now(), dropped: 0 }) }
+        Self {
+            state: Mutex::new(Share {
+                per_second,
+                left: per_second,
+                counted: Instant::now(),
+                dropped: 0,
+            }),
+        }
     }
 
     /// Changes the share.
     pub fn set(&self, per_second: u32) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).per_second = f64::from(per_second);
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .per_second = f64::from(per_second);
     }
 
     /// Counts one line.
@@ -71,7 +81,9 @@ impl LineShare {
             return LineFate::Drop;
         }
         share.left -= 1.0;
-        LineFate::Log { dropped: std::mem::take(&mut share.dropped) }
+        LineFate::Log {
+            dropped: std::mem::take(&mut share.dropped),
+        }
     }
 }
 
@@ -95,11 +107,19 @@ struct Lines {
 
 impl Printed {
     pub(super) fn new(plugin: Arc<str>, stream: Stream, share: Arc<LineShare>) -> Self {
-        Self(Arc::new(Mutex::new(Lines { plugin, stream, share, unfinished: Vec::new() })))
+        Self(Arc::new(Mutex::new(Lines {
+            plugin,
+            stream,
+            share,
+            unfinished: Vec::new(),
+        })))
     }
 
     fn print(&self, bytes: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).print(bytes);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .print(bytes);
     }
 }
 
@@ -126,7 +146,9 @@ impl Lines {
 
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.unfinished);
-        let LineFate::Log { dropped } = self.share.take() else { return };
+        let LineFate::Log { dropped } = self.share.take() else {
+            return;
+        };
         let plugin = &*self.plugin;
         if dropped > 0 {
             tracing::warn!(target: "plugin", plugin, dropped, "the plugin logs too much, lines were dropped");
@@ -201,7 +223,11 @@ impl Pollable for Printed {
 }
 
 impl AsyncWrite for Printed {
-    fn poll_write(self: Pin<&mut Self>, _context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.print(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -221,7 +247,10 @@ mod tests {
 
     #[test]
     fn a_line_cannot_forge_another_or_speak_to_the_terminal() {
-        assert_eq!(escape("a\u{1b}[31mred\rb\u{7}\u{9b}c"), r"a\u{1b}[31mred\rb\u{7}\u{9b}c");
+        assert_eq!(
+            escape("a\u{1b}[31mred\rb\u{7}\u{9b}c"),
+            r"a\u{1b}[31mred\rb\u{7}\u{9b}c"
+        );
         assert_eq!(escape("a\u{202e}b\u{2028}c"), r"a\u{202e}b\u{2028}c");
         assert_eq!(escape("größe ✓"), "größe ✓");
     }

@@ -21,11 +21,13 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use wasmtime::component::Resource;
 use wasmtime_wasi::async_trait;
-use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Network};
+use wasmtime_wasi::p2::bindings::sockets::network::{
+    ErrorCode, IpAddressFamily, IpSocketAddress, Network,
+};
 use wasmtime_wasi::p2::bindings::sockets::{tcp, tcp_create_socket};
 use wasmtime_wasi::p2::{
-    DynInputStream, DynOutputStream, DynPollable, InputStream, OutputStream, Pollable, SocketResult, StreamError, StreamResult,
-    subscribe,
+    DynInputStream, DynOutputStream, DynPollable, InputStream, OutputStream, Pollable,
+    SocketResult, StreamError, StreamResult, subscribe,
 };
 
 use super::WasiView;
@@ -56,7 +58,10 @@ enum Started {
 
 enum State {
     Fresh(TcpSocket),
-    Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>, Connected),
+    Connecting(
+        Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>,
+        Connected,
+    ),
     Connected(Arc<Connection>),
     Failed(ErrorCode),
 }
@@ -84,7 +89,9 @@ impl Connection {
 
     fn check(&self) -> StreamResult<()> {
         if self.revoked.load(Ordering::Acquire) {
-            return Err(StreamError::LastOperationFailed(io::Error::from(io::ErrorKind::PermissionDenied).into()));
+            return Err(StreamError::LastOperationFailed(
+                io::Error::from(io::ErrorKind::PermissionDenied).into(),
+            ));
         }
         Ok(())
     }
@@ -206,7 +213,9 @@ impl Writer {
         {
             let mut finish = std::pin::pin!(self.finish());
             // The task has ended, so its outcome is there at once.
-            let _ = finish.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let _ = finish
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
         }
         self.connection.check()?;
         match std::mem::replace(&mut self.state, Writing::Ended) {
@@ -214,7 +223,11 @@ impl Writer {
             Writing::Ended => Err(StreamError::Closed),
             fine => {
                 self.state = fine;
-                if self.connection.write_shut.load(Ordering::Acquire) { Err(StreamError::Closed) } else { Ok(()) }
+                if self.connection.write_shut.load(Ordering::Acquire) {
+                    Err(StreamError::Closed)
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -255,7 +268,11 @@ impl OutputStream for Writer {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         self.outcome()?;
-        Ok(if matches!(self.state, Writing::Idle) { CHUNK } else { 0 })
+        Ok(if matches!(self.state, Writing::Idle) {
+            CHUNK
+        } else {
+            0
+        })
     }
 
     async fn cancel(&mut self) {
@@ -269,7 +286,9 @@ impl OutputStream for Writer {
 impl Pollable for Writer {
     async fn ready(&mut self) {
         self.finish().await;
-        if matches!(self.state, Writing::Idle) && !self.connection.write_shut.load(Ordering::Acquire) {
+        if matches!(self.state, Writing::Idle)
+            && !self.connection.write_shut.load(Ordering::Acquire)
+        {
             let _ = self.connection.stream.writable().await;
         }
     }
@@ -287,9 +306,15 @@ impl Socket {
 
     /// Drives a started connection attempt.
     fn poll_connect(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let State::Connecting(attempt, _) = &mut self.state else { return Poll::Ready(()) };
-        let Poll::Ready(result) = attempt.as_mut().poll(context) else { return Poll::Pending };
-        let State::Connecting(_, right) = std::mem::replace(&mut self.state, State::Failed(ErrorCode::InvalidState)) else {
+        let State::Connecting(attempt, _) = &mut self.state else {
+            return Poll::Ready(());
+        };
+        let Poll::Ready(result) = attempt.as_mut().poll(context) else {
+            return Poll::Pending;
+        };
+        let State::Connecting(_, right) =
+            std::mem::replace(&mut self.state, State::Failed(ErrorCode::InvalidState))
+        else {
             return Poll::Ready(());
         };
         self.state = match result {
@@ -317,14 +342,22 @@ impl Pollable for Socket {
 
 impl WasiView<'_> {
     fn tcp(&self, handle: &Handle) -> SocketResult<&Socket> {
-        Ok(self.table.get(&Resource::<Socket>::new_borrow(handle.rep()))?)
+        Ok(self
+            .table
+            .get(&Resource::<Socket>::new_borrow(handle.rep()))?)
     }
 
     fn tcp_mut(&mut self, handle: &Handle) -> SocketResult<&mut Socket> {
-        Ok(self.table.get_mut(&Resource::<Socket>::new_borrow(handle.rep()))?)
+        Ok(self
+            .table
+            .get_mut(&Resource::<Socket>::new_borrow(handle.rep()))?)
     }
 
-    fn tcp_option<R>(&self, handle: &Handle, option: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<R>) -> SocketResult<R> {
+    fn tcp_option<R>(
+        &self,
+        handle: &Handle,
+        option: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<R>,
+    ) -> SocketResult<R> {
         Ok(option(self.tcp(handle)?.descriptor()?)?)
     }
 
@@ -344,7 +377,11 @@ impl WasiView<'_> {
 
 impl tcp_create_socket::Host for WasiView<'_> {
     fn create_tcp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Handle> {
-        let slot = self.parts.access.take_socket().ok_or(ErrorCode::NewSocketLimit)?;
+        let slot = self
+            .parts
+            .access
+            .take_socket()
+            .ok_or(ErrorCode::NewSocketLimit)?;
         let socket = match family {
             IpAddressFamily::Ipv4 => TcpSocket::new_v4()?,
             IpAddressFamily::Ipv6 => TcpSocket::new_v6()?,
@@ -353,7 +390,12 @@ impl tcp_create_socket::Host for WasiView<'_> {
             // WASI knows no sockets for both families.
             sockopt::set_ipv6_v6only(&socket, true)?;
         }
-        let socket = Socket { family, state: State::Fresh(socket), started: None, slot: Some(slot) };
+        let socket = Socket {
+            family,
+            state: State::Fresh(socket),
+            started: None,
+            slot: Some(slot),
+        };
         Ok(Resource::new_own(self.table.push(socket)?.rep()))
     }
 }
@@ -361,7 +403,12 @@ impl tcp_create_socket::Host for WasiView<'_> {
 impl tcp::Host for WasiView<'_> {}
 
 impl tcp::HostTcpSocket for WasiView<'_> {
-    async fn start_bind(&mut self, handle: Handle, network: Resource<Network>, local: IpSocketAddress) -> SocketResult<()> {
+    async fn start_bind(
+        &mut self,
+        handle: Handle,
+        network: Resource<Network>,
+        local: IpSocketAddress,
+    ) -> SocketResult<()> {
         self.table.get(&network)?;
         let local = SocketAddr::from(local);
         let access = self.parts.access.clone();
@@ -369,11 +416,17 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         if socket.started.is_some() {
             return Err(ErrorCode::ConcurrencyConflict.into());
         }
-        let State::Fresh(inner) = &socket.state else { return Err(ErrorCode::InvalidState.into()) };
+        let State::Fresh(inner) = &socket.state else {
+            return Err(ErrorCode::InvalidState.into());
+        };
         if !family_fits(socket.family, local.ip()) || local.ip().is_multicast() {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        if !access.guard().decide(&Action::TcpBind { addr: local }).is_allowed() {
+        if !access
+            .guard()
+            .decide(&Action::TcpBind { addr: local })
+            .is_allowed()
+        {
             return Err(ErrorCode::AccessDenied.into());
         }
         inner.bind(local)?;
@@ -390,7 +443,12 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         Ok(())
     }
 
-    fn start_connect(&mut self, handle: Handle, network: Resource<Network>, remote: IpSocketAddress) -> SocketResult<()> {
+    fn start_connect(
+        &mut self,
+        handle: Handle,
+        network: Resource<Network>,
+        remote: IpSocketAddress,
+    ) -> SocketResult<()> {
         self.table.get(&network)?;
         let remote = SocketAddr::from(remote);
         let access = self.parts.access.clone();
@@ -401,14 +459,23 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         if !matches!(socket.state, State::Fresh(_)) {
             return Err(ErrorCode::InvalidState.into());
         }
-        if !access.guard().decide(&Action::TcpConnect { addr: remote, name: None }).is_allowed() {
+        if !access
+            .guard()
+            .decide(&Action::TcpConnect {
+                addr: remote,
+                name: None,
+            })
+            .is_allowed()
+        {
             return Err(ErrorCode::AccessDenied.into());
         }
         if !family_fits(socket.family, remote.ip()) || !is_one_party(remote) {
             return Err(ErrorCode::InvalidArgument.into());
         }
         let right = access.guard().connected(remote);
-        let State::Fresh(inner) = std::mem::replace(&mut socket.state, State::Failed(ErrorCode::InvalidState)) else {
+        let State::Fresh(inner) =
+            std::mem::replace(&mut socket.state, State::Failed(ErrorCode::InvalidState))
+        else {
             return Err(ErrorCode::InvalidState.into());
         };
         socket.state = State::Connecting(Box::pin(inner.connect(remote)), right);
@@ -416,13 +483,19 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         Ok(())
     }
 
-    fn finish_connect(&mut self, handle: Handle) -> SocketResult<(Resource<DynInputStream>, Resource<DynOutputStream>)> {
+    fn finish_connect(
+        &mut self,
+        handle: Handle,
+    ) -> SocketResult<(Resource<DynInputStream>, Resource<DynOutputStream>)> {
         let access = self.parts.access.clone();
         let socket = self.tcp_mut(&handle)?;
         if socket.started != Some(Started::Connect) {
             return Err(ErrorCode::NotInProgress.into());
         }
-        if socket.poll_connect(&mut Context::from_waker(Waker::noop())).is_pending() {
+        if socket
+            .poll_connect(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+        {
             return Err(ErrorCode::WouldBlock.into());
         }
         socket.started = None;
@@ -437,8 +510,14 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         }
         let parent = Resource::<Socket>::new_borrow(handle.rep());
         let input: DynInputStream = Box::new(Reader(connection.clone()));
-        let output: DynOutputStream = Box::new(Writer { connection, state: Writing::Idle });
-        Ok((self.table.push_child(input, &parent)?, self.table.push_child(output, &parent)?))
+        let output: DynOutputStream = Box::new(Writer {
+            connection,
+            state: Writing::Idle,
+        });
+        Ok((
+            self.table.push_child(input, &parent)?,
+            self.table.push_child(output, &parent)?,
+        ))
     }
 
     async fn start_listen(&mut self, handle: Handle) -> SocketResult<()> {
@@ -447,7 +526,11 @@ impl tcp::HostTcpSocket for WasiView<'_> {
             _ => return Err(ErrorCode::InvalidState.into()),
         };
         // No policy allows it; asking puts it into the audit.
-        let _ = self.parts.access.guard().decide(&Action::TcpListen { addr });
+        let _ = self
+            .parts
+            .access
+            .guard()
+            .decide(&Action::TcpListen { addr });
         Err(ErrorCode::AccessDenied.into())
     }
 
@@ -456,7 +539,10 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         Err(ErrorCode::NotInProgress.into())
     }
 
-    fn accept(&mut self, handle: Handle) -> SocketResult<(Handle, Resource<DynInputStream>, Resource<DynOutputStream>)> {
+    fn accept(
+        &mut self,
+        handle: Handle,
+    ) -> SocketResult<(Handle, Resource<DynInputStream>, Resource<DynOutputStream>)> {
         self.tcp(&handle)?;
         Err(ErrorCode::InvalidState.into())
     }
@@ -483,12 +569,16 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     fn is_listening(&mut self, handle: Handle) -> wasmtime::Result<bool> {
-        self.table.get(&Resource::<Socket>::new_borrow(handle.rep()))?;
+        self.table
+            .get(&Resource::<Socket>::new_borrow(handle.rep()))?;
         Ok(false)
     }
 
     fn address_family(&mut self, handle: Handle) -> wasmtime::Result<IpAddressFamily> {
-        Ok(self.table.get(&Resource::<Socket>::new_borrow(handle.rep()))?.family)
+        Ok(self
+            .table
+            .get(&Resource::<Socket>::new_borrow(handle.rep()))?
+            .family)
     }
 
     fn set_listen_backlog_size(&mut self, handle: Handle, _value: u64) -> SocketResult<()> {
@@ -501,23 +591,31 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     fn set_keep_alive_enabled(&mut self, handle: Handle, value: bool) -> SocketResult<()> {
-        self.tcp_option(&handle, |socket| sockopt::set_socket_keepalive(socket, value))
+        self.tcp_option(&handle, |socket| {
+            sockopt::set_socket_keepalive(socket, value)
+        })
     }
 
     fn keep_alive_idle_time(&mut self, handle: Handle) -> SocketResult<u64> {
-        self.tcp_option(&handle, |socket| sockopt::tcp_keepidle(socket)).map(nanoseconds)
+        self.tcp_option(&handle, |socket| sockopt::tcp_keepidle(socket))
+            .map(nanoseconds)
     }
 
     fn set_keep_alive_idle_time(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
-        self.set_tcp_option(&handle, value, |socket, value| sockopt::set_tcp_keepidle(socket, keep_alive_time(value)))
+        self.set_tcp_option(&handle, value, |socket, value| {
+            sockopt::set_tcp_keepidle(socket, keep_alive_time(value))
+        })
     }
 
     fn keep_alive_interval(&mut self, handle: Handle) -> SocketResult<u64> {
-        self.tcp_option(&handle, |socket| sockopt::tcp_keepintvl(socket)).map(nanoseconds)
+        self.tcp_option(&handle, |socket| sockopt::tcp_keepintvl(socket))
+            .map(nanoseconds)
     }
 
     fn set_keep_alive_interval(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
-        self.set_tcp_option(&handle, value, |socket, value| sockopt::set_tcp_keepintvl(socket, keep_alive_time(value)))
+        self.set_tcp_option(&handle, value, |socket, value| {
+            sockopt::set_tcp_keepintvl(socket, keep_alive_time(value))
+        })
     }
 
     fn keep_alive_count(&mut self, handle: Handle) -> SocketResult<u32> {
@@ -526,41 +624,53 @@ impl tcp::HostTcpSocket for WasiView<'_> {
 
     fn set_keep_alive_count(&mut self, handle: Handle, value: u32) -> SocketResult<()> {
         // Linux takes at most 127.
-        self.set_tcp_option(&handle, value, |socket, value| sockopt::set_tcp_keepcnt(socket, value.min(127)))
+        self.set_tcp_option(&handle, value, |socket, value| {
+            sockopt::set_tcp_keepcnt(socket, value.min(127))
+        })
     }
 
     fn hop_limit(&mut self, handle: Handle) -> SocketResult<u8> {
         let limit = match self.tcp(&handle)?.family {
             IpAddressFamily::Ipv4 => self.tcp_option(&handle, |socket| sockopt::ip_ttl(socket))?,
-            IpAddressFamily::Ipv6 => self.tcp_option(&handle, |socket| sockopt::ipv6_unicast_hops(socket))?.into(),
+            IpAddressFamily::Ipv6 => self
+                .tcp_option(&handle, |socket| sockopt::ipv6_unicast_hops(socket))?
+                .into(),
         };
         u8::try_from(limit).map_err(|_| ErrorCode::NotSupported.into())
     }
 
     fn set_hop_limit(&mut self, handle: Handle, value: u8) -> SocketResult<()> {
         match self.tcp(&handle)?.family {
-            IpAddressFamily::Ipv4 => self.set_tcp_option(&handle, value, |socket, value| sockopt::set_ip_ttl(socket, value.into())),
-            IpAddressFamily::Ipv6 => {
-                self.set_tcp_option(&handle, value, |socket, value| sockopt::set_ipv6_unicast_hops(socket, Some(value)))
-            }
+            IpAddressFamily::Ipv4 => self.set_tcp_option(&handle, value, |socket, value| {
+                sockopt::set_ip_ttl(socket, value.into())
+            }),
+            IpAddressFamily::Ipv6 => self.set_tcp_option(&handle, value, |socket, value| {
+                sockopt::set_ipv6_unicast_hops(socket, Some(value))
+            }),
         }
     }
 
     fn receive_buffer_size(&mut self, handle: Handle) -> SocketResult<u64> {
         // Linux tells twice what was asked for.
-        self.tcp_option(&handle, |socket| sockopt::socket_recv_buffer_size(socket)).map(|size| size as u64 / 2)
+        self.tcp_option(&handle, |socket| sockopt::socket_recv_buffer_size(socket))
+            .map(|size| size as u64 / 2)
     }
 
     fn set_receive_buffer_size(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
-        self.set_tcp_option(&handle, value, |socket, value| sockopt::set_socket_recv_buffer_size(socket, buffer_size(value)))
+        self.set_tcp_option(&handle, value, |socket, value| {
+            sockopt::set_socket_recv_buffer_size(socket, buffer_size(value))
+        })
     }
 
     fn send_buffer_size(&mut self, handle: Handle) -> SocketResult<u64> {
-        self.tcp_option(&handle, |socket| sockopt::socket_send_buffer_size(socket)).map(|size| size as u64 / 2)
+        self.tcp_option(&handle, |socket| sockopt::socket_send_buffer_size(socket))
+            .map(|size| size as u64 / 2)
     }
 
     fn set_send_buffer_size(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
-        self.set_tcp_option(&handle, value, |socket, value| sockopt::set_socket_send_buffer_size(socket, buffer_size(value)))
+        self.set_tcp_option(&handle, value, |socket, value| {
+            sockopt::set_socket_send_buffer_size(socket, buffer_size(value))
+        })
     }
 
     fn subscribe(&mut self, handle: Handle) -> wasmtime::Result<Resource<DynPollable>> {
@@ -581,7 +691,8 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     fn drop(&mut self, handle: Handle) -> wasmtime::Result<()> {
-        self.table.delete(Resource::<Socket>::new_own(handle.rep()))?;
+        self.table
+            .delete(Resource::<Socket>::new_own(handle.rep()))?;
         Ok(())
     }
 }
