@@ -14,12 +14,13 @@
 //! | [`access`] | what all instances of a plugin share |
 //! | [`mount`], [`quota`] | granted directories and files, and how much they may hold |
 //! | `files`, `tree`, `descriptor`, `file_streams` | `wasi:filesystem` |
-//! | `tcp`, `udp`, `sockets`, [`names`] | `wasi:sockets` |
+//! | `tcp`, `connection`, `udp`, `sockets`, [`names`] | `wasi:sockets` |
 //! | [`stdio`] | standard output and error as log lines |
 //! | [`blocking`] | blocking work, bounded per plugin |
 
 pub mod access;
 pub mod blocking;
+mod connection;
 mod descriptor;
 mod errors;
 mod file_streams;

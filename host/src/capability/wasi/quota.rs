@@ -11,20 +11,24 @@
 //!
 //! All methods block: call them where blocking is allowed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
+
+mod count;
+
+use count::count_tree;
 
 /// A refused change counts the tree again, unless it was counted this recently: a plugin that hammers on a full quota must not keep the disk busy.
 const RECOUNT_AFTER: Duration = Duration::from_secs(60);
@@ -504,230 +508,5 @@ fn append(file: &File, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the whole tree, or the one file. What vanishes meanwhile or may not be read is passed over: it cannot be counted.
-fn count_tree(place: &Path) -> io::Result<Usage> {
-    let mut usage = Usage::default();
-    match std::fs::metadata(place) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(metadata) => {
-            return Ok(Usage {
-                bytes: metadata.len(),
-                files: 1,
-            });
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(usage),
-        Err(error) => return Err(error),
-    }
-    let mut several_names = HashSet::new();
-    let root = rustix::fs::open(
-        place,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let mut unread = vec![(Arc::new(root), None::<std::ffi::CString>)];
-    while let Some((parent, name)) = unread.pop() {
-        let directory = match name {
-            None => parent,
-            Some(name) => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                match rustix::fs::openat(&*parent, name, flags, Mode::empty()) {
-                    Ok(directory) => Arc::<OwnedFd>::new(directory),
-                    Err(_) => continue,
-                }
-            }
-        };
-        let Ok(entries) = rustix::fs::Dir::read_from(&*directory) else {
-            continue;
-        };
-        for entry in entries {
-            let Ok(entry) = entry else { break };
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            usage.files += 1;
-            let Ok(stat) = rustix::fs::statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
-                continue;
-            };
-            match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-                rustix::fs::FileType::Directory => {
-                    unread.push((directory.clone(), Some(name.to_owned())))
-                }
-                rustix::fs::FileType::RegularFile
-                    if stat.st_nlink <= 1 || several_names.insert((stat.st_dev, stat.st_ino)) =>
-                {
-                    usage.bytes = usage
-                        .bytes
-                        .saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(usage)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    fn quota(directory: &Path, bytes: u64, files: u64) -> Arc<Quota> {
-        Arc::new(Quota::new(
-            "tftp",
-            "root",
-            directory.to_owned(),
-            QuotaLimits {
-                bytes: Some(bytes),
-                files: Some(files),
-            },
-        ))
-    }
-
-    fn handle(directory: &Path) -> OwnedFd {
-        rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
-    }
-
-    fn exceeded<T: std::fmt::Debug>(result: io::Result<T>) -> bool {
-        result.unwrap_err().kind() == io::ErrorKind::QuotaExceeded
-    }
-
-    #[test]
-    fn what_is_there_already_counts() {
-        let tree = tempfile::tempdir().unwrap();
-        fs::create_dir_all(tree.path().join("a/b")).unwrap();
-        fs::write(tree.path().join("a/b/file"), [0; 1000]).unwrap();
-        fs::hard_link(
-            tree.path().join("a/b/file"),
-            tree.path().join("second-name"),
-        )
-        .unwrap();
-        let quota = quota(tree.path(), 1100, 10);
-        quota.count_once().unwrap();
-        assert_eq!(
-            quota.usage(),
-            Usage {
-                bytes: 1000,
-                files: 4
-            }
-        );
-    }
-
-    #[test]
-    fn the_last_byte_fits_and_the_next_does_not() {
-        let tree = tempfile::tempdir().unwrap();
-        let (quota, root) = (quota(tree.path(), 100, 10), handle(tree.path()));
-        let file = quota.create(&root, OsStr::new("f")).unwrap();
-        quota.write_at(&file, &[1; 60], WriteAt::Offset(0)).unwrap();
-        quota
-            .write_at(&file, &[2; 60], WriteAt::Offset(20))
-            .unwrap();
-        quota.write_at(&file, &[3; 20], WriteAt::End).unwrap();
-        assert_eq!(quota.usage().bytes, 100);
-        assert!(exceeded(quota.write_at(&file, b"x", WriteAt::End)));
-        assert!(exceeded(quota.write_at(
-            &file,
-            b"x",
-            WriteAt::Offset(u64::MAX - 1)
-        )));
-        assert_eq!(fs::read(tree.path().join("f")).unwrap().len(), 100);
-        quota.write_at(&file, b"x", WriteAt::Offset(99)).unwrap();
-        quota.set_length(&file, 10).unwrap();
-        assert_eq!(quota.usage().bytes, 10);
-        assert!(exceeded(quota.set_length(&file, 101)));
-    }
-
-    #[test]
-    fn names_are_counted_too() {
-        let tree = tempfile::tempdir().unwrap();
-        let (quota, root) = (quota(tree.path(), 100, 2), handle(tree.path()));
-        quota.create_directory(&root, OsStr::new("d")).unwrap();
-        drop(quota.create(&root, OsStr::new("f")).unwrap());
-        assert!(exceeded(quota.create(&root, OsStr::new("g"))));
-        assert!(exceeded(quota.create_directory(&root, OsStr::new("e"))));
-        quota.remove_directory(&root, OsStr::new("d")).unwrap();
-        drop(quota.create(&root, OsStr::new("g")).unwrap());
-        assert_eq!(quota.usage().files, 2);
-    }
-
-    #[test]
-    fn renaming_over_a_file_gives_its_bytes_back() {
-        let tree = tempfile::tempdir().unwrap();
-        fs::write(tree.path().join("old"), [0; 70]).unwrap();
-        fs::write(tree.path().join("new"), [0; 30]).unwrap();
-        let (quota, root) = (quota(tree.path(), 100, 10), handle(tree.path()));
-        quota
-            .rename(&root, OsStr::new("new"), &root, OsStr::new("old"))
-            .unwrap();
-        assert_eq!(
-            quota.usage(),
-            Usage {
-                bytes: 30,
-                files: 1
-            }
-        );
-    }
-
-    #[test]
-    fn a_removed_file_counts_while_it_is_open() {
-        let tree = tempfile::tempdir().unwrap();
-        let (quota, root) = (quota(tree.path(), 100, 10), handle(tree.path()));
-        let file = quota.create(&root, OsStr::new("f")).unwrap();
-        quota.write_at(&file, &[0; 80], WriteAt::End).unwrap();
-        quota.remove_file(&root, OsStr::new("f")).unwrap();
-        assert_eq!(
-            quota.usage(),
-            Usage {
-                bytes: 80,
-                files: 0
-            }
-        );
-        let second = quota.create(&root, OsStr::new("f")).unwrap();
-        assert!(exceeded(quota.write_at(&second, &[0; 30], WriteAt::End)));
-        quota.write_at(&file, &[0; 10], WriteAt::End).unwrap();
-        drop(file);
-        assert_eq!(quota.usage().bytes, 0);
-    }
-
-    #[test]
-    fn files_an_administrator_removed_do_not_count() {
-        let tree = tempfile::tempdir().unwrap();
-        fs::write(tree.path().join("big"), [0; 90]).unwrap();
-        let (quota, root) = (quota(tree.path(), 100, 10), handle(tree.path()));
-        let file = quota.create(&root, OsStr::new("f")).unwrap();
-        fs::remove_file(tree.path().join("big")).unwrap();
-        assert!(
-            exceeded(quota.write_at(&file, &[0; 50], WriteAt::End)),
-            "counted a moment ago, so not counted again"
-        );
-        *quota.gate.write().unwrap() = Instant::now().checked_sub(RECOUNT_AFTER);
-        quota.write_at(&file, &[0; 50], WriteAt::End).unwrap();
-        assert_eq!(
-            quota.usage(),
-            Usage {
-                bytes: 50,
-                files: 1
-            }
-        );
-    }
-
-    #[test]
-    fn many_writers_of_one_file_count_its_growth_once() {
-        let tree = tempfile::tempdir().unwrap();
-        let (quota, root) = (quota(tree.path(), 1 << 20, 10), handle(tree.path()));
-        let file = quota.create(&root, OsStr::new("f")).unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for step in 0..200_u64 {
-                        quota
-                            .write_at(&file, &[7; 64], WriteAt::Offset(step * 32))
-                            .unwrap();
-                        quota.write_at(&file, &[8; 3], WriteAt::End).unwrap();
-                    }
-                });
-            }
-        });
-        assert_eq!(quota.usage().bytes, file.metadata().unwrap().len());
-    }
-}
+mod tests;

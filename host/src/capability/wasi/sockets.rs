@@ -13,7 +13,7 @@ use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, Network};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView};
 
 use super::WasiView;
-use super::tcp::Connection;
+use super::connection::Connection;
 use crate::grant::{Action, Guard};
 
 /// Whether a single other party can be reached at that address.
