@@ -271,10 +271,10 @@ fn modified(path: &Path) -> Option<SystemTime> {
 
 fn read_hosts(path: &Path) -> Hosts {
     let mut hosts = Hosts::default();
-    if let Ok(file) = fs::File::open(path) {
-        if let Err(error) = hosts.read_hosts_conf(file) {
-            tracing::warn!(target: "resolve", path = %path.display(), %error, "the hosts file is not understood");
-        }
+    if let Ok(file) = fs::File::open(path)
+        && let Err(error) = hosts.read_hosts_conf(file)
+    {
+        tracing::warn!(target: "resolve", path = %path.display(), %error, "the hosts file is not understood");
     }
     hosts
 }

@@ -42,6 +42,7 @@ use crate::bindings::imports::foreman::proxy::{
 pub use call::{Called, Form};
 pub use temp::TempFolder;
 
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
 type Send = Box<dyn Fn(&Outgoing) -> Result<Incoming, UpstreamError>>;
 
 /// What the host knows and would do. Made with the functions below, then put in place by [`Host::install`].
@@ -76,7 +77,7 @@ pub struct Download {
 
 pub(crate) struct Secret {
     pub(crate) key: secrets::Key,
-    pub(crate) sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    pub(crate) sign: Sign,
     pub(crate) revealed: Option<Vec<u8>>,
 }
 

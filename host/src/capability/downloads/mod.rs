@@ -204,7 +204,7 @@ impl Downloads {
     }
 
     /// None: the target is being fetched already.
-    fn enlist(&self, guard: &Guard, slot: &str, path: &str, url: &str, grant: &DownloadsGrant) -> Result<Option<(Arc<Track>, Arc<Semaphore>)>, contract::Error> {
+    fn enlist(&self, guard: &Guard, slot: &str, path: &str, url: &str, grant: &DownloadsGrant) -> Result<Option<Enlisted>, contract::Error> {
         let mut plugins = self.shared.plugins.lock().unwrap_or_else(PoisonError::into_inner);
         let tracks = plugins.entry(guard.plugin().to_owned()).or_default();
         let target = (slot.to_owned(), path.to_owned());
@@ -254,6 +254,9 @@ impl Tracks {
 fn semaphore(places: u32) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)))
 }
+
+/// What a download that was let in reports to, and where it waits for its turn.
+type Enlisted = (Arc<Track>, Arc<Semaphore>);
 
 /// A download that was let in.
 struct Start {
