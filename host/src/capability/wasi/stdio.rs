@@ -3,7 +3,6 @@
 //! It refuses to let a plugin forge the log or fill it: control characters and characters that turn the reading direction are
 //! written as escapes, a line is cut at 4 KiB, and lines beyond the plugin's share per second are dropped and counted.
 
-use std::fmt::Write as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +14,8 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::telemetry::text::{from_bytes, printable};
 
 /// The longest line, in bytes as printed; what is longer becomes several lines.
 const MAX_LINE: usize = 4096;
@@ -153,7 +154,8 @@ impl Lines {
         if dropped > 0 {
             tracing::warn!(target: "plugin", plugin, dropped, "the plugin logs too much, lines were dropped");
         }
-        let text = escape(&String::from_utf8_lossy(&line));
+        let text = from_bytes(&line);
+        let text = printable(&text);
         match self.stream {
             Stream::Out => tracing::info!(target: "plugin", plugin, stream = "stdout", "{text}"),
             Stream::Error => tracing::warn!(target: "plugin", plugin, stream = "stderr", "{text}"),
@@ -168,21 +170,6 @@ impl Drop for Lines {
             self.end_line();
         }
     }
-}
-
-/// Text that cannot move the cursor, colour the terminal, begin a line or turn the reading direction.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if character.is_control() || turns {
-            // Writing into a string cannot fail.
-            let _ = write!(escaped, "{}", character.escape_default());
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
 }
 
 impl IsTerminal for Printed {
@@ -244,16 +231,6 @@ impl AsyncWrite for Printed {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_cannot_forge_another_or_speak_to_the_terminal() {
-        assert_eq!(
-            escape("a\u{1b}[31mred\rb\u{7}\u{9b}c"),
-            r"a\u{1b}[31mred\rb\u{7}\u{9b}c"
-        );
-        assert_eq!(escape("a\u{202e}b\u{2028}c"), r"a\u{202e}b\u{2028}c");
-        assert_eq!(escape("größe ✓"), "größe ✓");
-    }
 
     #[test]
     fn a_flood_is_cut_to_the_share_and_counted() {

@@ -512,3 +512,39 @@ async fn a_large_directory_is_listed_whole() {
     let (mut probe, _) = probe(&ground.root, Access::Read).await;
     assert_eq!(probe.ok("count /root/sub").await, "1000");
 }
+
+#[tokio::test]
+async fn a_directory_that_appears_later_is_there() {
+    let ground = ground();
+    let later = ground.root.join("later");
+    let (mut probe, _) = probe(&later, Access::ReadWrite).await;
+    assert!(probe.no("list /root").await.contains("NotFound"));
+    fs::create_dir(&later).unwrap();
+    probe.ok("write /root/x 1").await;
+    fs::rename(&later, ground.root.join("gone")).unwrap();
+    fs::create_dir(&later).unwrap();
+    assert_eq!(
+        probe.ok("list /root").await,
+        "",
+        "the directory in its place"
+    );
+}
+
+#[tokio::test]
+async fn a_larger_quota_holds_at_once() {
+    let ground = ground();
+    let access = access_with(|rights| {
+        rights
+            .files
+            .insert("root".into(), limited(&ground.root, 100, 50));
+    });
+    let mut probe = Probe::start(&access).await;
+    probe.no("fill /root/a 150").await;
+    access.guard().replace(rights(|rights| {
+        rights
+            .files
+            .insert("root".into(), limited(&ground.root, 200, 50));
+    }));
+    probe.ok("fill /root/a 150").await;
+    assert_eq!(access.quota("root").unwrap().usage().bytes, 156);
+}

@@ -178,3 +178,47 @@ async fn the_empty_sandbox_has_nothing() {
         .0;
     assert!(answer.starts_with("no "), "{answer}");
 }
+
+/// Keeps what is logged on this thread.
+#[derive(Clone, Default)]
+struct Logged(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_a_plugin_prints_becomes_harmless_log_lines() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let access = access_with(|rights| rights.limits.log_lines = 20);
+    let mut probe = Probe::start(&access).await;
+    let _guard = tracing::subscriber::set_default(subscriber);
+    probe.ok("print hello\u{1b}[31m\rforged").await;
+    for _ in 0..1000 {
+        probe.ok("print flood").await;
+    }
+    let text = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains(r"hello\u{1b}[31m\rforged"), "{text}");
+    assert!(
+        text.contains("plugin=\"p\"") && text.contains("stdout"),
+        "{text}"
+    );
+    assert!(!text.contains('\u{1b}') && !text.contains('\r'));
+    let lines = text.matches("flood").count();
+    assert!(
+        (10..200).contains(&lines),
+        "{lines} of 1000 lines were logged"
+    );
+}

@@ -337,3 +337,26 @@ async fn a_name_grants_the_addresses_it_was_resolved_to() {
         .no(&format!("connect d other.example:{}", server.port()))
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_waits_for_a_revoked_connection_is_woken() {
+    // A server that reads nothing, so that the writer fills every buffer and waits.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = listener.local_addr().unwrap();
+    let held = tokio::spawn(async move { listener.accept().await });
+    let access = access_by(reaches(&[format!("tcp {server}")], 8), Arc::new(NoNames));
+    let mut probe = Probe::start(&access).await;
+    probe.ok(&format!("connect c {server}")).await;
+    let revoke = {
+        let access = access.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            access.guard().replace(rights(|_| {}));
+        })
+    };
+    let sent =
+        tokio::time::timeout(Duration::from_secs(10), probe.act("send-much c 50000000")).await;
+    assert!(sent.expect("the writer was not woken").starts_with("no "));
+    revoke.await.unwrap();
+    drop(held);
+}
