@@ -2,6 +2,8 @@
 
 use super::*;
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 fn quota(directory: &Path, bytes: u64, files: u64) -> Arc<Quota> {
     Arc::new(Quota::new(
