@@ -14,6 +14,7 @@
     clippy::indexing_slicing
 )]
 
+mod boot_files;
 mod core;
 mod foreman_client;
 mod httpboot;
