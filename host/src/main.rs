@@ -1,2 +1,12 @@
-//! b
-fn main(){}
+//! The `bulkhead` program. Everything it can do is a command in [`bulkhead::cli`].
+
+use std::process::ExitCode;
+
+/// Requests allocate on many threads and free on others; mimalloc gives that memory back, where the system's allocator keeps an
+/// arena for each thread.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    bulkhead::cli::main()
+}

@@ -1,1 +1,35 @@
-//! What a plugin may do: the policy model and one `decide()`; denials; audit.
+//! What a plugin may do.
+//!
+//! An operator's [`Policy`] binds the needs of a plugin's manifest to places; what both agree on is the plugin's
+//! [`Effective`] right. Every capability holds the plugin's [`Guard`] and asks [`Guard::decide`] before it acts. There is no
+//! second way to a "yes": a capability that does not ask has no target either, since targets live in [`Effective`].
+//!
+//! This floor refuses to act itself: it opens no file, resolves no name, sends nothing. It answers, counts and explains.
+//!
+//! - [`action`]: everything a plugin can attempt, each with its sentence
+//! - [`decide`](mod@decide): the one function
+//! - [`deny`]: what the operator forbids to all, which always wins
+//! - [`effective`]: grants as resolved places and limits
+//! - [`guard`]: the object a capability holds; changes while plugins run
+//! - [`limits`]: what it may use up
+//! - [`denial`], [`audit`]: what was refused, once, with the line that would allow it
+//! - [`resolved`]: which names the host resolved to which addresses
+
+pub mod action;
+pub mod audit;
+pub mod decide;
+pub mod denial;
+pub mod deny;
+pub mod effective;
+pub mod guard;
+pub mod limits;
+pub mod matchers;
+pub mod resolved;
+
+pub use action::{Action, Capability};
+pub use decide::Decision;
+pub use denial::Denial;
+pub use deny::Deny;
+pub use effective::Effective;
+pub use guard::{Connected, Guard, HostRules};
+pub use limits::Limits;

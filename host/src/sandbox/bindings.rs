@@ -1,7 +1,17 @@
 //! The host's side of `wit/`, generated. Every other module uses these types, so that a record crosses from a component to
 //! the network without being copied into a twin.
 
-#[allow(missing_docs, unreachable_pub, unused, clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 mod generated {
     wasmtime::component::bindgen!({
         path: "../wit",

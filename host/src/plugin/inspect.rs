@@ -1,0 +1,108 @@
+//! What a component file is, found out without giving it anything: the data of `plugin inspect` and the first steps of loading.
+//!
+//! `describe` runs in an empty sandbox: no file, no socket, no setting, no facility; one second, 64 MiB. It runs twice, in two instances, and
+//! both must say the same: what is approved is what runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+
+use super::manifest::{self, BadManifest};
+use crate::grant::{Deny, Effective, Guard, HostRules};
+use crate::sandbox::bindings::types::{Lifetime, Manifest};
+use crate::sandbox::context::{Site, Surroundings};
+use crate::sandbox::peers::Peers;
+use crate::sandbox::{CallError, Program, Sandbox, runtimes};
+use crate::grant::limits::Limits;
+
+/// Why a component cannot be described.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// It cannot be linked.
+    #[error(transparent)]
+    Misfit(#[from] crate::sandbox::instance::Misfit),
+    /// `describe` failed.
+    #[error("`describe` failed: {0}")]
+    Describe(#[source] CallError),
+    /// It answers differently each time.
+    #[error("`describe` lies: two calls gave two different manifests")]
+    Lies,
+    /// It says what no plugin may say.
+    #[error(transparent)]
+    Manifest(#[from] BadManifest),
+}
+
+/// The identity of a component: the SHA-256 of its bytes, as `sha256:<hex>`.
+#[must_use]
+pub fn digest(wasm: &[u8]) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(wasm).iter().fold("sha256:".to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// One second for what takes microseconds; the rest of the limits as for any call.
+fn limits() -> Limits {
+    Limits {
+        memory: 64 << 20,
+        time: Duration::from_secs(1),
+        cpu: Duration::from_secs(1),
+        concurrency: 1,
+        host_call: 1 << 20,
+        reply_body: 1 << 20,
+        ..Limits::default()
+    }
+}
+
+/// Asks a component for its manifest, in an empty sandbox, twice.
+pub async fn describe(
+    engine: &crate::sandbox::Engine,
+    component: &Component,
+    runtimes: runtimes::Handles,
+) -> Result<Manifest, InspectError> {
+    let program = Program::link(engine, component)?;
+    let surroundings = Arc::new(Surroundings {
+        guard: Guard::new(&HostRules::new(Deny::default()), Effective::nothing("describe")),
+        settings: std::collections::HashMap::new(),
+        site: Site::default(),
+        facilities: None,
+        peers: Peers::default(),
+    });
+    let sandbox = Arc::new(Sandbox::new(program, surroundings, limits(), Lifetime::Fresh, runtimes));
+    let manifest = sandbox.describe().await.map_err(InspectError::Describe)?;
+    let again = sandbox.describe().await.map_err(InspectError::Describe)?;
+    if fingerprint(&manifest) != fingerprint(&again) {
+        return Err(InspectError::Lies);
+    }
+    manifest::check(&manifest)?;
+    Ok(manifest)
+}
+
+/// A text that differs when the manifest differs; frozen at approval.
+#[must_use]
+pub fn fingerprint(manifest: &Manifest) -> String {
+    digest(format!("{manifest:?}").as_bytes())
+}
+
+/// Imports and exports of a component, by name.
+#[derive(Debug, Clone, Serialize)]
+pub struct Surface {
+    /// Interfaces it imports. An upper bound of what it can ask for.
+    pub imports: Vec<String>,
+    /// Interfaces it exports.
+    pub exports: Vec<String>,
+}
+
+/// Reads imports and exports from the bytes, not from what the publisher says.
+#[must_use]
+pub fn surface(engine: &crate::sandbox::Engine, component: &Component) -> Surface {
+    let ty = component.component_type();
+    Surface {
+        imports: ty.imports(engine.inner()).map(|(name, _)| name.to_owned()).collect(),
+        exports: ty.exports(engine.inner()).map(|(name, _)| name.to_owned()).collect(),
+    }
+}

@@ -1,0 +1,629 @@
+//! All plugins of a host: what was found, what runs, what waits and why.
+//!
+//! One change happens at a time, beside what runs: a new version goes through every step while the old one serves, and only then the
+//! routes switch, in one store of a pointer. Whatever fails on the way leaves the running version as it was. Readers (the
+//! server, the core API) never wait for a change.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+
+use super::compile::Origin;
+use super::inspect;
+use super::library::{Library, read_component};
+use super::load::{Found, Loader, Trouble};
+use super::routes::{Claim, RouteTable};
+use super::running::Plugin;
+use crate::api::control::{Done, ControlError, PluginState, PluginView, Unready};
+use crate::api::features::{FeatureView, Features, Snapshot, State};
+use crate::settings::Config;
+use crate::telemetry::ring::LogRing;
+
+/// A component that comes with the program.
+#[derive(Debug, Clone, Copy)]
+pub struct Bundled {
+    /// The plugin's name.
+    pub name: &'static str,
+    /// The component.
+    pub wasm: &'static [u8],
+    /// Its shipped policy.
+    pub policy: &'static str,
+}
+
+/// The routes and who answers them, switched together.
+#[derive(Default)]
+pub struct Routing {
+    /// Which plugin answers a path.
+    pub table: RouteTable,
+    /// Running features by name.
+    pub plugins: HashMap<Arc<str>, Arc<Plugin>>,
+}
+
+/// All plugins of a host.
+pub struct Registry {
+    loader: Loader,
+    library: Library,
+    bundled: Vec<Bundled>,
+    ring: Arc<LogRing>,
+    routing: ArcSwap<Routing>,
+    snapshot: ArcSwap<Snapshot>,
+    records: ArcSwap<BTreeMap<String, Record>>,
+    work: Mutex<Work>,
+}
+
+/// Where a component came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Place {
+    Bundled(&'static str),
+    File(PathBuf),
+}
+
+/// What the operator is shown of one plugin, or of a file that is none.
+#[derive(Clone)]
+struct Record {
+    place: Place,
+    found: Found,
+    state: PluginState,
+    reason: Option<String>,
+    missing: Vec<String>,
+    warnings: Vec<String>,
+    is_feature: bool,
+}
+
+#[derive(Default)]
+struct Work {
+    /// Files of the plugin directory as they were looked at last.
+    files: HashMap<PathBuf, Stamp>,
+}
+
+/// Tells whether a file is still the one that was looked at.
+#[derive(Clone, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: Option<SystemTime>,
+    inode: u64,
+}
+
+/// How long an old version may finish its last calls.
+const DRAIN: Duration = Duration::from_secs(60);
+
+impl Registry {
+    /// A registry in which nothing runs yet.
+    #[must_use]
+    pub fn new(loader: Loader, library: Library, bundled: Vec<Bundled>, ring: Arc<LogRing>) -> Arc<Self> {
+        let shown_version = loader.config().version.clone();
+        Arc::new(Self {
+            loader,
+            library,
+            bundled,
+            ring,
+            routing: ArcSwap::default(),
+            snapshot: ArcSwap::from_pointee(Snapshot { shown_version, features: Vec::new() }),
+            records: ArcSwap::default(),
+            work: Mutex::default(),
+        })
+    }
+
+    /// The routes now, and who answers them.
+    #[must_use]
+    pub fn routing(&self) -> Arc<Routing> {
+        self.routing.load_full()
+    }
+
+    /// What plugins are loaded with.
+    #[must_use]
+    pub fn loader(&self) -> &Loader {
+        &self.loader
+    }
+
+    /// A running plugin, feature or not.
+    #[must_use]
+    pub fn running(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.loader.running(name)
+    }
+
+    /// Brings up what the configuration asks for: bundled plugins, then the plugin directory. `progress` hears each name.
+    pub async fn bring_up(&self, progress: impl Fn(&str)) {
+        let mut work = self.work.lock().await;
+        if self.loader.config().plugins.bundled {
+            for bundled in &self.bundled {
+                progress(bundled.name);
+                self.load(Place::Bundled(bundled.name), bundled.wasm, Some(bundled.policy)).await;
+            }
+        }
+        self.look_at_files(&mut work, &progress).await;
+        self.settle();
+    }
+
+    /// Looks at the plugin directory and at all policies, and does what changed.
+    pub async fn look(&self) {
+        let mut work = self.work.lock().await;
+        self.reread_policies().await;
+        self.look_at_files(&mut work, &|_| {}).await;
+        self.settle();
+    }
+
+    /// Takes a new configuration: plugins whose settings or switches changed are brought up anew beside the old ones.
+    pub async fn reconfigure(&self, config: Arc<Config>) -> Vec<String> {
+        let mut work = self.work.lock().await;
+        let before = self.loader.config();
+        self.loader.set_config(config.clone());
+        let mut changed = Vec::new();
+        for bundled in &self.bundled {
+            let known = self.records.load().get(bundled.name).cloned();
+            if !config.plugins.bundled {
+                if known.is_some_and(|it| it.place == Place::Bundled(bundled.name)) {
+                    self.withdraw(bundled.name, "plugins.bundled is false");
+                    self.forget(bundled.name);
+                    changed.push(format!("{}: removed", bundled.name));
+                }
+            } else if known.is_none() || !same_feature(&before, &config, bundled.name) {
+                self.load(Place::Bundled(bundled.name), bundled.wasm, Some(bundled.policy)).await;
+                changed.push(format!("{}: {}", bundled.name, self.state_of(bundled.name)));
+            }
+        }
+        for (name, record) in self.records.load_full().iter() {
+            if let Place::File(path) = &record.place
+                && !same_feature(&before, &config, name)
+            {
+                work.files.remove(path);
+                changed.push(format!("{name}: loaded anew"));
+            }
+        }
+        if before.plugins.directory != config.plugins.directory {
+            work.files.clear();
+        }
+        self.reread_policies().await;
+        self.look_at_files(&mut work, &|_| {}).await;
+        self.settle();
+        changed
+    }
+
+    /// Asks every running plugin for its status.
+    pub async fn refresh(&self) {
+        let mut changed = false;
+        for plugin in self.loader.all_running() {
+            changed |= plugin.refresh().await;
+        }
+        if changed {
+            self.settle();
+        }
+    }
+
+    /// Gives back memory of plugins that nobody calls.
+    pub fn cool(&self) {
+        for plugin in self.loader.all_running() {
+            if plugin.sandbox.running() == 0 {
+                plugin.sandbox.cool();
+            }
+        }
+    }
+
+    /// Approves the file that waits under this name, and loads it.
+    pub async fn approve(&self, name: &str, digest: Option<&str>) -> Result<Done, ControlError> {
+        let mut work = self.work.lock().await;
+        let record = self.records.load().get(name).cloned().ok_or_else(|| unknown(name))?;
+        let Place::File(path) = &record.place else {
+            return Err(ControlError::Refused(format!("`{name}` is part of this program and needs no approval")));
+        };
+        if digest.is_some_and(|it| it != record.found.digest) {
+            return Err(ControlError::Refused(format!("the file that waits is {}, not the one you named", record.found.digest)));
+        }
+        self.loader
+            .approve(name, &record.found.digest)
+            .map_err(|error| ControlError::Refused(error.to_string()))?;
+        let _ = self.library.reinstate(name);
+        work.files.remove(path);
+        self.look_at_files(&mut work, &|_| {}).await;
+        self.settle();
+        Ok(Done { message: format!("{name} {} is approved and {}", record.found.digest, self.state_of(name)) })
+    }
+
+    /// Returns to the version of a plugin that ran before.
+    pub async fn rollback(&self, name: &str) -> Result<Done, ControlError> {
+        let _work = self.work.lock().await;
+        let refused = |text: String| ControlError::Refused(text);
+        let record = self.records.load().get(name).cloned().ok_or_else(|| unknown(name))?;
+        let history = self.library.history(name).unwrap_or_default();
+        let Some(previous) = history.previous else {
+            return Err(refused(format!("no earlier version of `{name}` is known")));
+        };
+        let wasm = self.library.read(&previous).ok_or_else(|| refused(format!("the copy of {previous} is gone")))?;
+        let (_, ready) = self.loader.prepare(&wasm, Origin::ThirdParty, None).await;
+        let plugin = ready.map_err(|trouble| refused(format!("{previous} does not run any more: {}", trouble.reason())))?;
+        self.switch(&record.place, plugin).map_err(refused)?;
+        let _ = self.library.rolled_back(name, &history.current, &previous);
+        self.settle();
+        Ok(Done { message: format!("{name} is back at {previous}; {} stays out until its file changes or is approved", history.current) })
+    }
+
+    // --- one plugin ---
+
+    async fn load(&self, place: Place, wasm: &[u8], policy: Option<&str>) {
+        let origin = match place {
+            Place::Bundled(_) => Origin::FirstParty,
+            Place::File(_) => Origin::ThirdParty,
+        };
+        let (found, ready) = self.loader.prepare(wasm, origin, policy).await;
+        let key = if found.name.is_empty() { place.label() } else { found.name.clone() };
+        if let Some(owner) = self.records.load().get(&key).filter(|it| it.place != place) {
+            let reason = format!("another plugin is called `{key}` already ({}); a name belongs to one plugin", owner.place.label());
+            tracing::error!(file = place.label(), reason, "plugin refused");
+            self.record(place.label(), Record::new(place, found, PluginState::Failed, Some(reason)));
+            return;
+        }
+        if key != place.label() {
+            self.forget(&place.label());
+        }
+        match ready {
+            Ok(plugin) => {
+                let warnings = self.loader.warnings(&key);
+                let is_feature = !plugin.manifest.routes.is_empty();
+                match self.switch(&place, plugin) {
+                    Ok(()) => {
+                        if origin == Origin::ThirdParty
+                            && let Err(error) = self.library.runs(&key, &found.digest)
+                        {
+                            tracing::warn!(plugin = key, %error, "history not written; a rollback will not know this version");
+                        }
+                        tracing::info!(plugin = key, version = found.version, digest = found.digest, "Successfully initialized '{key}'");
+                        let mut record = Record::new(place, found, PluginState::Running, None);
+                        record.warnings = warnings;
+                        record.is_feature = is_feature;
+                        self.record(key, record);
+                    }
+                    Err(reason) => self.trouble(place, key, found, Trouble::Failed(reason)).await,
+                }
+            }
+            Err(trouble) => self.trouble(place, key, found, trouble).await,
+        }
+    }
+
+    /// A version that does not run: the last good one stays, or comes back from the library.
+    async fn trouble(&self, place: Place, key: String, found: Found, trouble: Trouble) {
+        let (state, missing) = match &trouble {
+            Trouble::Disabled => (PluginState::Disabled, Vec::new()),
+            Trouble::Pending { missing, .. } => (PluginState::Pending, missing.clone()),
+            Trouble::Failed(_) => (PluginState::Failed, Vec::new()),
+        };
+        let reason = trouble.reason();
+        let mut record = Record::new(place.clone(), found, state, None);
+        record.missing = missing;
+        record.is_feature = record.found.is_feature;
+        if state == PluginState::Disabled {
+            self.withdraw(&key, "it is switched off");
+            self.record(key, record);
+            return;
+        }
+        tracing::error!(plugin = key, version = record.found.version, reason, "plugin does not run");
+        if self.loader.running(&key).is_none()
+            && let Place::File(_) = place
+            && let Some(history) = self.library.history(&key)
+            && history.current != record.found.digest
+            && let Some(wasm) = self.library.read(&history.current)
+            && let (_, Ok(good)) = self.loader.prepare(&wasm, Origin::ThirdParty, None).await
+            && self.switch(&place, good).is_ok()
+        {
+            tracing::warn!(plugin = key, digest = history.current, "the last good version runs in its place");
+        }
+        record.reason = Some(match self.loader.running(&key) {
+            Some(good) => {
+                record.state = PluginState::Running;
+                format!("{reason}; version {} ({}) runs on", good.manifest.version, good.digest)
+            }
+            None => reason,
+        });
+        self.record(key, record);
+    }
+
+    /// Puts a prepared version in its place and lets the old one drain.
+    fn switch(&self, place: &Place, plugin: Arc<Plugin>) -> Result<(), String> {
+        let now = self.routing.load();
+        let mut table = now.table.clone();
+        let mut plugins = now.plugins.clone();
+        table.remove(&plugin.name);
+        plugins.remove(&plugin.name);
+        if !plugin.manifest.routes.is_empty() {
+            table
+                .insert(Claim {
+                    plugin: plugin.name.clone(),
+                    mounts: plugin.manifest.mounts.clone(),
+                    routes: plugin.manifest.routes.clone(),
+                    whole_body_limit: plugin.sandbox.limits().request_body,
+                })
+                .map_err(|error| format!("{error} (from {})", place.label()))?;
+            plugins.insert(plugin.name.clone(), plugin.clone());
+        }
+        let before = self.loader.install(plugin);
+        self.routing.store(Arc::new(Routing { table, plugins }));
+        drain(before);
+        Ok(())
+    }
+
+    fn withdraw(&self, name: &str, why: &'static str) {
+        let now = self.routing.load();
+        let mut table = now.table.clone();
+        let mut plugins = now.plugins.clone();
+        table.remove(name);
+        plugins.remove(name);
+        self.routing.store(Arc::new(Routing { table, plugins }));
+        if let Some(before) = self.loader.uninstall(name) {
+            tracing::info!(plugin = name, why, "plugin stops");
+            drain(Some(before));
+        }
+    }
+
+    // --- files and policies ---
+
+    async fn look_at_files(&self, work: &mut Work, progress: &impl Fn(&str)) {
+        let config = self.loader.config();
+        let Some(directory) = config.plugins.directory.clone() else { return };
+        let largest = self.loader.largest_component();
+        let mut present: Vec<(PathBuf, Stamp)> = match list(&directory) {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::error!(directory = %directory.display(), %error, "plugin directory not read");
+                return;
+            }
+        };
+        present.sort_by(|one, two| one.0.cmp(&two.0));
+        let gone: Vec<PathBuf> =
+            work.files.keys().filter(|known| !present.iter().any(|(path, _)| path == *known)).cloned().collect();
+        for path in gone {
+            work.files.remove(&path);
+            let names: Vec<String> = self
+                .records
+                .load()
+                .iter()
+                .filter(|(_, record)| record.place == Place::File(path.clone()))
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in names {
+                self.withdraw(&name, "its file was removed");
+                self.forget(&name);
+            }
+        }
+        for (path, stamp) in present {
+            if work.files.get(&path) == Some(&stamp) {
+                continue;
+            }
+            work.files.insert(path.clone(), stamp);
+            progress(&path.display().to_string());
+            self.look_at_file(path, largest).await;
+        }
+    }
+
+    async fn look_at_file(&self, path: PathBuf, largest: u64) {
+        let place = Place::File(path.clone());
+        let read = tokio::task::spawn_blocking(move || read_component(&path, largest)).await;
+        let wasm = match read {
+            Ok(Ok(wasm)) => wasm,
+            Ok(Err(error)) => {
+                tracing::error!(file = place.label(), %error, "plugin file not read");
+                let record = Record::new(place.clone(), Found::default(), PluginState::Failed, Some(format!("not read: {error}")));
+                self.record(place.label(), record);
+                return;
+            }
+            Err(_) => return,
+        };
+        let digest = inspect::digest(&wasm);
+        if let Err(error) = self.library.keep(&digest, &wasm) {
+            tracing::warn!(file = place.label(), %error, "no copy kept; a rollback to this version will not be possible");
+        }
+        let withdrawn = self.records.load().iter().any(|(name, record)| {
+            record.place == place && self.library.history(name).is_some_and(|it| it.withdrawn.as_deref() == Some(digest.as_str()))
+        });
+        if withdrawn {
+            return;
+        }
+        self.load(place, &wasm, None).await;
+    }
+
+    /// Reads every policy again; what changed takes effect at once.
+    async fn reread_policies(&self) {
+        for plugin in self.loader.all_running() {
+            let policy = self.bundled.iter().find(|it| it.name == &*plugin.name).map(|it| it.policy);
+            match self.loader.repolicy(&plugin, policy) {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(plugin = &*plugin.name, "policy changed; it holds from now on"),
+                Err(trouble @ Trouble::Pending { .. }) => {
+                    // The rights are gone already; without them the plugin cannot work.
+                    let reason = trouble.reason();
+                    tracing::error!(plugin = &*plugin.name, reason, "policy no longer covers what the plugin needs");
+                    self.withdraw(&plugin.name, "its policy no longer covers its needs");
+                    if let Some(mut record) = self.records.load().get(&*plugin.name).cloned() {
+                        record.state = PluginState::Pending;
+                        record.reason = Some(reason);
+                        record.missing = trouble.missing();
+                        self.record(plugin.name.to_string(), record);
+                    }
+                }
+                Err(trouble) => {
+                    tracing::error!(plugin = &*plugin.name, reason = trouble.reason(), "policy not taken over; the one before stays");
+                }
+            }
+        }
+        // What waits may have been granted.
+        for (name, record) in self.records.load_full().iter() {
+            if !matches!(record.state, PluginState::Pending | PluginState::Failed) || self.loader.running(name).is_some() {
+                continue;
+            }
+            match &record.place {
+                Place::Bundled(name) => {
+                    if let Some(bundled) = self.bundled.iter().find(|it| it.name == *name) {
+                        self.load(record.place.clone(), bundled.wasm, Some(bundled.policy)).await;
+                    }
+                }
+                Place::File(_) => {
+                    if let Some(wasm) = self.library.read(&record.found.digest) {
+                        self.load(record.place.clone(), &wasm, None).await;
+                    }
+                }
+            }
+        }
+    }
+
+    // --- what others see ---
+
+    fn record(&self, key: String, record: Record) {
+        self.records.rcu(|now| {
+            let mut next = BTreeMap::clone(now);
+            next.insert(key.clone(), record.clone());
+            next
+        });
+    }
+
+    fn forget(&self, key: &str) {
+        self.records.rcu(|now| {
+            let mut next = BTreeMap::clone(now);
+            next.remove(key);
+            next
+        });
+        self.ring.clear_module(key);
+    }
+
+    fn state_of(&self, name: &str) -> String {
+        self.records.load().get(name).map_or_else(
+            || "gone".to_owned(),
+            |record| match &record.reason {
+                Some(reason) => format!("{}: {reason}", record.state),
+                None => record.state.to_string(),
+            },
+        )
+    }
+
+    /// Makes the picture that Foreman and the operator get.
+    fn settle(&self) {
+        let records = self.records.load();
+        let mut features = Vec::new();
+        for (name, record) in records.iter() {
+            let running = self.loader.running(name);
+            let problem = running.as_ref().and_then(|it| it.health.load().problem.clone());
+            let reason = problem.or_else(|| running.is_none().then(|| record.reason.clone()).flatten());
+            match &reason {
+                Some(reason) => self.ring.fail_module(name, reason),
+                None => self.ring.clear_module(name),
+            }
+            if !record.is_feature {
+                continue;
+            }
+            let state = match (&running, record.state) {
+                (Some(_), _) if reason.is_none() => State::Running,
+                (_, PluginState::Disabled) => State::Disabled,
+                (_, PluginState::Starting) => State::Starting,
+                _ => State::Failed,
+            };
+            let enabled = running.as_ref().map(|it| it.enabled).filter(|_| state == State::Running);
+            features.push(FeatureView {
+                name: name.clone(),
+                version: record.found.version.clone(),
+                http_enabled: enabled.is_some_and(|it| it.http()),
+                https_enabled: enabled.is_some_and(|it| it.https()),
+                state,
+                settings: running.as_ref().map_or_else(|| record.found.exposed.clone(), |it| it.shown_settings()),
+                capabilities: running.as_ref().map(|it| it.health.load().capabilities.clone()).unwrap_or_default(),
+            });
+        }
+        let shown_version = self.loader.config().version.clone();
+        self.snapshot.store(Arc::new(Snapshot { shown_version, features }));
+    }
+
+    /// Every plugin for the operator.
+    #[must_use]
+    pub fn views(&self) -> Vec<PluginView> {
+        self.records
+            .load()
+            .iter()
+            .map(|(name, record)| {
+                let running = self.loader.running(name);
+                let shown = running.as_ref().map_or(&record.found.digest, |it| &it.digest);
+                PluginView {
+                    name: name.clone(),
+                    version: running.as_ref().map_or_else(|| record.found.version.clone(), |it| it.manifest.version.clone()),
+                    digest: shown.clone(),
+                    origin: record.place.label(),
+                    state: record.state,
+                    reason: running.and_then(|it| it.health.load().problem.clone()).or_else(|| record.reason.clone()),
+                    mounts: record.found.mounts.clone(),
+                    missing: record.missing.clone(),
+                    warnings: record.warnings.clone(),
+                    previous: self.library.history(name).and_then(|it| it.previous),
+                }
+            })
+            .collect()
+    }
+
+    /// Features that should serve and do not.
+    #[must_use]
+    pub fn unready(&self) -> Vec<Unready> {
+        self.records
+            .load()
+            .iter()
+            .filter(|(name, record)| record.state != PluginState::Disabled && self.loader.running(name).is_none())
+            .map(|(name, record)| Unready {
+                plugin: name.clone(),
+                reason: record.reason.clone().unwrap_or_else(|| record.state.to_string()),
+            })
+            .collect()
+    }
+}
+
+impl Features for Registry {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+}
+
+impl Place {
+    fn label(&self) -> String {
+        match self {
+            Self::Bundled(_) => "bundled".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+}
+
+impl Record {
+    fn new(place: Place, found: Found, state: PluginState, reason: Option<String>) -> Self {
+        let is_feature = found.is_feature;
+        Self { place, found, state, reason, missing: Vec::new(), warnings: Vec::new(), is_feature }
+    }
+}
+
+fn drain(plugin: Option<Arc<Plugin>>) {
+    if let Some(plugin) = plugin {
+        tokio::spawn(async move {
+            if !plugin.sandbox.drained(DRAIN).await {
+                tracing::warn!(plugin = &*plugin.name, digest = plugin.digest, "the old version still has calls after 60 s; they end by their own deadline");
+            }
+        });
+    }
+}
+
+fn unknown(name: &str) -> ControlError {
+    ControlError::Unknown(format!("no plugin is called `{name}`"))
+}
+
+fn same_feature(before: &Config, after: &Config, name: &str) -> bool {
+    before.features.get(name) == after.features.get(name)
+}
+
+fn list(directory: &Path) -> std::io::Result<Vec<(PathBuf, Stamp)>> {
+    use std::os::unix::fs::MetadataExt;
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|it| it.as_encoded_bytes().starts_with(b"."));
+        if hidden || path.extension().is_none_or(|it| it != "wasm") {
+            continue;
+        }
+        // A link is looked through: operators link versions into place. A file that vanished meanwhile is not there.
+        let Ok(found) = std::fs::metadata(&path) else { continue };
+        files.push((path, Stamp { size: found.len(), modified: found.modified().ok(), inode: found.ino() }));
+    }
+    Ok(files)
+}

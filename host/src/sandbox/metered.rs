@@ -1,0 +1,96 @@
+//! CPU time of a call, measured by the thread clock around each poll.
+//!
+//! Wall time would charge a call for waiting; the epoch clock would charge it for its neighbours. A call that has used more than
+//! [`DEMOTE_AFTER`] of CPU time is handed to the background runtime, so that loops, however many, run behind honest requests; one that
+//! has used its grant is ended.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// CPU time a call may use before it moves to the background: a hundred times what an ordinary request takes.
+pub(crate) const DEMOTE_AFTER: Duration = Duration::from_millis(10);
+
+/// How a metered turn ended.
+#[derive(Debug)]
+pub(crate) enum Turn<T> {
+    /// The call is done.
+    Done(T),
+    /// It has used [`DEMOTE_AFTER`]; go on with it in the background.
+    Demote,
+    /// It has used its CPU limit.
+    Exhausted,
+}
+
+/// Polls a future and adds up its CPU time.
+pub(crate) struct Metered<'a, F: ?Sized> {
+    future: Pin<&'a mut F>,
+    used: &'a mut Duration,
+    limit: Duration,
+    demote: bool,
+}
+
+impl<'a, F: Future + ?Sized> Metered<'a, F> {
+    /// `used` carries over from one turn to the next; `demote` says whether to stop at [`DEMOTE_AFTER`].
+    pub(crate) fn new(future: Pin<&'a mut F>, used: &'a mut Duration, limit: Duration, demote: bool) -> Self {
+        Self { future, used, limit, demote }
+    }
+}
+
+impl<F: Future + ?Sized> Future for Metered<'_, F> {
+    type Output = Turn<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let start = thread_time();
+        let polled = self.future.as_mut().poll(context);
+        if let Poll::Ready(done) = polled {
+            return Poll::Ready(Turn::Done(done));
+        }
+        *self.used += thread_time().saturating_sub(start);
+        if *self.used >= self.limit {
+            Poll::Ready(Turn::Exhausted)
+        } else if self.demote && *self.used >= DEMOTE_AFTER {
+            Poll::Ready(Turn::Demote)
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+fn thread_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn burn(slices: u32) {
+        for _ in 0..slices {
+            let until = thread_time() + Duration::from_millis(2);
+            while thread_time() < until {}
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_burns_is_demoted_and_then_ended() {
+        let mut used = Duration::ZERO;
+        let mut future = Box::pin(burn(100));
+        let first = Metered::new(future.as_mut(), &mut used, Duration::from_millis(30), true).await;
+        assert!(matches!(first, Turn::Demote));
+        let second = Metered::new(future.as_mut(), &mut used, Duration::from_millis(30), false).await;
+        assert!(matches!(second, Turn::Exhausted));
+    }
+
+    #[tokio::test]
+    async fn waiting_costs_nothing() {
+        let mut used = Duration::ZERO;
+        let mut future = Box::pin(tokio::time::sleep(Duration::from_millis(60)));
+        let turn = Metered::new(future.as_mut(), &mut used, Duration::from_millis(20), true).await;
+        assert!(matches!(turn, Turn::Done(())));
+        assert!(used < Duration::from_millis(20));
+    }
+}

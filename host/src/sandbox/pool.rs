@@ -1,0 +1,424 @@
+//! Admission, warm instances and deadlines of one plugin: [`Sandbox::call`].
+//!
+//! A call waits for its turn on the caller's side (a caller that goes away there has asked for nothing yet); then it is a task of
+//! the plugin, on the plugin's own runtime, which no caller can cancel.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use std::sync::Mutex;
+use tokio::sync::Semaphore;
+
+use super::bindings::types::Lifetime;
+use super::context::{Peer, Surroundings};
+use super::error::CallError;
+use super::instance::{Live, Program};
+use super::limits::MemoryMeter;
+use super::metered::{Metered, Turn};
+use super::runtimes::{Class, Handles};
+use crate::grant::limits::Limits;
+
+/// How an instance is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Taken from the warm ones and put back.
+    Pooled,
+    /// One call, then gone.
+    Fresh,
+    /// The one instance, kept.
+    Single,
+}
+
+/// A future of a call that borrows its instance.
+pub type CallFuture<'a, R> = Pin<Box<dyn Future<Output = wasmtime::Result<R>> + Send + 'a>>;
+
+/// A plugin that can be called.
+pub struct Sandbox {
+    program: Program,
+    surroundings: Arc<Surroundings>,
+    limits: Limits,
+    lifetime: Lifetime,
+    runtimes: Handles,
+    turns: Arc<Semaphore>,
+    waiting: Arc<AtomicU32>,
+    warm: Mutex<Vec<Live>>,
+    meter: Arc<MemoryMeter>,
+    live: Arc<AtomicU32>,
+    running: Arc<AtomicU32>,
+    traps: AtomicU64,
+    /// A `single` instance is being started.
+    starting: AtomicBool,
+}
+
+impl Sandbox {
+    /// Wraps a linked program; no instance is made yet.
+    #[must_use]
+    pub fn new(
+        program: Program,
+        surroundings: Arc<Surroundings>,
+        limits: Limits,
+        lifetime: Lifetime,
+        runtimes: Handles,
+    ) -> Self {
+        let turns = if matches!(lifetime, Lifetime::Single) { 1 } else { limits.concurrency.max(1) as usize };
+        Self {
+            program,
+            surroundings,
+            lifetime,
+            runtimes,
+            turns: Arc::new(Semaphore::new(turns)),
+            limits,
+            waiting: Arc::default(),
+            warm: Mutex::new(Vec::new()),
+            meter: Arc::default(),
+            live: Arc::default(),
+            running: Arc::default(),
+            traps: AtomicU64::new(0),
+            starting: AtomicBool::new(false),
+        }
+    }
+
+    /// What it was linked from.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// What its instances can see.
+    #[must_use]
+    pub fn surroundings(&self) -> &Arc<Surroundings> {
+        &self.surroundings
+    }
+
+    /// Its limits.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Bytes of linear memory of all its instances.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.meter.used()
+    }
+
+    /// Instances alive, warm ones included.
+    #[must_use]
+    pub fn instances(&self) -> u32 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Calls that run now.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Calls that wait for their turn now.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Calls that ended by a trap, an overrun or a deadline.
+    #[must_use]
+    pub fn traps(&self) -> u64 {
+        self.traps.load(Ordering::Relaxed)
+    }
+
+    /// How an instance is used for a call of this class.
+    fn mode(&self, class: Class) -> Mode {
+        match (self.lifetime, class) {
+            (Lifetime::Single, _) => Mode::Single,
+            (Lifetime::Fresh, _) | (Lifetime::Automatic, Class::Hosts) => Mode::Fresh,
+            (Lifetime::Pooled, _) | (Lifetime::Automatic, _) => Mode::Pooled,
+        }
+    }
+
+    /// Runs one call. `class` says who waits for it, `peer` who asked in the end.
+    ///
+    /// Dropping the future while the call waits for its turn gives the turn up; later it changes nothing: the call goes on.
+    pub async fn call<R, F>(self: &Arc<Self>, class: Class, peer: Option<Arc<Peer>>, call: F) -> Result<R, CallError>
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
+    {
+        let turn = self.turn().await?;
+        let this = self.clone();
+        let task = self.runtimes.of(class).spawn(async move {
+            let _turn = turn;
+            let _running = Counted::new(&this.running);
+            this.run(class, peer, call).await
+        });
+        match task.await {
+            Ok(result) => result,
+            // A host panic costs this call; the instance went down with the task.
+            Err(error) => {
+                self.traps.fetch_add(1, Ordering::Relaxed);
+                Err(CallError::Trapped { kind: "host", detail: format!("the call's task ended: {error}") })
+            }
+        }
+    }
+
+    async fn turn(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CallError> {
+        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
+            return Ok(turn);
+        }
+        let place = Counted::new(&self.waiting);
+        if self.waiting.load(Ordering::Relaxed) > self.limits.queue {
+            return Err(CallError::Busy {
+                reason: format!("limits.queue = {} calls wait already", self.limits.queue),
+                retry_after: RETRY_AFTER,
+            });
+        }
+        let turn = tokio::time::timeout(self.limits.queue_time, self.turns.clone().acquire_owned()).await;
+        drop(place);
+        match turn {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_closed)) => Err(CallError::NotReady("the plugin is stopping".into())),
+            Err(_elapsed) => Err(CallError::Busy {
+                reason: format!("no turn within limits.queue-time = {} ms", self.limits.queue_time.as_millis()),
+                retry_after: RETRY_AFTER,
+            }),
+        }
+    }
+
+    /// On the plugin's runtime: an instance, the call, its end.
+    async fn run<R, F>(self: Arc<Self>, class: Class, peer: Option<Arc<Peer>>, call: F) -> Result<R, CallError>
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
+    {
+        let mode = self.mode(class);
+        let heavy = self.runtimes.of(Class::Heavy).clone();
+        let (time, cpu) = (self.limits.time, self.limits.cpu);
+        let ticking = self.program.engine().ticking();
+        let this = self.clone();
+        let mut work: Pin<Box<dyn Future<Output = Result<R, CallError>> + Send>> = Box::pin(async move {
+            let _ticking = ticking;
+            let deadline = Instant::now() + time;
+            match tokio::time::timeout(time, this.clone().inside(mode, peer, deadline, call)).await {
+                Ok(result) => result,
+                Err(_elapsed) => Err(CallError::Deadline(time)),
+            }
+        });
+        let mut used = Duration::ZERO;
+        let turn = Metered::new(work.as_mut(), &mut used, cpu, class != Class::Heavy).await;
+        let result = match turn {
+            Turn::Done(result) => result,
+            Turn::Exhausted => Err(CallError::CpuLimit(cpu)),
+            Turn::Demote => {
+                let rest = heavy.spawn(async move {
+                    match Metered::new(work.as_mut(), &mut used, cpu, false).await {
+                        Turn::Done(result) => result,
+                        Turn::Exhausted | Turn::Demote => Err(CallError::CpuLimit(cpu)),
+                    }
+                });
+                rest.await.unwrap_or_else(|error| {
+                    Err(CallError::Trapped { kind: "host", detail: format!("the call's task ended: {error}") })
+                })
+            }
+        };
+        if matches!(result, Err(CallError::Trapped { .. } | CallError::Deadline(_) | CallError::CpuLimit(_))) {
+            self.traps.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    async fn inside<R, F>(
+        self: Arc<Self>,
+        mode: Mode,
+        peer: Option<Arc<Peer>>,
+        deadline: Instant,
+        call: F,
+    ) -> Result<R, CallError>
+    where
+        F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
+    {
+        let mut held = self.take(mode).await?;
+        held.live.store.data_mut().enter(peer, deadline);
+        let result = call(&mut held.live).await;
+        let context = held.live.store.data_mut();
+        context.leave();
+        match result {
+            Ok(answer) => {
+                held.live.uses += 1;
+                // The table of host resources is empty again after a well-behaved call; one that leaks is not reused.
+                let leaks = context.leftovers() > MAX_LEFTOVERS;
+                let keep = match mode {
+                    Mode::Fresh => false,
+                    Mode::Pooled => held.live.uses < self.limits.reuse && !leaks,
+                    Mode::Single => true,
+                };
+                if keep {
+                    self.put(held);
+                }
+                Ok(answer)
+            }
+            Err(error) => {
+                let refused = held.live.store.data().refused().map(str::to_owned);
+                Err(CallError::from_wasmtime(&error, refused.as_deref()))
+            }
+        }
+    }
+
+    /// A warm instance or a new one. The kept instance of a `single` plugin is only made by [`Sandbox::start`].
+    async fn take(self: &Arc<Self>, mode: Mode) -> Result<Held, CallError> {
+        if mode != Mode::Fresh {
+            let warm = self.warm().pop();
+            if let Some(live) = warm {
+                return Ok(Held { live, counted: Counted::taken(&self.live) });
+            }
+        }
+        if mode == Mode::Single {
+            self.restart();
+            return Err(CallError::NotReady("it is starting".into()));
+        }
+        self.make().await
+    }
+
+    async fn make(&self) -> Result<Held, CallError> {
+        let counted = Counted::new(&self.live);
+        let live = self
+            .program
+            .instantiate(&self.surroundings, &self.limits, &self.meter)
+            .await
+            .map_err(|error| CallError::from_wasmtime(&error, None))?;
+        Ok(Held { live, counted })
+    }
+
+    fn put(&self, held: Held) {
+        let mut warm = self.warm();
+        let room = if matches!(self.lifetime, Lifetime::Single) { 1 } else { self.limits.instances as usize };
+        if warm.len() < room {
+            let Held { live, counted } = held;
+            counted.keep();
+            warm.push(live);
+        }
+    }
+
+    /// Makes an instance and calls its `start`, in the background runtime. It is the probe of a new version, and the kept instance of a `single`
+    /// plugin. No deadline but the plugin's CPU limit times [`START_FACTOR`]: an index may take its time, callers get 503 meanwhile.
+    pub async fn start(self: &Arc<Self>) -> Result<(), CallError> {
+        let this = self.clone();
+        let _ticking = self.program.engine().ticking();
+        let task = self.runtimes.of(Class::Heavy).spawn(async move {
+            let limit = this.limits.cpu * START_FACTOR;
+            let within = this.limits.time * START_FACTOR;
+            let mut used = Duration::ZERO;
+            let mut work = Box::pin(async {
+                let mut held = this.make().await?;
+                held.live.store.data_mut().enter(None, Instant::now() + within);
+                let started = held.live.lifecycle.call_start(&mut held.live.store).await;
+                held.live.store.data_mut().leave();
+                match started {
+                    Ok(Ok(())) => {
+                        this.put(held);
+                        Ok(())
+                    }
+                    Ok(Err(problem)) => Err(CallError::NotReady(problem)),
+                    Err(error) => Err(CallError::from_wasmtime(&error, held.live.store.data().refused())),
+                }
+            });
+            let metered = Metered::new(work.as_mut(), &mut used, limit, false);
+            match tokio::time::timeout(within, metered).await {
+                Ok(Turn::Done(result)) => result,
+                Ok(Turn::Exhausted | Turn::Demote) => Err(CallError::CpuLimit(limit)),
+                Err(_elapsed) => Err(CallError::Deadline(within)),
+            }
+        });
+        task.await.unwrap_or_else(|error| {
+            Err(CallError::Trapped { kind: "host", detail: format!("the start task ended: {error}") })
+        })
+    }
+
+    /// Starts a lost `single` instance again, once at a time.
+    fn restart(self: &Arc<Self>) {
+        if self.starting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = self.clone();
+        self.runtimes.of(Class::Heavy).spawn(async move {
+            if let Err(error) = this.start().await {
+                tracing::error!(plugin = this.surroundings.plugin(), %error, "the plugin does not start again");
+                // A plugin that fails at once must not spin.
+                tokio::time::sleep(RESTART_PAUSE).await;
+            }
+            this.starting.store(false, Ordering::Release);
+        });
+    }
+
+    fn warm(&self) -> std::sync::MutexGuard<'_, Vec<Live>> {
+        self.warm.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Drops warm instances, e.g. when the plugin has been idle. A `single` instance holds an index and stays.
+    pub fn cool(&self) {
+        if !matches!(self.lifetime, Lifetime::Single) {
+            let dropped = std::mem::take(&mut *self.warm());
+            self.live.fetch_sub(u32::try_from(dropped.len()).unwrap_or(0), Ordering::Relaxed);
+            // Dropping a store with much dirty memory takes milliseconds: not on a thread that serves sockets.
+            self.runtimes.of(Class::Heavy).spawn(async move { drop(dropped) });
+        }
+    }
+
+    /// Waits until no call runs or waits, at most so long. True: idle.
+    pub async fn drained(&self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        loop {
+            if self.running() == 0 && self.waiting() == 0 {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// What a refused caller is told to wait; `server` spreads it out.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Host resources a pooled instance may still hold after a call (its own stdin, preopens) before it is replaced.
+const MAX_LEFTOVERS: usize = 256;
+/// `start` may use this many times the limits of a call.
+const START_FACTOR: u32 = 4;
+/// Between two failed starts of a `single` plugin.
+const RESTART_PAUSE: Duration = Duration::from_secs(2);
+
+/// An instance in use, and its place in the count of live ones.
+struct Held {
+    live: Live,
+    counted: Counted,
+}
+
+/// Counts as long as it lives.
+struct Counted(Option<Arc<AtomicU32>>);
+
+impl Counted {
+    fn new(counter: &Arc<AtomicU32>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(Some(counter.clone()))
+    }
+
+    /// For something that is counted already.
+    fn taken(counter: &Arc<AtomicU32>) -> Self {
+        Self(Some(counter.clone()))
+    }
+
+    /// Leaves the count as it is.
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(counter) = &self.0 {
+            counter.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

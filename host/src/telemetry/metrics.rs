@@ -1,0 +1,563 @@
+//! Numbers for Prometheus, one struct with a typed method for each thing worth counting.
+//!
+//! Every label has a bounded set of values: methods, statuses and reasons are enums, listeners and plugins are what the operator
+//! installed (and at most [`PLUGIN_LIMIT`] of them). Nothing that a client or a plugin writes becomes a label.
+//!
+//! The one idea: whoever works for a plugin holds its [`PluginMetrics`], whose counters are looked up once, so that counting is an
+//! atomic addition. The registry is read only when `/metrics` is asked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::labels::{
+    ConnectionRejection, DownloadEnd, InstanceState, Method, Rejection, Status, Trap,
+};
+use super::process::ProcessCollector;
+
+/// Plugins with series of their own. A folder with more is counted under [`OVERFLOW`], so that a script that drops files in a loop
+/// cannot make the metrics endless.
+pub const PLUGIN_LIMIT: usize = 256;
+
+/// The label of everything beyond [`PLUGIN_LIMIT`].
+const OVERFLOW: &str = "(others)";
+
+/// Upper bounds in seconds, from a pooled call (tens of microseconds) to the default deadline (30 s) and beyond.
+const LATENCY: [f64; 14] = [
+    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    listener: Arc<str>,
+    plugin: Arc<str>,
+    method: Method,
+    status: Status,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PluginLabel {
+    plugin: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RejectionLabels {
+    plugin: Arc<str>,
+    reason: Rejection,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TrapLabels {
+    plugin: Arc<str>,
+    kind: Trap,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DenialLabels {
+    plugin: Arc<str>,
+    capability: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InstanceLabels {
+    plugin: Arc<str>,
+    state: InstanceState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DownloadLabels {
+    plugin: Arc<str>,
+    result: DownloadEnd,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabel {
+    listener: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConnectionRejectionLabels {
+    listener: Arc<str>,
+    reason: ConnectionRejection,
+}
+
+/// Every number the program keeps. Made once, shared by `Arc`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    plugins: Mutex<HashMap<Arc<str>, Arc<PluginMetrics>>>,
+    /// Log lines that could not be written.
+    pub log_lines_lost: Counter,
+    /// Instance slots of the pool: all there are, and those in use.
+    pub pool_slots: Gauge,
+    /// Instance slots in use.
+    pub pool_slots_used: Gauge,
+    /// Configuration reloads that took effect.
+    pub reloads: Counter,
+    /// Configuration reloads refused because something in it is wrong.
+    pub reloads_refused: Counter,
+}
+
+#[derive(Clone, Debug)]
+struct Families {
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<PluginLabel, Histogram, fn() -> Histogram>,
+    queued: Family<PluginLabel, Gauge>,
+    queue_wait: Family<PluginLabel, Histogram, fn() -> Histogram>,
+    rejections: Family<RejectionLabels, Counter>,
+    traps: Family<TrapLabels, Counter>,
+    denials: Family<DenialLabels, Counter>,
+    instances: Family<InstanceLabels, Gauge>,
+    memory: Family<PluginLabel, Gauge>,
+    log_lines_suppressed: Family<PluginLabel, Counter>,
+    downloads: Family<DownloadLabels, Counter>,
+    downloads_running: Family<PluginLabel, Gauge>,
+    download_bytes: Family<PluginLabel, Counter>,
+    connections: Family<ListenerLabel, Gauge>,
+    connections_accepted: Family<ListenerLabel, Counter>,
+    connection_rejections: Family<ConnectionRejectionLabels, Counter>,
+}
+
+fn latency() -> Histogram {
+    Histogram::new(LATENCY)
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            duration: Family::new_with_constructor(latency),
+            queued: Family::default(),
+            queue_wait: Family::new_with_constructor(latency),
+            rejections: Family::default(),
+            traps: Family::default(),
+            denials: Family::default(),
+            instances: Family::default(),
+            memory: Family::default(),
+            log_lines_suppressed: Family::default(),
+            downloads: Family::default(),
+            downloads_running: Family::default(),
+            download_bytes: Family::default(),
+            connections: Family::default(),
+            connections_accepted: Family::default(),
+            connection_rejections: Family::default(),
+        }
+    }
+}
+
+impl Families {
+    #[rustfmt::skip] // One line a metric: this is the list an operator's documentation is checked against.
+    fn register(&self, registry: &mut Registry) {
+        registry.register("requests", "Requests answered; plugin `core` is the host itself, `none` matched no route", self.requests.clone());
+        registry.register_with_unit("request_duration", "From the complete request head to the complete answer head", Unit::Seconds, self.duration.clone());
+        registry.register("queued_calls", "Calls waiting for an instance", self.queued.clone());
+        registry.register_with_unit("queue_wait", "How long calls waited for an instance", Unit::Seconds, self.queue_wait.clone());
+        registry.register("rejections", "Requests turned away before the plugin ran", self.rejections.clone());
+        registry.register("traps", "Calls that ended badly and cost their instance", self.traps.clone());
+        registry.register("denials", "Actions the policy did not allow", self.denials.clone());
+        registry.register("instances", "Instances of a plugin", self.instances.clone());
+        registry.register_with_unit("memory", "Linear memory of a plugin's instances", Unit::Bytes, self.memory.clone());
+        registry.register("log_lines_suppressed", "Log lines beyond a plugin's rate", self.log_lines_suppressed.clone());
+        registry.register("downloads", "Downloads that ended", self.downloads.clone());
+        registry.register("downloads_running", "Downloads queued or running", self.downloads_running.clone());
+        registry.register_with_unit("downloaded", "Bytes received by downloads", Unit::Bytes, self.download_bytes.clone());
+        registry.register("connections", "Open client connections", self.connections.clone());
+        registry.register("connections_accepted", "Client connections accepted", self.connections_accepted.clone());
+        registry.register("connection_rejections", "Client connections closed before their first request", self.connection_rejections.clone());
+    }
+}
+
+impl Metrics {
+    /// Everything at zero. `version` is Bulkhead's own.
+    #[must_use]
+    pub fn new(version: &str) -> Arc<Self> {
+        let mut registry = Registry::with_prefix("bulkhead");
+        let families = Families::default();
+        families.register(&mut registry);
+        registry.register(
+            "build",
+            "The running version",
+            Info::new([("version", version.to_owned())]),
+        );
+        let (log_lines_lost, reloads, reloads_refused) =
+            (Counter::default(), Counter::default(), Counter::default());
+        let (pool_slots, pool_slots_used) = (Gauge::default(), Gauge::default());
+        registry.register(
+            "log_lines_lost",
+            "Log lines the output was too slow or full for",
+            log_lines_lost.clone(),
+        );
+        registry.register(
+            "reloads",
+            "Configuration reloads that took effect",
+            reloads.clone(),
+        );
+        registry.register(
+            "reloads_refused",
+            "Configuration reloads refused as wrong",
+            reloads_refused.clone(),
+        );
+        registry.register(
+            "pool_slots",
+            "Instance slots of the pool",
+            pool_slots.clone(),
+        );
+        registry.register(
+            "pool_slots_used",
+            "Instance slots in use",
+            pool_slots_used.clone(),
+        );
+        registry.register_collector(Box::new(ProcessCollector));
+        Arc::new(Self {
+            registry,
+            families,
+            plugins: Mutex::default(),
+            log_lines_lost,
+            pool_slots,
+            pool_slots_used,
+            reloads,
+            reloads_refused,
+        })
+    }
+
+    /// The numbers of one plugin; `core` for the host itself, `none` for requests that belong to nobody. The same name gets the same
+    /// numbers. Keep what this returns: it takes a lock.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> Arc<PluginMetrics> {
+        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = plugins.get(name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = if plugins.len() < PLUGIN_LIMIT {
+            name.into()
+        } else {
+            OVERFLOW.into()
+        };
+        let made = plugins
+            .entry(Arc::clone(&name))
+            .or_insert_with(|| Arc::new(PluginMetrics::new(&self.families, name)));
+        Arc::clone(made)
+    }
+
+    /// The numbers of one listener, by the name the operator gave it.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        let label = ListenerLabel {
+            listener: name.into(),
+        };
+        Arc::new(ListenerMetrics {
+            open: self.families.connections.get_or_create_owned(&label),
+            accepted: self
+                .families
+                .connections_accepted
+                .get_or_create_owned(&label),
+            families: self.families.clone(),
+            name: label.listener,
+        })
+    }
+
+    /// The body of `GET /metrics`, in OpenMetrics text form.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut body = String::with_capacity(16 * 1024);
+        // Writing to a String cannot fail.
+        let _ = text::encode(&mut body, &self.registry);
+        body
+    }
+}
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// One plugin's numbers, resolved.
+#[derive(Debug)]
+pub struct PluginMetrics {
+    name: Arc<str>,
+    families: Families,
+    duration: Histogram,
+    queue_wait: Histogram,
+    /// Calls waiting for an instance.
+    pub queued: Gauge,
+    /// Instances that wait.
+    pub idle: Gauge,
+    /// Instances in a call.
+    pub busy: Gauge,
+    /// Bytes of linear memory of all instances.
+    pub memory: Gauge,
+    /// Log lines beyond the plugin's rate.
+    pub log_lines_suppressed: Counter,
+    /// Downloads queued or running.
+    pub downloads_running: Gauge,
+    /// Bytes received by downloads.
+    pub download_bytes: Counter,
+}
+
+impl PluginMetrics {
+    fn new(families: &Families, name: Arc<str>) -> Self {
+        let label = PluginLabel {
+            plugin: Arc::clone(&name),
+        };
+        let instances = |state| {
+            families.instances.get_or_create_owned(&InstanceLabels {
+                plugin: Arc::clone(&name),
+                state,
+            })
+        };
+        Self {
+            duration: families.duration.get_or_create_owned(&label),
+            queue_wait: families.queue_wait.get_or_create_owned(&label),
+            queued: families.queued.get_or_create_owned(&label),
+            idle: instances(InstanceState::Idle),
+            busy: instances(InstanceState::Busy),
+            memory: families.memory.get_or_create_owned(&label),
+            log_lines_suppressed: families.log_lines_suppressed.get_or_create_owned(&label),
+            downloads_running: families.downloads_running.get_or_create_owned(&label),
+            download_bytes: families.download_bytes.get_or_create_owned(&label),
+            families: families.clone(),
+            name,
+        }
+    }
+
+    /// A call waited this long for its instance.
+    pub fn waited(&self, time: Duration) {
+        self.queue_wait.observe(time.as_secs_f64());
+    }
+
+    /// A request was turned away before the plugin ran.
+    pub fn rejected(&self, reason: Rejection) {
+        self.families
+            .rejections
+            .get_or_create(&RejectionLabels {
+                plugin: Arc::clone(&self.name),
+                reason,
+            })
+            .inc();
+    }
+
+    /// A call ended badly.
+    pub fn trapped(&self, kind: Trap) {
+        self.families
+            .traps
+            .get_or_create(&TrapLabels {
+                plugin: Arc::clone(&self.name),
+                kind,
+            })
+            .inc();
+    }
+
+    /// The policy refused an action of this capability (a kind of need in `wit/`: `files`, `sockets`, ...).
+    pub fn denied(&self, capability: &'static str) {
+        self.families
+            .denials
+            .get_or_create(&DenialLabels {
+                plugin: Arc::clone(&self.name),
+                capability,
+            })
+            .inc();
+    }
+
+    /// A download ended.
+    pub fn downloaded(&self, result: DownloadEnd) {
+        self.families
+            .downloads
+            .get_or_create(&DownloadLabels {
+                plugin: Arc::clone(&self.name),
+                result,
+            })
+            .inc();
+    }
+}
+
+/// One listener's numbers.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    name: Arc<str>,
+    families: Families,
+    open: Gauge,
+    accepted: Counter,
+}
+
+impl ListenerMetrics {
+    /// Counts a connection as open for as long as the guard lives.
+    #[must_use]
+    pub fn connected(&self) -> OpenConnection {
+        self.accepted.inc();
+        self.open.inc();
+        OpenConnection(self.open.clone())
+    }
+
+    /// A connection was closed before its first request.
+    pub fn rejected(&self, reason: ConnectionRejection) {
+        self.families
+            .connection_rejections
+            .get_or_create(&ConnectionRejectionLabels {
+                listener: Arc::clone(&self.name),
+                reason,
+            })
+            .inc();
+    }
+
+    /// A request got its answer's head after this time.
+    pub fn answered(
+        &self,
+        plugin: &PluginMetrics,
+        method: impl Into<Method>,
+        status: impl Into<Status>,
+        time: Duration,
+    ) {
+        plugin.duration.observe(time.as_secs_f64());
+        let labels = RequestLabels {
+            listener: Arc::clone(&self.name),
+            plugin: Arc::clone(&plugin.name),
+            method: method.into(),
+            status: status.into(),
+        };
+        self.families.requests.get_or_create(&labels).inc();
+    }
+}
+
+/// An open connection, until dropped.
+#[derive(Debug)]
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_shows_listener_plugin_method_and_status_class() {
+        let metrics = Metrics::new("0.1.0");
+        let (tftp, listener) = (metrics.plugin("tftp"), metrics.listener("foreman"));
+        listener.answered(
+            &tftp,
+            &http::Method::POST,
+            http::StatusCode::CREATED,
+            Duration::from_millis(2),
+        );
+        let body = metrics.render();
+        assert!(body.contains("bulkhead_requests_total{listener=\"foreman\",plugin=\"tftp\",method=\"POST\",status=\"2xx\"} 1\n"), "{body}");
+        assert!(
+            body.contains(
+                "bulkhead_request_duration_seconds_bucket{le=\"0.0025\",plugin=\"tftp\"} 1\n"
+            ),
+            "{body}"
+        );
+        assert!(
+            body.contains(
+                "bulkhead_request_duration_seconds_bucket{le=\"0.001\",plugin=\"tftp\"} 0\n"
+            ),
+            "{body}"
+        );
+        assert!(
+            body.contains("bulkhead_build_info{version=\"0.1.0\"} 1\n"),
+            "{body}"
+        );
+        assert!(body.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_connection_is_counted_as_open_until_it_ends() {
+        let metrics = Metrics::new("0.1.0");
+        let listener = metrics.listener("hosts");
+        let open = listener.connected();
+        assert!(
+            metrics
+                .render()
+                .contains("bulkhead_connections{listener=\"hosts\"} 1\n")
+        );
+        drop(open);
+        let body = metrics.render();
+        assert!(body.contains("bulkhead_connections{listener=\"hosts\"} 0\n"));
+        assert!(body.contains("bulkhead_connections_accepted_total{listener=\"hosts\"} 1\n"));
+    }
+
+    #[test]
+    fn everything_a_plugin_causes_is_counted_under_its_name() {
+        let metrics = Metrics::new("0.1.0");
+        let dns = metrics.plugin("dns");
+        dns.denied("sockets");
+        dns.denied("sockets");
+        dns.trapped(Trap::Cpu);
+        dns.rejected(Rejection::QueueFull);
+        dns.downloaded(DownloadEnd::Failed);
+        dns.memory.set(65536);
+        let body = metrics.render();
+        for line in [
+            "bulkhead_denials_total{plugin=\"dns\",capability=\"sockets\"} 2\n",
+            "bulkhead_traps_total{plugin=\"dns\",kind=\"cpu\"} 1\n",
+            "bulkhead_rejections_total{plugin=\"dns\",reason=\"queue-full\"} 1\n",
+            "bulkhead_downloads_total{plugin=\"dns\",result=\"failed\"} 1\n",
+            "bulkhead_memory_bytes{plugin=\"dns\"} 65536\n",
+        ] {
+            assert!(body.contains(line), "{line} in {body}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_in_the_operators_book() {
+        let metrics = Metrics::new("0.1.0");
+        let (plugin, listener) = (metrics.plugin("tftp"), metrics.listener("foreman"));
+        listener.answered(&plugin, Method::Get, Status::Success, Duration::ZERO);
+        listener.rejected(ConnectionRejection::Head);
+        plugin.denied("files");
+        plugin.trapped(Trap::Trap);
+        plugin.rejected(Rejection::NoSlot);
+        plugin.downloaded(DownloadEnd::Done);
+        let book = include_str!("../../../docs/src/operators/monitoring.md");
+        let body = metrics.render();
+        let names: Vec<&str> = body
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split(['{', ' ']).next())
+            .collect();
+        assert!(names.len() > 25, "{body}");
+        for name in names {
+            let name = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end))
+                .unwrap_or(name);
+            assert!(
+                book.contains(&format!("`{name}`")),
+                "{name} is not described"
+            );
+        }
+    }
+
+    #[test]
+    fn the_same_plugin_has_one_set_of_numbers() {
+        let metrics = Metrics::new("0.1.0");
+        assert!(Arc::ptr_eq(
+            &metrics.plugin("tftp"),
+            &metrics.plugin("tftp")
+        ));
+    }
+
+    #[test]
+    fn endless_plugin_names_do_not_make_endless_series() {
+        let metrics = Metrics::new("0.1.0");
+        for number in 0..2 * PLUGIN_LIMIT {
+            metrics.plugin(&format!("plugin-{number}")).denied("files");
+        }
+        let series = metrics
+            .render()
+            .lines()
+            .filter(|line| line.starts_with("bulkhead_denials_total{"))
+            .count();
+        assert_eq!(series, PLUGIN_LIMIT + 1);
+    }
+}

@@ -1,0 +1,12 @@
+//! The one switch between the real host and its double: in a component these are the generated imports, natively the functions
+//! of [`crate::testing`] with the same signatures.
+
+#[cfg(target_arch = "wasm32")]
+pub(crate) use crate::bindings::imports::foreman::proxy::{
+    caller, dns_provider, downloads, foreman, http_client, log, secrets, settings, site, store,
+};
+
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use crate::testing::imports::{
+    caller, dns_provider, downloads, foreman, http_client, log, secrets, settings, site, store,
+};

@@ -1,0 +1,11 @@
+//! A network server as a reactor: the host owns the listening sockets and feeds the plugin what arrives.
+
+use crate::plugin::Plugin;
+
+pub use crate::bindings::reactor_part::exports::foreman::proxy::reactor::Datagram;
+
+/// A service that answers datagrams.
+pub trait Service: Plugin {
+    /// Takes what arrived (at most 64, in order) and answers with what shall be sent. Each answer is decided by policy.
+    fn datagrams(batch: Vec<Datagram>) -> Vec<Datagram>;
+}

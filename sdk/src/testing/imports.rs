@@ -1,0 +1,246 @@
+//! The functions that a component imports from the host, answered by the thread's double.
+
+use std::path::PathBuf;
+
+use super::with;
+
+/// The directory of a slot; of one that was not granted, a place that cannot exist.
+pub(crate) fn folder(slot: &str) -> PathBuf {
+    with(|host| host.folders.get(slot).cloned())
+        .unwrap_or_else(|| PathBuf::from("/dev/null/not-granted").join(slot))
+}
+
+pub(crate) mod caller {
+    use crate::bindings::imports::foreman::proxy::caller::Peer;
+    use crate::testing::with;
+
+    pub(crate) fn current() -> Option<Peer> {
+        with(|host| host.caller.clone())
+    }
+}
+
+pub(crate) mod site {
+    use crate::bindings::imports::foreman::proxy::types::Audience;
+    use crate::testing::with;
+
+    pub(crate) fn public_url(audience: Audience) -> Option<String> {
+        with(|host| {
+            host.public_urls
+                .iter()
+                .find(|(known, _)| *known == audience)
+                .map(|(_, url)| url.clone())
+        })
+    }
+
+    pub(crate) fn http_port() -> Option<u16> {
+        with(|host| host.http_port)
+    }
+
+    pub(crate) fn https_port() -> Option<u16> {
+        with(|host| host.https_port)
+    }
+
+    pub(crate) fn version() -> String {
+        "3.11.0".to_owned()
+    }
+}
+
+pub(crate) mod settings {
+    use crate::bindings::imports::foreman::proxy::settings::Value;
+    use crate::testing::with;
+
+    pub(crate) fn get(name: &str) -> Option<Value> {
+        with(|host| host.settings.get(name).cloned())
+    }
+}
+
+pub(crate) mod log {
+    use crate::bindings::imports::foreman::proxy::log::Level;
+    use crate::testing::with;
+
+    pub(crate) fn write(level: Level, message: &str) {
+        with(|host| host.logs.push((level, message.to_owned())));
+    }
+}
+
+pub(crate) mod foreman {
+    use crate::bindings::imports::foreman::proxy::types::{Incoming, Outgoing, UpstreamError};
+    use crate::testing::with;
+
+    pub(crate) fn send(request: &Outgoing) -> Result<Incoming, UpstreamError> {
+        with(|host| match &host.foreman {
+            Some(answer) => answer(request),
+            None => Err(UpstreamError::Denied(format!(
+                "slot {} is not granted",
+                request.slot
+            ))),
+        })
+    }
+}
+
+pub(crate) mod http_client {
+    use crate::bindings::imports::foreman::proxy::types::{Incoming, Outgoing, UpstreamError};
+    use crate::testing::with;
+
+    pub(crate) fn send(request: &Outgoing) -> Result<Incoming, UpstreamError> {
+        with(|host| match &host.http {
+            Some(answer) => answer(request),
+            None => Err(UpstreamError::Denied(format!(
+                "slot {} is not granted",
+                request.slot
+            ))),
+        })
+    }
+}
+
+pub(crate) mod store {
+    use crate::bindings::imports::foreman::proxy::store::{Change, Entry, Error, History};
+    use crate::testing::store::Store;
+    use crate::testing::with;
+
+    fn granted<T>(
+        slot: &str,
+        work: impl FnOnce(&mut Store) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        with(|host| match host.stores.get_mut(slot) {
+            Some(store) => work(store),
+            None => Err(Error::Denied(format!("slot {slot} is not granted"))),
+        })
+    }
+
+    pub(crate) fn get(slot: &str, key: &str) -> Result<Option<Entry>, Error> {
+        granted(slot, |store| Ok(store.get(key)))
+    }
+
+    pub(crate) fn scan(
+        slot: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, Error> {
+        granted(slot, |store| Ok(store.scan(prefix, after, limit)))
+    }
+
+    pub(crate) fn apply(slot: &str, changes: &[Change]) -> Result<u64, Error> {
+        granted(slot, |store| store.apply(changes))
+    }
+
+    pub(crate) fn changes(slot: &str, since: u64, limit: u32) -> Result<History, Error> {
+        granted(slot, |store| Ok(store.changes(since, limit)))
+    }
+}
+
+pub(crate) mod secrets {
+    use crate::bindings::imports::foreman::proxy::secrets::{Error, Key};
+    use crate::testing::{Secret, with};
+
+    fn granted<T>(slot: &str, work: impl FnOnce(&Secret) -> Result<T, Error>) -> Result<T, Error> {
+        with(|host| match host.secrets.get(slot) {
+            Some(secret) => work(secret),
+            None => Err(Error::Denied(format!("slot {slot} is not granted"))),
+        })
+    }
+
+    pub(crate) fn about(slot: &str) -> Result<Key, Error> {
+        granted(slot, |secret| Ok(secret.key.clone()))
+    }
+
+    pub(crate) fn sign(slot: &str, message: &[u8]) -> Result<Vec<u8>, Error> {
+        granted(slot, |secret| Ok((secret.sign)(message)))
+    }
+
+    pub(crate) fn verify(slot: &str, message: &[u8], mac: &[u8]) -> Result<bool, Error> {
+        granted(slot, |secret| Ok((secret.sign)(message) == mac))
+    }
+
+    pub(crate) fn reveal(slot: &str) -> Result<Vec<u8>, Error> {
+        granted(slot, |secret| {
+            secret
+                .revealed
+                .clone()
+                .ok_or_else(|| Error::Denied(format!("slot {slot} may be used, not seen")))
+        })
+    }
+}
+
+pub(crate) mod downloads {
+    use crate::bindings::imports::foreman::proxy::downloads::{Error, Progress, Stage};
+    use crate::testing::{Download, with};
+
+    pub(crate) fn fetch(slot: &str, url: &str, path: &str) -> Result<(), Error> {
+        with(|host| match &host.refuse_downloads {
+            Some(error) => Err(error.clone()),
+            None => {
+                host.downloads.push(Download {
+                    slot: slot.to_owned(),
+                    url: url.to_owned(),
+                    path: path.to_owned(),
+                });
+                Ok(())
+            }
+        })
+    }
+
+    pub(crate) fn query(slot: &str, path: &str) -> Option<Progress> {
+        with(|host| {
+            let known = host
+                .downloads
+                .iter()
+                .any(|download| download.slot == slot && download.path == path);
+            known.then_some(Progress {
+                stage: Stage::Waiting,
+                received: 0,
+                total: None,
+                problem: None,
+            })
+        })
+    }
+}
+
+pub(crate) mod dns_provider {
+    use crate::bindings::imports::foreman::proxy::dns_provider::{DnsRecord, Error, RecordType};
+    use crate::testing::with;
+
+    pub(crate) fn find(name: &str, kind: RecordType) -> Result<Vec<DnsRecord>, Error> {
+        with(|host| {
+            Ok(host
+                .dns
+                .iter()
+                .filter(|record| record.name == name && record.kind == kind)
+                .cloned()
+                .collect())
+        })
+    }
+
+    pub(crate) fn create(wanted: &DnsRecord) -> Result<bool, Error> {
+        with(|host| {
+            let present: Vec<_> = host
+                .dns
+                .iter()
+                .filter(|record| record.name == wanted.name && record.kind == wanted.kind)
+                .collect();
+            match present.iter().any(|record| record.value == wanted.value) {
+                true => Ok(false),
+                false if !present.is_empty() => {
+                    Err(Error::Conflict(format!("{} has other data", wanted.name)))
+                }
+                false => {
+                    host.dns.push(wanted.clone());
+                    Ok(true)
+                }
+            }
+        })
+    }
+
+    pub(crate) fn remove(name: &str, kind: RecordType, value: Option<&str>) -> Result<bool, Error> {
+        with(|host| {
+            let before = host.dns.len();
+            host.dns.retain(|record| {
+                !(record.name == name
+                    && record.kind == kind
+                    && value.is_none_or(|value| record.value == value))
+            });
+            Ok(host.dns.len() < before)
+        })
+    }
+}

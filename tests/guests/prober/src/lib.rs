@@ -1,0 +1,241 @@
+//! Tries to reach what it is told to, for tests that show which doors stay shut. All parameters come in the query; every answer is 200 with
+//! the outcome as text, `ok ...` or `refused ...`, so that a test tells a refusal by the host from a fault of the plugin.
+//!
+//! | Route | Does |
+//! |---|---|
+//! | `/prober/read?path=` | reads a file by `std::fs`, any path |
+//! | `/prober/write?path=&text=` | writes a file |
+//! | `/prober/remove?path=` | removes a file |
+//! | `/prober/rename?path=&to=` | renames |
+//! | `/prober/link?path=&to=` | makes a hard link `to` on `path` |
+//! | `/prober/list?path=` | lists a directory |
+//! | `/prober/tcp?address=` | connects, sends `ping`, reads up to 4 KiB |
+//! | `/prober/listen?address=` | binds a TCP listener |
+//! | `/prober/udp?address=&text=` | sends a datagram and waits 1 s for an answer |
+//! | `/prober/resolve?name=` | looks a name up |
+//! | `/prober/http?slot=&method=&target=` | sends through a slot of `http` |
+//! | `/prober/foreman?slot=&method=&target=` | sends through a slot of `foreman` |
+//! | `/prober/store?slot=&key=` | writes and reads a key |
+//! | `/prober/reveal?slot=` | asks for a secret |
+//! | `/prober/sign?slot=` | signs with a secret |
+//! | `/prober/download?slot=&url=&path=` | starts a download |
+//! | `/prober/file?slot=&path=` | has the host send a file |
+//! | `/prober/forward?slot=&method=&target=` | has the host forward |
+//! | `/prober/environment` | shows variables and arguments |
+//! | `/prober/caller` | shows who is calling |
+
+use std::fmt::Display;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use bulkhead_sdk::answer::Forward;
+use bulkhead_sdk::http::{Incoming, Outgoing};
+use bulkhead_sdk::prelude::*;
+use bulkhead_sdk::udp::UdpSocket;
+
+const WHY: &str = "tries whether it gets there";
+
+struct Prober;
+
+impl Plugin for Prober {
+    fn describe() -> Manifest {
+        Manifest::new(
+            "prober",
+            env!("CARGO_PKG_VERSION"),
+            "Tries to reach what it is told to",
+        )
+        .mount("/prober")
+        .route(get("/prober/read"), |r: &Request| {
+            outcome(fs::read_to_string(text(r, "path")))
+        })
+        .route(get("/prober/write"), |r: &Request| {
+            done(fs::write(text(r, "path"), text(r, "text")))
+        })
+        .route(get("/prober/remove"), |r: &Request| {
+            done(fs::remove_file(text(r, "path")))
+        })
+        .route(get("/prober/rename"), |r: &Request| {
+            done(fs::rename(text(r, "path"), text(r, "to")))
+        })
+        .route(get("/prober/link"), |r: &Request| {
+            done(fs::hard_link(text(r, "path"), text(r, "to")))
+        })
+        .route(get("/prober/list"), |r: &Request| {
+            outcome(list(text(r, "path")))
+        })
+        .route(get("/prober/tcp"), |r: &Request| {
+            outcome(exchange(text(r, "address")))
+        })
+        .route(get("/prober/listen"), |r: &Request| {
+            done(TcpListener::bind(text(r, "address")).map(drop))
+        })
+        .route(get("/prober/udp"), |r: &Request| {
+            outcome(datagram(text(r, "address"), text(r, "text")))
+        })
+        .route(get("/prober/resolve"), |r: &Request| {
+            outcome(resolve(text(r, "name")))
+        })
+        .route(get("/prober/http"), |r: &Request| {
+            sent(http::send(&outgoing(r)))
+        })
+        .route(get("/prober/foreman"), |r: &Request| {
+            sent(foreman::send(&outgoing(r)))
+        })
+        .route(get("/prober/store"), |r: &Request| {
+            outcome(keep(text(r, "slot"), text(r, "key")))
+        })
+        .route(get("/prober/reveal"), |r: &Request| {
+            outcome(secrets::reveal(text(r, "slot")).map(lossy).map_err(debug))
+        })
+        .route(get("/prober/sign"), |r: &Request| {
+            outcome(
+                secrets::sign(text(r, "slot"), b"message")
+                    .map(|mac| format!("{mac:02x?}"))
+                    .map_err(debug),
+            )
+        })
+        .route(get("/prober/download"), |r: &Request| {
+            done(downloads::fetch(
+                text(r, "slot"),
+                text(r, "url"),
+                text(r, "path"),
+            ))
+        })
+        .route(get("/prober/file"), |r: &Request| {
+            Answer::file(text(r, "slot"), text(r, "path"))
+        })
+        .route(get("/prober/forward"), |r: &Request| {
+            Forward::new(text(r, "slot"), text(r, "method"), text(r, "target"))
+        })
+        .route(get("/prober/environment"), |_: &Request| {
+            format!(
+                "{:?} {:?}",
+                std::env::vars().collect::<Vec<_>>(),
+                std::env::args().collect::<Vec<_>>()
+            )
+        })
+        .route(get("/prober/caller"), |_: &Request| {
+            format!("{:?}", caller::current())
+        })
+        .need(Need::files("data", Access::ReadWrite, WHY).optional())
+        .need(Need::files("readable", Access::Read, WHY).optional())
+        .need(Need::downloads("media", WHY).optional())
+        .need(Need::tcp("peer", WHY).optional())
+        .need(Need::udp("peer-udp", WHY).optional())
+        .need(Need::names("zone", WHY).optional())
+        .need(Need::http("api", WHY).optional())
+        .need(Need::foreman("foreman", WHY).optional())
+        .need(Need::store("keys", Access::ReadWrite, WHY).optional())
+        .need(Need::secret("key", WHY).optional())
+    }
+}
+
+bulkhead_sdk::export_feature!(Prober);
+
+fn text<'a>(request: &'a Request, name: &str) -> &'a str {
+    request.text(name).unwrap_or_default()
+}
+
+fn outcome<E: Display>(result: Result<String, E>) -> String {
+    match result {
+        Ok(found) => format!("ok {found}"),
+        Err(why) => format!("refused {why}"),
+    }
+}
+
+fn done<E: Display>(result: Result<(), E>) -> String {
+    outcome(result.map(|()| String::new()))
+}
+
+fn sent<E: Display>(result: Result<Incoming, E>) -> String {
+    outcome(result.map(|incoming| {
+        format!(
+            "{} {}",
+            incoming.status(),
+            String::from_utf8_lossy(incoming.body())
+        )
+    }))
+}
+
+fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn debug(error: impl std::fmt::Debug) -> String {
+    format!("{error:?}")
+}
+
+fn list(path: &str) -> std::io::Result<String> {
+    let mut names = fs::read_dir(path)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names.join(" "))
+}
+
+fn exchange(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"ping\n")?;
+    let mut answer = vec![0; 4096];
+    let length = stream.read(&mut answer)?;
+    answer.truncate(length);
+    Ok(lossy(answer))
+}
+
+fn datagram(address: &str, text: &str) -> std::io::Result<String> {
+    let peer = address
+        .parse()
+        .map_err(|why| std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{why}")))?;
+    let socket = UdpSocket::connect(peer)?;
+    socket.send(text.as_bytes())?;
+    let answer = socket.receive(Duration::from_secs(1))?;
+    Ok(answer.map_or_else(|| "no answer".to_owned(), lossy))
+}
+
+fn resolve(name: &str) -> std::io::Result<String> {
+    let mut found: Vec<String> = (name, 0)
+        .to_socket_addrs()?
+        .map(|address| address.ip().to_string())
+        .collect();
+    found.sort();
+    Ok(found.join(" "))
+}
+
+fn outgoing(request: &Request) -> Outgoing {
+    let method = request.text("method").unwrap_or("GET");
+    Outgoing::new(text(request, "slot"), method, text(request, "target"))
+}
+
+fn keep(slot: &str, key: &str) -> Result<String, String> {
+    let revision = store::apply(slot, &[store::Change::put(key, "value")])
+        .map_err(|why| store::describe(&why))?;
+    let entry = store::get(slot, key).map_err(|why| store::describe(&why))?;
+    Ok(format!("revision {revision}, found {}", entry.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulkhead_sdk::testing::Host;
+
+    #[test]
+    fn every_outcome_is_a_200_that_says_what_happened() {
+        let host = Host::new().store("keys").install();
+        assert_eq!(
+            host.get::<Prober>("/prober/store?slot=keys&key=a").text(),
+            "ok revision 1, found true"
+        );
+        assert_eq!(
+            host.get::<Prober>("/prober/store?slot=other&key=a").text(),
+            "refused denied: slot other is not granted"
+        );
+        assert!(
+            host.get::<Prober>("/prober/read?path=/absent")
+                .text()
+                .starts_with("refused ")
+        );
+    }
+}
