@@ -240,11 +240,11 @@ fn missing_parameters_are_400() {
 /// A medium that never stops ends at the size the policy allows, and leaves nothing behind.
 #[test]
 fn endless_media_end_at_the_policys_size() {
-    let configuration = Configuration::standard();
-    let policy = "plugin = \"tftp\"\n\
-         [files.root]\ndirectory = { setting = \"tftproot\" }\naccess = \"read-write\"\n\
-         [downloads.boot-files]\nurls = [\"http://*\"]\ninto = \"root\"\nsize = \"2MiB\"\nprivate-addresses = true\n";
-    configuration.scratch.file("policies/tftp.toml", policy);
+    let configuration = Configuration::standard().policy(
+        "tftp",
+        "[files.root]\ndirectory = { setting = \"tftproot\" }\naccess = \"read-write\"\n\
+         [downloads.boot-files]\nurls = [\"http://*\"]\ninto = \"root\"\nsize = \"2MiB\"\nprivate-addresses = true",
+    );
     let (bulkhead, medium) = (Bulkhead::with(configuration), Medium::start());
     fetch(&bulkhead, "boot/endless", &medium.url("endless/x")).assert_is(200, HTML, "");
     assert_eventually!(

@@ -20,7 +20,14 @@ fn bulkhead() -> Bulkhead {
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )
+    .unwrap();
 }
 
 /// The doors that are attacked: each kind of listener, Foreman's own among them.
@@ -57,8 +64,18 @@ fn assert_no_growth(bulkhead: &Bulkhead, mut round: impl FnMut()) {
     let after = bulkhead.usage();
     // Allocators keep some; a leak of 2,000 connections would be far above it.
     let allowed = before.resident + (12 << 20);
-    assert!(after.resident <= allowed, "memory grew from {} to {} bytes", before.resident, after.resident);
-    assert!(after.threads <= before.threads + 4, "threads grew from {} to {}", before.threads, after.threads);
+    assert!(
+        after.resident <= allowed,
+        "memory grew from {} to {} bytes",
+        before.resident,
+        after.resident
+    );
+    assert!(
+        after.threads <= before.threads + 4,
+        "threads grew from {} to {}",
+        before.threads,
+        after.threads
+    );
 }
 
 /// 2,000 connections that send a byte now and then, on the hosts' listener and on Foreman's own.
@@ -71,12 +88,18 @@ fn two_thousand_slow_connections_do_not_keep_foreman_out() {
             let mut slow: Vec<TcpStream> = Vec::new();
             for _ in 0..2_000 {
                 // Beyond the listener's limit a connection may be refused or closed: that is its right.
-                if let Ok(stream) = TcpStream::connect_timeout(&target.address, Duration::from_secs(5)) {
+                if let Ok(stream) =
+                    TcpStream::connect_timeout(&target.address, Duration::from_secs(5))
+                {
                     let _ = stream.set_nonblocking(true);
                     slow.push(stream);
                 }
             }
-            assert!(slow.len() > 1_000, "only {} connections were made", slow.len());
+            assert!(
+                slow.len() > 1_000,
+                "only {} connections were made",
+                slow.len()
+            );
             for piece in [b"G", b"E", b"T", b" ", b"/", b"x"] {
                 for stream in &mut slow {
                     // Closed by the server, or full: both are fine.
@@ -95,9 +118,17 @@ fn silent_and_unfinished_connections_are_closed() {
     let bulkhead = bulkhead();
     for (name, target) in doors(&bulkhead) {
         let mut silent = target.without_tls().open().unwrap();
-        let mut unfinished = target.send("GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ").unwrap();
-        assert!(silent.closes_within(Duration::from_secs(10)), "{name}: a silent connection stays");
-        assert!(unfinished.closes_within(Duration::from_secs(10)), "{name}: an unfinished head stays");
+        let mut unfinished = target
+            .send("GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+            .unwrap();
+        assert!(
+            silent.closes_within(Duration::from_secs(10)),
+            "{name}: a silent connection stays"
+        );
+        assert!(
+            unfinished.closes_within(Duration::from_secs(10)),
+            "{name}: an unfinished head stays"
+        );
     }
 }
 
@@ -131,9 +162,20 @@ fn a_body_that_never_comes_is_ended() {
         connection.patience(Duration::from_secs(10));
         let start = Instant::now();
         let text = String::from_utf8_lossy(&connection.rest()).into_owned();
-        assert!(start.elapsed() < Duration::from_secs(10), "{framing}: it stays open");
-        assert!(text.is_empty() || text.starts_with("HTTP/1.1 408 "), "{framing}: {text}");
-        assert!(!bulkhead.boot().join("pxelinux.cfg/01-aa-bb-cc-0a-00-01").exists());
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{framing}: it stays open"
+        );
+        assert!(
+            text.is_empty() || text.starts_with("HTTP/1.1 408 "),
+            "{framing}: {text}"
+        );
+        assert!(
+            !bulkhead
+                .boot()
+                .join("pxelinux.cfg/01-aa-bb-cc-0a-00-01")
+                .exists()
+        );
     }
 }
 
@@ -145,9 +187,14 @@ fn endless_headers_are_refused() {
     let line = format!("X-Filler: {}\r\n", "y".repeat(1_000));
     for (name, target) in doors(&bulkhead) {
         for piece in [line.as_bytes(), &[b'x'; 1_000]] {
-            let mut connection = target.send("GET /features HTTP/1.1\r\nHost: x\r\n").unwrap();
+            let mut connection = target
+                .send("GET /features HTTP/1.1\r\nHost: x\r\n")
+                .unwrap();
             let sent = (0..64_000_usize).find(|_| connection.send(piece).is_err());
-            assert!(sent.is_some_and(|count| count < 20_000), "{name}: {sent:?} kB were taken");
+            assert!(
+                sent.is_some_and(|count| count < 20_000),
+                "{name}: {sent:?} kB were taken"
+            );
         }
     }
     witness.leave();
@@ -162,17 +209,29 @@ fn request_lines_of_a_megabyte_are_refused() {
         for (name, target) in doors(&bulkhead) {
             for _ in 0..20 {
                 let line = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(1_000_000));
-                let Ok(mut connection) = target.open() else { panic!("{name}: no connection") };
+                let Ok(mut connection) = target.open() else {
+                    panic!("{name}: no connection")
+                };
                 // The refusal may come before all was sent.
                 let _ = connection.send(&line);
                 let text = String::from_utf8_lossy(&connection.rest()).into_owned();
-                assert!(text.is_empty() || text.starts_with("HTTP/1.1 414 "), "{name}: {}", &text[..text.len().min(200)]);
+                assert!(
+                    text.is_empty() || text.starts_with("HTTP/1.1 414 "),
+                    "{name}: {}",
+                    &text[..text.len().min(200)]
+                );
             }
         }
     });
     witness.leave();
     // At least a client that reads gets to know why.
-    assert_eq!(bulkhead.hosts().get(&format!("/{}", "a".repeat(60_000))).status, 414);
+    assert_eq!(
+        bulkhead
+            .hosts()
+            .get(&format!("/{}", "a".repeat(60_000)))
+            .status,
+        414
+    );
 }
 
 /// A thousand header lines, and one name a thousand times.
@@ -181,7 +240,10 @@ fn a_thousand_header_lines_are_refused() {
     let bulkhead = bulkhead();
     for (name, target) in doors(&bulkhead) {
         let lines: String = (0..1_000).map(|n| format!("X-{}: 1\r\n", n % 7)).collect();
-        let request = format!("GET /features HTTP/1.1\r\nHost: {}\r\n{lines}\r\n", target.host());
+        let request = format!(
+            "GET /features HTTP/1.1\r\nHost: {}\r\n{lines}\r\n",
+            target.host()
+        );
         let answer = target.send(request).unwrap().response("GET").unwrap();
         assert!(matches!(answer.status, 400 | 413 | 431), "{name}: {answer}");
     }
@@ -192,14 +254,26 @@ fn a_thousand_header_lines_are_refused() {
 fn the_wrong_protocol_is_closed_cleanly() {
     let bulkhead = bulkhead();
     let witness = Witness::of(&bulkhead);
-    let hello = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(), &[0x2a; 500]].concat();
-    let noise: Vec<u8> = (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let hello = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(),
+        &[0x2a; 500],
+    ]
+    .concat();
+    let noise: Vec<u8> = (0..100_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     let http = b"GET /features HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
     assert_no_growth(&bulkhead, || {
         for (name, target) in doors(&bulkhead) {
             let speaks_tls = target.tls.is_some();
             let wrong = if speaks_tls { &http } else { &hello };
-            for bytes in [wrong, &noise, &vec![0; 1_000], &vec![b'\n'; 1_000], &b"\x80\x2e\x01\x00\x02".to_vec()] {
+            for bytes in [
+                wrong,
+                &noise,
+                &vec![0; 1_000],
+                &vec![b'\n'; 1_000],
+                &b"\x80\x2e\x01\x00\x02".to_vec(),
+            ] {
                 for _ in 0..20 {
                     let mut connection = target.without_tls().open().unwrap();
                     let _ = connection.send(bytes);
@@ -223,10 +297,17 @@ fn unfinished_handshakes_are_closed() {
     let bulkhead = bulkhead();
     let witness = Witness::of(&bulkhead);
     for target in [bulkhead.foreman_tls(), bulkhead.hosts_tls_as(None)] {
-        for bytes in [b"".as_slice(), b"\x16", b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03"] {
+        for bytes in [
+            b"".as_slice(),
+            b"\x16",
+            b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03",
+        ] {
             let mut connection = target.without_tls().open().unwrap();
             connection.send(bytes).unwrap();
-            assert!(connection.closes_within(Duration::from_secs(10)), "{bytes:?}: it stays open");
+            assert!(
+                connection.closes_within(Duration::from_secs(10)),
+                "{bytes:?}: it stays open"
+            );
         }
     }
     witness.leave();
@@ -258,7 +339,10 @@ fn malformed_chunks_are_refused() {
         let mut connection = bulkhead.foreman().send(request).unwrap();
         let _ = connection.finish_sending();
         let text = String::from_utf8_lossy(&connection.rest()).into_owned();
-        assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{chunks:?}: {text}");
+        assert!(
+            text.is_empty() || text.starts_with("HTTP/1.1 4"),
+            "{chunks:?}: {text}"
+        );
         assert!(text.matches("HTTP/1.1 ").count() <= 1, "{chunks:?}: {text}");
         assert!(!file.exists(), "{chunks:?} was written");
     }
@@ -271,7 +355,11 @@ fn endless_chunk_extensions_and_trailers_are_refused() {
     let bulkhead = bulkhead();
     let head = "POST /tftp/PXELinux/aa:bb:cc:0a:00:03 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\
                 Content-Type: application/x-www-form-urlencoded\r\n\r\n";
-    for (start, piece) in [("1;", "a".repeat(1_000)), ("0\r\n", format!("X: {}\r\n", "b".repeat(1_000))), ("", "1;x\r\na\r\n".repeat(100))] {
+    for (start, piece) in [
+        ("1;", "a".repeat(1_000)),
+        ("0\r\n", format!("X: {}\r\n", "b".repeat(1_000))),
+        ("", "1;x\r\na\r\n".repeat(100)),
+    ] {
         let mut connection = bulkhead.foreman().send([head, start].concat()).unwrap();
         let sent = (0..64_000_usize).find(|_| connection.send(&piece).is_err());
         assert!(sent.is_some(), "{start:?}: 64 MB were taken");
@@ -286,7 +374,12 @@ fn readers_that_stop_reading_are_dropped() {
     let before = bulkhead.usage();
     let witness = Witness::of(&bulkhead);
     let stalled: Vec<_> = (0..100)
-        .map(|_| bulkhead.hosts().send(bulkhead.hosts().request("GET", "/httpboot/large").bytes()).unwrap())
+        .map(|_| {
+            bulkhead
+                .hosts()
+                .send(bulkhead.hosts().request("GET", "/httpboot/large").bytes())
+                .unwrap()
+        })
         .collect();
     assert_eventually!(
         bulkhead.usage().descriptors <= before.descriptors + 20,
@@ -295,7 +388,11 @@ fn readers_that_stop_reading_are_dropped() {
         before.descriptors
     );
     let after = bulkhead.usage();
-    assert!(after.resident < before.resident + (64 << 20), "stalled readers hold {} bytes", after.resident - before.resident);
+    assert!(
+        after.resident < before.resident + (64 << 20),
+        "stalled readers hold {} bytes",
+        after.resident - before.resident
+    );
     drop(stalled);
     witness.leave();
 }

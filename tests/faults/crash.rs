@@ -18,13 +18,21 @@ const HOSTS: usize = 40;
 fn menu(version: usize) -> String {
     let line = format!("menuentry 'version {version}' {{ linux /boot/vmlinuz-{version} }}\n");
     let lines = 1 + version % 300;
-    format!("# version {version} of {lines} lines\n{}# end of {version}\n", line.repeat(lines))
+    format!(
+        "# version {version} of {lines} lines\n{}# end of {version}\n",
+        line.repeat(lines)
+    )
 }
 
 /// The version of a whole menu; `None` if it is not whole.
 fn version_of(content: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(content).ok()?;
-    let version = text.strip_prefix("# version ")?.split(' ').next()?.parse().ok()?;
+    let version = text
+        .strip_prefix("# version ")?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
     (text == menu(version)).then_some(version)
 }
 
@@ -35,27 +43,51 @@ fn a_kill_during_a_thousand_writes_leaves_every_file_whole() {
     // Different moments of the kill: early, in the middle, late.
     for killed_after in [150, 450, 800] {
         let acknowledged = write_until_killed(&bulkhead, first, killed_after);
-        bulkhead.wait_for_end(Duration::from_secs(10)).expect("nothing survives SIGKILL");
+        bulkhead
+            .wait_for_end(Duration::from_secs(10))
+            .expect("nothing survives SIGKILL");
         let files = files_below(&bulkhead.boot());
-        let visible: Vec<_> = files.iter().filter(|(name, _)| name.starts_with("grub2/grub.cfg")).collect();
+        let visible: Vec<_> = files
+            .iter()
+            .filter(|(name, _)| name.starts_with("grub2/grub.cfg"))
+            .collect();
         assert!(visible.len() >= HOSTS, "only {} files", visible.len());
         for (name, content) in &visible {
             let version = version_of(content);
-            assert!(version.is_some(), "{name} is not whole ({} bytes)", content.len());
+            assert!(
+                version.is_some(),
+                "{name} is not whole ({} bytes)",
+                content.len()
+            );
             let mac = name.rsplit('-').take(6).collect::<Vec<_>>().join("");
             assert!(!mac.is_empty());
         }
         for (host, version) in &acknowledged {
-            for name in [format!("grub2/grub.cfg-01-{}", mac(*host).replace(':', "-")), format!("grub2/grub.cfg-{}", mac(*host))] {
-                let found = files.iter().find(|(known, _)| *known == name).and_then(|(_, content)| version_of(content));
-                assert!(found >= Some(*version), "{name}: version {version} was answered, {found:?} is there");
+            for name in [
+                format!("grub2/grub.cfg-01-{}", mac(*host).replace(':', "-")),
+                format!("grub2/grub.cfg-{}", mac(*host)),
+            ] {
+                let found = files
+                    .iter()
+                    .find(|(known, _)| *known == name)
+                    .and_then(|(_, content)| version_of(content));
+                assert!(
+                    found >= Some(*version),
+                    "{name}: version {version} was answered, {found:?} is there"
+                );
             }
         }
         bulkhead.restart_after(Signal::Kill);
         // Whatever was left half-written is gone, and the next write works.
-        let odd: Vec<_> = files_below(&bulkhead.boot()).into_iter().map(|(name, _)| name).filter(|name| !name.starts_with("grub2/grub.cfg-")).collect();
+        let odd: Vec<_> = files_below(&bulkhead.boot())
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| !name.starts_with("grub2/grub.cfg-"))
+            .collect();
         bulkhead_testkit::assert_eventually!(
-            files_below(&bulkhead.boot()).iter().all(|(name, _)| name.starts_with("grub2/grub.cfg-")),
+            files_below(&bulkhead.boot())
+                .iter()
+                .all(|(name, _)| name.starts_with("grub2/grub.cfg-")),
             "left behind: {odd:?}"
         );
         first += WRITES;
@@ -67,7 +99,11 @@ fn mac(host: usize) -> String {
 }
 
 /// Writes from eight sides until the program is killed; answers the newest acknowledged version of each host.
-fn write_until_killed(bulkhead: &Bulkhead, first: usize, killed_after: usize) -> BTreeMap<usize, usize> {
+fn write_until_killed(
+    bulkhead: &Bulkhead,
+    first: usize,
+    killed_after: usize,
+) -> BTreeMap<usize, usize> {
     let acknowledged = Mutex::new(BTreeMap::new());
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -84,7 +120,11 @@ fn write_until_killed(bulkhead: &Bulkhead, first: usize, killed_after: usize) ->
                     let host = side + 8 * (number % (HOSTS / 8));
                     let version = first + number;
                     let path = format!("/tftp/PXEGrub2/{}", mac(host));
-                    match target.request("POST", &path).form(&[("pxeconfig", &menu(version))]).try_send() {
+                    match target
+                        .request("POST", &path)
+                        .form(&[("pxeconfig", &menu(version))])
+                        .try_send()
+                    {
                         Ok(answer) => {
                             assert_eq!(answer.status, 200, "{answer}");
                             acknowledged.lock().unwrap().insert(host, version);
@@ -99,6 +139,9 @@ fn write_until_killed(bulkhead: &Bulkhead, first: usize, killed_after: usize) ->
             });
         }
     });
-    assert!(done.load(Ordering::Relaxed) > killed_after, "it ended before it was killed");
+    assert!(
+        done.load(Ordering::Relaxed) > killed_after,
+        "it ended before it was killed"
+    );
     acknowledged.into_inner().unwrap()
 }

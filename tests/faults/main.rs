@@ -4,7 +4,12 @@
 //! nothing is left behind when it ends. A witness ([`witness::Witness`]) asks as Foreman does all the while.
 
 // A test may fail loudly.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod certificates;
 mod connections;

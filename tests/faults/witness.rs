@@ -29,7 +29,10 @@ struct Testimony {
 impl Witness {
     /// Begins to ask, over TLS with a new connection for every call.
     pub(crate) fn of(bulkhead: &Bulkhead) -> Self {
-        Self::asking(vec![(bulkhead.foreman_tls(), "/tftp/serverName"), (bulkhead.foreman_tls(), "/v2/features")])
+        Self::asking(vec![
+            (bulkhead.foreman_tls(), "/tftp/serverName"),
+            (bulkhead.foreman_tls(), "/v2/features"),
+        ])
     }
 
     /// Begins to ask these questions in turn.
@@ -43,7 +46,9 @@ impl Witness {
                     let start = Instant::now();
                     match target.request("GET", path).as_foreman().try_send() {
                         Ok(answer) if answer.status == 200 => {}
-                        Ok(answer) => testimony.failures.push(format!("{path}: {}", answer.status_line)),
+                        Ok(answer) => testimony
+                            .failures
+                            .push(format!("{path}: {}", answer.status_line)),
                         Err(error) => testimony.failures.push(format!("{path}: {error}")),
                     }
                     testimony.asked += 1;
@@ -69,6 +74,10 @@ impl Witness {
             &testimony.failures[..testimony.failures.len().min(5)]
         );
         assert!(testimony.asked > 0, "nothing was asked");
-        assert!(testimony.worst < WORST, "the slowest answer took {:?}", testimony.worst);
+        assert!(
+            testimony.worst < WORST,
+            "the slowest answer took {:?}",
+            testimony.worst
+        );
     }
 }

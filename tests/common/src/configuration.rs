@@ -5,6 +5,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::identity::{Authority, Identity};
 use crate::ports;
@@ -48,13 +51,13 @@ pub fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// A configuration with its directory, written out by [`Configuration::write`].
-#[derive(Debug)]
+/// A configuration with its directory, written out by [`Configuration::write`]. Copies share the directory.
+#[derive(Debug, Clone)]
 pub struct Configuration {
     /// Where everything of this program lives: `proxy.toml`, `state/`, `tls/`, `boot/`, `policies/`, `plugins/`.
-    pub scratch: Scratch,
+    pub scratch: Arc<Scratch>,
     /// The authority of the server's and the clients' certificates.
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     /// The server's certificate.
     pub server: Identity,
     /// The ports.
@@ -83,8 +86,8 @@ impl Configuration {
         scratch.directory("policies");
         scratch.directory("plugins");
         Self {
-            scratch,
-            authority,
+            scratch: Arc::new(scratch),
+            authority: Arc::new(authority),
             server,
             doors: Doors::free(),
             trusted_hosts: Some("\"any-certificate\"".to_owned()),
@@ -126,10 +129,23 @@ impl Configuration {
         self
     }
 
-    /// A plugin's file and its policy in the plugin directory. The policy approves just this file.
-    pub fn plugin(self, name: &str, wasm: &[u8], policy: &str) -> Self {
+    /// A third party's plugin, enabled and approved: its file, and a policy with these grants.
+    pub fn plugin(self, name: &str, wasm: &[u8], grants: &str) -> Self {
+        let digest: String = Sha256::digest(wasm)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         self.scratch.file(&format!("plugins/{name}.wasm"), wasm);
-        self.scratch.file(&format!("policies/{name}.toml"), policy);
+        self.policy(name, &format!("approved = [\"sha256:{digest}\"]\n{grants}"))
+            .feature(name, "enabled = true")
+    }
+
+    /// The policy of a plugin instead of the one it comes with.
+    pub fn policy(self, name: &str, grants: &str) -> Self {
+        self.scratch.file(
+            &format!("policies/{name}.toml"),
+            format!("plugin = {name:?}\n{grants}\n"),
+        );
         self
     }
 

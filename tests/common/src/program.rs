@@ -286,6 +286,12 @@ impl Bulkhead {
         until_within(patience, || self.ended())
     }
 
+    /// Writes another configuration into its place. The program looks at it when it is told to ([`Signal::Reload`]).
+    pub fn reconfigure(&mut self, change: impl FnOnce(Configuration) -> Configuration) {
+        self.configuration = change(self.configuration.clone());
+        self.configuration.write();
+    }
+
     /// Ends it with this signal and starts it again in the same directory.
     #[track_caller]
     pub fn restart_after(&mut self, signal: Signal) {
