@@ -16,7 +16,12 @@
 //! | new mutual-TLS connections with one GET each | printed |
 
 // A measurement may fail loudly.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod native;
 mod table;
@@ -58,7 +63,11 @@ fn main() -> ExitCode {
     new_connections(&mut table, &program);
     println!("\n{table}");
     let check = std::env::args().any(|argument| argument == "--check");
-    if check && table.is_broken() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if check && table.is_broken() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// Everything bundled, and the fixture whose one function answers on a pooled and on a fresh route.
@@ -66,7 +75,8 @@ fn program() -> Bulkhead {
     let configuration = Configuration::standard()
         .plugin("hostile", bulkhead_fixtures::wasm("hostile"), "")
         .section("[log]\nlevel = \"warn\"");
-    fs::write(configuration.boot().join("large"), vec![0x5a; LARGE]).expect("room for the large file");
+    fs::write(configuration.boot().join("large"), vec![0x5a; LARGE])
+        .expect("room for the large file");
     let bulkhead = Bulkhead::with(configuration);
     for path in ["/hostile/foreman/fine", "/tftp/serverName", "/v2/features"] {
         Load::full(CONNECTIONS, Duration::from_secs(1)).get(&bulkhead.foreman(), path);
@@ -76,37 +86,87 @@ fn program() -> Bulkhead {
 
 fn start_times(table: &mut Table) {
     let mut bulkhead = Bulkhead::trial();
-    table.add("ready, cold", seconds(bulkhead.ready_after), Promise::AtMost(15.0), "s");
+    table.add(
+        "ready, cold",
+        seconds(bulkhead.ready_after),
+        Promise::AtMost(15.0),
+        "s",
+    );
     let mut warm: Vec<f64> = (0..5)
         .map(|_| {
             bulkhead.restart_after(Signal::Terminate);
             seconds(bulkhead.ready_after)
         })
         .collect();
-    table.add("ready, warm cache", median(&mut warm), Promise::AtMost(0.5), "s");
+    table.add(
+        "ready, warm cache",
+        median(&mut warm),
+        Promise::AtMost(0.5),
+        "s",
+    );
 }
 
 fn idle_memory(table: &mut Table, program: &Bulkhead) {
     let idle = Bulkhead::trial();
     std::thread::sleep(Duration::from_secs(3));
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    table.add("resident at idle, all bundled", mib(idle.usage().resident), Promise::AtMost(48.0), "MiB");
-    table.add("resident after warming up", mib(program.usage().resident), Promise::Printed, "MiB");
+    table.add(
+        "resident at idle, all bundled",
+        mib(idle.usage().resident),
+        Promise::AtMost(48.0),
+        "MiB",
+    );
+    table.add(
+        "resident after warming up",
+        mib(program.usage().resident),
+        Promise::Printed,
+        "MiB",
+    );
 }
 
 fn routes(table: &mut Table, program: &Bulkhead, native: &Native) {
     let plain = (native.target(), "/native/json");
     for (name, target, path, least) in [
-        ("pooled component route", program.foreman(), "/hostile/foreman/fine", Some(0.65)),
-        ("fresh component route", program.hosts(), "/hostile/public/fine", Some(0.16)),
+        (
+            "pooled component route",
+            program.foreman(),
+            "/hostile/foreman/fine",
+            Some(0.65),
+        ),
+        (
+            "fresh component route",
+            program.hosts(),
+            "/hostile/public/fine",
+            Some(0.16),
+        ),
         ("/v2/features", program.foreman(), "/v2/features", Some(0.8)),
-        ("/tftp/serverName (pooled, reads a setting)", program.foreman(), "/tftp/serverName", None),
+        (
+            "/tftp/serverName (pooled, reads a setting)",
+            program.foreman(),
+            "/tftp/serverName",
+            None,
+        ),
     ] {
         let load = Load::full(CONNECTIONS, WINDOW);
         let (rates, ratio) = compare(&load, &(target, path), &plain, Measured::rate);
-        table.add(&format!("{name}, {CONNECTIONS} connections"), rates.0, Promise::Printed, "/s");
-        table.add("    a native route meanwhile", rates.1, Promise::Printed, "/s");
-        table.add("    of native", ratio, least.map_or(Promise::Printed, Promise::AtLeast), "");
+        table.add(
+            &format!("{name}, {CONNECTIONS} connections"),
+            rates.0,
+            Promise::Printed,
+            "/s",
+        );
+        table.add(
+            "    a native route meanwhile",
+            rates.1,
+            Promise::Printed,
+            "/s",
+        );
+        table.add(
+            "    of native",
+            ratio,
+            least.map_or(Promise::Printed, Promise::AtLeast),
+            "",
+        );
     }
 }
 
@@ -118,8 +178,18 @@ fn large_file(table: &mut Table, program: &Bulkhead, native: &Native) {
         &(native.target(), "/native/file"),
         |measured| measured.throughput() / 1e6,
     );
-    table.add("100 MB file answer, 4 connections", rates.0, Promise::Printed, "MB/s");
-    table.add("    a native file route meanwhile", rates.1, Promise::Printed, "MB/s");
+    table.add(
+        "100 MB file answer, 4 connections",
+        rates.0,
+        Promise::Printed,
+        "MB/s",
+    );
+    table.add(
+        "    a native file route meanwhile",
+        rates.1,
+        Promise::Printed,
+        "MB/s",
+    );
     table.add("    of native", ratio, Promise::AtLeast(0.9), "");
 }
 
@@ -132,16 +202,39 @@ fn one_connection(table: &mut Table, program: &Bulkhead, native: &Native) {
     ] {
         let measured = successful(load.get(&target, path), path);
         let micros = |share| measured.percentile(share).as_micros() as f64;
-        table.add(&format!("one connection, {name}, p50"), micros(0.5), Promise::Printed, "µs");
-        table.add(&format!("one connection, {name}, p99"), micros(0.99), Promise::Printed, "µs");
+        table.add(
+            &format!("one connection, {name}, p50"),
+            micros(0.5),
+            Promise::Printed,
+            "µs",
+        );
+        table.add(
+            &format!("one connection, {name}, p99"),
+            micros(0.99),
+            Promise::Printed,
+            "µs",
+        );
     }
 }
 
 /// Foreman opens a new connection for every call.
 fn new_connections(table: &mut Table, program: &Bulkhead) {
-    let measured = successful(Load::reconnecting(8, WINDOW).get(&program.foreman_tls(), "/v2/features"), "mutual TLS");
-    table.add("new mutual-TLS connections, one GET each", measured.rate(), Promise::Printed, "/s");
-    table.add("    p99", measured.percentile(0.99).as_secs_f64() * 1e3, Promise::Printed, "ms");
+    let measured = successful(
+        Load::reconnecting(8, WINDOW).get(&program.foreman_tls(), "/v2/features"),
+        "mutual TLS",
+    );
+    table.add(
+        "new mutual-TLS connections, one GET each",
+        measured.rate(),
+        Promise::Printed,
+        "/s",
+    );
+    table.add(
+        "    p99",
+        measured.percentile(0.99).as_secs_f64() * 1e3,
+        Promise::Printed,
+        "ms",
+    );
 }
 
 /// Measures two doors in turn; answers the medians of both and of their ratio.
@@ -151,16 +244,24 @@ fn compare(
     against: &(Target, &str),
     figure: impl Fn(&Measured) -> f64,
 ) -> ((f64, f64), f64) {
-    let measure = |(target, path): &(Target, &str)| figure(&successful(load.get(target, path), path));
-    let rounds: Vec<(f64, f64)> = (0..ROUNDS).map(|_| (measure(tested), measure(against))).collect();
-    let median_of = |pick: &dyn Fn(&(f64, f64)) -> f64| median(&mut rounds.iter().map(pick).collect::<Vec<_>>());
+    let measure =
+        |(target, path): &(Target, &str)| figure(&successful(load.get(target, path), path));
+    let rounds: Vec<(f64, f64)> = (0..ROUNDS)
+        .map(|_| (measure(tested), measure(against)))
+        .collect();
+    let median_of = |pick: &dyn Fn(&(f64, f64)) -> f64| {
+        median(&mut rounds.iter().map(pick).collect::<Vec<_>>())
+    };
     let medians = (median_of(&|round| round.0), median_of(&|round| round.1));
     (medians, median_of(&|round| round.0 / round.1))
 }
 
 /// A figure with failures in it is none.
 fn successful(measured: Measured, path: &str) -> Measured {
-    assert!(measured.failures.is_empty() && !measured.latencies.is_empty(), "{path}: {measured}");
+    assert!(
+        measured.failures.is_empty() && !measured.latencies.is_empty(),
+        "{path}: {measured}"
+    );
     measured
 }
 

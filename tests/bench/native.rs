@@ -16,8 +16,8 @@ use axum::routing::get;
 use bulkhead::plugin::routes::{Audiences, Claim, RouteTable};
 use bulkhead::sandbox::bindings::types::{Audience, BodyMode, Route};
 use bulkhead::server::{
-    Admitted, Dispatch, Drain, Endpoint, Fronts, Limits, Listener, PlainForeman, Refusal, Rules, Serves, Server, ServerParts,
-    SystemNames, Trust, TrustedHosts, Unobserved, bind,
+    Admitted, Dispatch, Drain, Endpoint, Fronts, Limits, Listener, PlainForeman, Refusal, Rules,
+    Server, ServerParts, Serves, SystemNames, Trust, TrustedHosts, Unobserved, bind,
 };
 use bulkhead_testkit::Target;
 use http::{HeaderValue, Request, Response};
@@ -48,8 +48,13 @@ impl Native {
             .expect("this program can be started again");
         let mut line = String::new();
         let output = child.stdout.take().expect("piped");
-        BufReader::new(output).read_line(&mut line).expect("it says where it listens");
-        let address = line.trim().parse().unwrap_or_else(|_| panic!("not an address: {line:?}"));
+        BufReader::new(output)
+            .read_line(&mut line)
+            .expect("it says where it listens");
+        let address = line
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("not an address: {line:?}"));
         Self { child, address }
     }
 
@@ -74,21 +79,30 @@ pub(crate) fn serve_if_asked() -> Option<ExitCode> {
         return None;
     }
     let file: Arc<Path> = Path::new(&arguments.next()?).into();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(serve(file));
     Some(ExitCode::SUCCESS)
 }
 
 async fn serve(file: Arc<Path>) {
     let router = Router::new()
-        .route("/native/json", get(async || axum::Json(serde_json::json!({ "answer": "fine" }))))
+        .route(
+            "/native/json",
+            get(async || axum::Json(serde_json::json!({ "answer": "fine" }))),
+        )
         .route("/native/file", get(move || send(file.clone())));
     let server = Arc::new(Server::new(ServerParts {
         dispatch: Routes(router),
         core: Router::new(),
         admin: Router::new(),
         rules: Rules {
-            trust: Trust { hosts: TrustedHosts::AnyCertificate, forward_verify: false },
+            trust: Trust {
+                hosts: TrustedHosts::AnyCertificate,
+                forward_verify: false,
+            },
             fronts: Fronts::default(),
             server: HeaderValue::from_static("foreman-proxy/3.11.0"),
         },
@@ -108,7 +122,10 @@ async fn serve(file: Arc<Path>) {
     };
     server.set_routes(RouteTable::build([claim]).expect("one plugin disputes nothing"));
     let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
-    println!("{}", socket.local_addr().expect("a bound socket has an address"));
+    println!(
+        "{}",
+        socket.local_addr().expect("a bound socket has an address")
+    );
     let endpoint = Endpoint {
         name: "native".into(),
         serves: Serves::Audiences(Audiences::of([Audience::Public])),
@@ -117,7 +134,10 @@ async fn serve(file: Arc<Path>) {
         own_names: None,
         limits: Arc::new(Limits::default()),
     };
-    let drain = Drain { stop: CancellationToken::new(), time: Duration::from_secs(1) };
+    let drain = Drain {
+        stop: CancellationToken::new(),
+        time: Duration::from_secs(1),
+    };
     Listener::new(socket, endpoint, server).run(drain).await;
 }
 
@@ -136,8 +156,14 @@ impl Dispatch for Routes {
 }
 
 async fn send(file: Arc<Path>) -> Response<Body> {
-    let file = tokio::fs::File::open(file).await.expect("the large file is there");
-    let length = file.metadata().await.expect("an open file has a size").len();
+    let file = tokio::fs::File::open(file)
+        .await
+        .expect("the large file is there");
+    let length = file
+        .metadata()
+        .await
+        .expect("an open file has a size")
+        .len();
     let body = Body::from_stream(ReaderStream::with_capacity(file, PIECE));
     Response::builder()
         .header("content-type", "application/octet-stream")

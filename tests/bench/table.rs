@@ -35,14 +35,21 @@ pub(crate) struct Table(Vec<Row>);
 impl Table {
     /// Adds a row, and prints it at once: a run takes a minute.
     pub(crate) fn add(&mut self, name: &str, figure: f64, promise: Promise, unit: &'static str) {
-        let row = Row { name: name.to_owned(), figure, promise, unit };
+        let row = Row {
+            name: name.to_owned(),
+            figure,
+            promise,
+            unit,
+        };
         println!("{row}");
         self.0.push(row);
     }
 
     /// True when a promise was not kept.
     pub(crate) fn is_broken(&self) -> bool {
-        self.0.iter().any(|row| row.promise.is_kept(row.figure) == Some(false))
+        self.0
+            .iter()
+            .any(|row| row.promise.is_kept(row.figure) == Some(false))
     }
 }
 
@@ -69,7 +76,11 @@ impl std::fmt::Display for Row {
 
 impl std::fmt::Display for Table {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for row in self.0.iter().filter(|row| row.promise.is_kept(row.figure).is_some()) {
+        for row in self
+            .0
+            .iter()
+            .filter(|row| row.promise.is_kept(row.figure).is_some())
+        {
             writeln!(out, "{row}")?;
         }
         Ok(())

@@ -5,7 +5,12 @@
 //! untouched and the audit must hold the denial. Then come attacks that lie just outside a grant.
 
 // A test may fail loudly.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod beyond;
 mod claims;

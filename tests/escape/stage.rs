@@ -50,7 +50,12 @@ impl Stage {
         let scratch = &configuration.scratch;
         let data = scratch.directory("data");
         let outside = scratch.directory("outside");
-        for place in ["data/canary", "readable/canary", "outside/canary", "boot/canary"] {
+        for place in [
+            "data/canary",
+            "readable/canary",
+            "outside/canary",
+            "boot/canary",
+        ] {
             scratch.file(place, SONG);
         }
         let secret = scratch.file("secret", SONG);
@@ -58,7 +63,9 @@ impl Stage {
         let (tcp, udp) = (sing_tcp(reached.clone()), sing_udp(reached.clone()));
         let web = Medium::start();
         web.put("canary", SONG);
-        let foreman = Foreman::answering(&configuration.authority, |_| reply("200 OK", "text/plain", SONG));
+        let foreman = Foreman::answering(&configuration.authority, |_| {
+            reply("200 OK", "text/plain", SONG)
+        });
         // Named by its host name: that is what Foreman's certificate says.
         let section = format!(
             "[foreman]\nurl = {:?}\nca = {ca}\ncertificate = {certificate}\nprivate_key = {key}",
@@ -67,7 +74,9 @@ impl Stage {
             certificate = quoted(&scratch.join("tls/client.pem")),
             key = quoted(&scratch.join("tls/client-key.pem")),
         );
-        let proxy = configuration.authority.client(Some("proxy.example.com"), &["proxy.example.com"]);
+        let proxy = configuration
+            .authority
+            .client(Some("proxy.example.com"), &["proxy.example.com"]);
         scratch.file("tls/client.pem", &proxy.chain_pem);
         scratch.file("tls/client-key.pem", &proxy.key_pem);
         let grants = format!(
@@ -87,17 +96,31 @@ impl Stage {
             secret = quoted(&secret),
         );
         let grants = if granted { grants.as_str() } else { "" };
-        let configuration =
-            configuration.section(&section).plugin("prober", bulkhead_fixtures::wasm("prober"), grants);
+        let configuration = configuration.section(&section).plugin(
+            "prober",
+            bulkhead_fixtures::wasm("prober"),
+            grants,
+        );
         let bulkhead = Bulkhead::with(configuration);
-        Self { bulkhead, data, outside, tcp, udp, reached, web, foreman }
+        Self {
+            bulkhead,
+            data,
+            outside,
+            tcp,
+            udp,
+            reached,
+            web,
+            foreman,
+        }
     }
 
     /// Has the attacker try something; answers its own words, `ok ...` or `refused ...`.
     #[track_caller]
     pub(crate) fn try_to(&self, what: &str, fields: &[(&str, &str)]) -> String {
-        let query: Vec<String> =
-            fields.iter().map(|(name, value)| format!("{name}={}", form_encoded(value))).collect();
+        let query: Vec<String> = fields
+            .iter()
+            .map(|(name, value)| format!("{name}={}", form_encoded(value)))
+            .collect();
         let path = format!("/prober/{what}?{}", query.join("&"));
         let answer = self.bulkhead.foreman().get(&path);
         format!("{} {}", answer.status, answer.text())
@@ -108,9 +131,15 @@ impl Stage {
     pub(crate) fn assert_denied(&self, what: &str) {
         let denied = || {
             let lines = self.bulkhead.log();
-            lines.lines().any(|line| line.contains("prober") && line.contains("denied") && line.contains(what))
+            lines.lines().any(|line| {
+                line.contains("prober") && line.contains("denied") && line.contains(what)
+            })
         };
-        assert_eventually!(denied(), "no denial that names {what:?} in:\n{}", self.bulkhead.log());
+        assert_eventually!(
+            denied(),
+            "no denial that names {what:?} in:\n{}",
+            self.bulkhead.log()
+        );
     }
 
     /// How often a socket canary was reached.

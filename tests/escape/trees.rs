@@ -12,8 +12,14 @@ use bulkhead_testkit::Bulkhead;
 use crate::stage::{SONG, Stage};
 
 fn make_fifo(path: &Path) {
-    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o644), 0)
-        .unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o644),
+        0,
+    )
+    .unwrap();
 }
 
 /// A directory that is a link every other moment: whoever checks first and opens then is led out.
@@ -89,7 +95,11 @@ fn a_link_swapped_in_while_a_file_is_written_leads_nowhere() {
     stop.store(true, Ordering::Relaxed);
     swapper.join().unwrap();
     assert!(written > 0, "nothing was ever written: nothing is proven");
-    let left: Vec<_> = fs::read_dir(&outside).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> = fs::read_dir(&outside)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
     assert!(left.is_empty(), "written outside: {left:?}");
 }
 
@@ -106,8 +116,17 @@ fn a_pipe_in_a_granted_tree_blocks_nothing() {
         assert_eq!(hosts.get("/httpboot/pipe").status, 503);
         assert_eq!(foreman.get("/tftp/PXELinux/aa:bb:cc:0c:00:02").status, 404);
     }
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-    assert_eq!(foreman.post("/tftp/PXEGrub2/aa:bb:cc:0c:00:03", &[("pxeconfig", "x")]).status, 200);
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        foreman
+            .post("/tftp/PXEGrub2/aa:bb:cc:0c:00:03", &[("pxeconfig", "x")])
+            .status,
+        200
+    );
 }
 
 /// The granted directory is replaced by a link to another: the grant is of the directory that was there, or of nothing.
@@ -117,9 +136,16 @@ fn a_root_that_is_replaced_leads_nowhere() {
     fs::rename(&stage.data, stage.data.with_file_name("data.moved")).unwrap();
     symlink(&stage.outside, &stage.data).unwrap();
     fs::write(stage.outside.join("only-outside"), SONG).unwrap();
-    for (what, path) in [("read", "/data/only-outside"), ("list", "/data"), ("write", "/data/new")] {
+    for (what, path) in [
+        ("read", "/data/only-outside"),
+        ("list", "/data"),
+        ("write", "/data/new"),
+    ] {
         let answer = stage.try_to(what, &[("path", path), ("text", "x")]);
-        assert!(!answer.contains("only-outside") || answer.contains("refused"), "{what}: {answer}");
+        assert!(
+            !answer.contains("only-outside") || answer.contains("refused"),
+            "{what}: {answer}"
+        );
         assert!(!answer.contains(SONG), "{what}: {answer}");
     }
     assert!(!stage.outside.join("new").exists(), "written outside");

@@ -12,11 +12,24 @@ static BULKHEAD: Shared = Shared::new(Bulkhead::trial);
 /// Runs curl; answers its output with the status code behind it.
 fn curl(arguments: &[&str]) -> String {
     let output = Command::new("curl")
-        .args(["--silent", "--show-error", "--max-time", "30", "--noproxy", "*", "--write-out", " %{http_code}"])
+        .args([
+            "--silent",
+            "--show-error",
+            "--max-time",
+            "30",
+            "--noproxy",
+            "*",
+            "--write-out",
+            " %{http_code}",
+        ])
         .args(arguments)
         .output()
         .expect("curl runs");
-    assert!(output.status.success(), "curl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "curl {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -42,11 +55,21 @@ fn mutual_tls_works_with_every_version_curl_offers() {
     }
     let bulkhead = BULKHEAD.get();
     let [ca, certificate, key] = credentials(&bulkhead);
-    let url = format!("https://localhost:{}/v2/features", bulkhead.configuration.doors.foreman_tls);
-    for version in [&["--tlsv1.2", "--tls-max", "1.2"][..], &["--tlsv1.3"][..], &[][..]] {
+    let url = format!(
+        "https://localhost:{}/v2/features",
+        bulkhead.configuration.doors.foreman_tls
+    );
+    for version in [
+        &["--tlsv1.2", "--tls-max", "1.2"][..],
+        &["--tlsv1.3"][..],
+        &[][..],
+    ] {
         let base = ["--cacert", &ca, "--cert", &certificate, "--key", &key, &url];
         let answer = curl(&[version, &base].concat());
-        assert!(answer.ends_with(" 200") && answer.contains("\"running\""), "{version:?}: {answer}");
+        assert!(
+            answer.ends_with(" 200") && answer.contains("\"running\""),
+            "{version:?}: {answer}"
+        );
     }
     let answer = curl(&["--cacert", &ca, &url]);
     assert_eq!(answer, "No client SSL certificate supplied 403");
@@ -59,9 +82,15 @@ fn http_2_is_declined_politely() {
     }
     let bulkhead = BULKHEAD.get();
     let [ca, ..] = credentials(&bulkhead);
-    let url = format!("https://localhost:{}/features", bulkhead.configuration.doors.foreman_tls);
+    let url = format!(
+        "https://localhost:{}/features",
+        bulkhead.configuration.doors.foreman_tls
+    );
     assert!(curl(&["--http2", "--cacert", &ca, &url]).ends_with(" 200"));
-    let plain = format!("http://127.0.0.1:{}/features", bulkhead.configuration.doors.foreman_http);
+    let plain = format!(
+        "http://127.0.0.1:{}/features",
+        bulkhead.configuration.doors.foreman_http
+    );
     assert!(curl(&["--http2", &plain]).ends_with(" 200"));
     assert!(curl(&["--http1.0", &plain]).ends_with(" 200"));
 }
@@ -75,18 +104,36 @@ fn forms_and_uploads_of_curl_are_understood() {
     let scratch = &bulkhead.configuration.scratch;
     let menu = "menuentry 'ü & +' {\n}\n";
     let file = scratch.file("menu", menu).display().to_string();
-    let written = || fs::read_to_string(bulkhead.boot().join("pxelinux.cfg/01-aa-bb-cc-0d-00-01")).unwrap();
-    let url = format!("http://127.0.0.1:{}/tftp/PXELinux/aa:bb:cc:0d:00:01", bulkhead.configuration.doors.foreman_http);
+    let written =
+        || fs::read_to_string(bulkhead.boot().join("pxelinux.cfg/01-aa-bb-cc-0d-00-01")).unwrap();
+    let url = format!(
+        "http://127.0.0.1:{}/tftp/PXELinux/aa:bb:cc:0d:00:01",
+        bulkhead.configuration.doors.foreman_http
+    );
     for field in [
         &["--data-urlencode", &format!("pxeconfig@{file}")][..],
         &["--form", &format!("pxeconfig=<{file}")][..],
         // With `Expect: 100-continue`, and in chunks.
-        &["--header", "Expect: 100-continue", "--data-urlencode", &format!("pxeconfig@{file}")][..],
-        &["--header", "Transfer-Encoding: chunked", "--data-urlencode", &format!("pxeconfig@{file}")][..],
+        &[
+            "--header",
+            "Expect: 100-continue",
+            "--data-urlencode",
+            &format!("pxeconfig@{file}"),
+        ][..],
+        &[
+            "--header",
+            "Transfer-Encoding: chunked",
+            "--data-urlencode",
+            &format!("pxeconfig@{file}"),
+        ][..],
     ] {
         assert_eq!(curl(&[field, &[&url]].concat()), " 200", "{field:?}");
         assert_eq!(written(), menu, "{field:?}");
-        fs::write(bulkhead.boot().join("pxelinux.cfg/01-aa-bb-cc-0d-00-01"), "").unwrap();
+        fs::write(
+            bulkhead.boot().join("pxelinux.cfg/01-aa-bb-cc-0d-00-01"),
+            "",
+        )
+        .unwrap();
     }
     assert_eq!(curl(&["--request", "DELETE", &url]), " 200");
 }
@@ -99,11 +146,35 @@ fn downloads_of_curl_resume_and_revalidate() {
     let bulkhead = BULKHEAD.get();
     let content: Vec<u8> = (0..500_000_u32).map(|n| (n % 241) as u8).collect();
     fs::write(bulkhead.boot().join("image"), &content).unwrap();
-    let out = bulkhead.configuration.scratch.join("fetched").display().to_string();
-    let url = format!("http://127.0.0.1:{}/httpboot/image", bulkhead.configuration.doors.hosts_http);
+    let out = bulkhead
+        .configuration
+        .scratch
+        .join("fetched")
+        .display()
+        .to_string();
+    let url = format!(
+        "http://127.0.0.1:{}/httpboot/image",
+        bulkhead.configuration.doors.hosts_http
+    );
     fs::write(&out, &content[..123_456]).unwrap();
-    assert_eq!(curl(&["--continue-at", "-", "--remote-time", "--output", &out, &url]), " 206");
-    assert!(fs::read(&out).unwrap() == content, "the resumed file differs");
-    assert_eq!(curl(&["--time-cond", &out, "--output", "/dev/null", &url]), " 304");
+    assert_eq!(
+        curl(&[
+            "--continue-at",
+            "-",
+            "--remote-time",
+            "--output",
+            &out,
+            &url
+        ]),
+        " 206"
+    );
+    assert!(
+        fs::read(&out).unwrap() == content,
+        "the resumed file differs"
+    );
+    assert_eq!(
+        curl(&["--time-cond", &out, "--output", "/dev/null", &url]),
+        " 304"
+    );
     assert!(curl(&["--head", &url]).ends_with(" 200"));
 }

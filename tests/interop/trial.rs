@@ -41,7 +41,11 @@ impl Trial {
                 let _ = sender.send(line);
             }
         });
-        let mut this = Self { child, lines: Vec::new(), state };
+        let mut this = Self {
+            child,
+            lines: Vec::new(),
+            state,
+        };
         let end = Instant::now() + START;
         while this.curl_lines().len() < 3 {
             match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -57,13 +61,20 @@ impl Trial {
     }
 
     fn curl_lines(&self) -> Vec<String> {
-        self.lines.iter().map(|line| line.trim()).filter(|line| line.starts_with("curl ")).map(str::to_owned).collect()
+        self.lines
+            .iter()
+            .map(|line| line.trim())
+            .filter(|line| line.starts_with("curl "))
+            .map(str::to_owned)
+            .collect()
     }
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
@@ -81,48 +92,109 @@ fn the_printed_lines_work_when_pasted() {
     if bulkhead_testkit::skip::program("curl").is_none() {
         skip!("there is no curl on this machine");
     }
-    if let Some(port) = PORTS.iter().find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, **port)).is_err()) {
+    if let Some(port) = PORTS
+        .iter()
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, **port)).is_err())
+    {
         skip!("port {port} of the trial is in use on this machine");
     }
     let trial = Trial::start();
     let greeting = trial.lines.join("\n");
     for port in PORTS {
-        assert!(greeting.contains(&format!("127.0.0.1:{port}")), "port {port} is not named:\n{greeting}");
+        assert!(
+            greeting.contains(&format!("127.0.0.1:{port}")),
+            "port {port} is not named:\n{greeting}"
+        );
     }
     for feature in ["tftp", "httpboot", "logs"] {
-        assert!(greeting.contains(feature), "{feature} is not named:\n{greeting}");
+        assert!(
+            greeting.contains(feature),
+            "{feature} is not named:\n{greeting}"
+        );
     }
     let mut outputs = String::new();
     for line in trial.curl_lines() {
-        let output = Command::new("sh").arg("-c").arg(&line).output().expect("a shell");
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(&line)
+            .output()
+            .expect("a shell");
         assert!(output.status.success(), "{line}\n{output:?}");
         outputs.push_str(&String::from_utf8_lossy(&output.stdout));
     }
-    assert!(outputs.contains("\"state\":\"running\""), "none of the lines shows the features:\n{outputs}");
+    assert!(
+        outputs.contains("\"state\":\"running\""),
+        "none of the lines shows the features:\n{outputs}"
+    );
 
     // Whatever the lines do, this is promised: a POST whose two files appear below the TFTP root, and a GET that returns them.
     let foreman = target(8000);
     let mac = "aa:bb:cc:dd:ee:01";
     let path = format!("/tftp/PXEGrub2/{mac}");
-    assert_eq!(foreman.post(&path, &[("pxeconfig", "set timeout=1")]).status, 200);
+    assert_eq!(
+        foreman
+            .post(&path, &[("pxeconfig", "set timeout=1")])
+            .status,
+        200
+    );
     assert_eq!(foreman.get(&path).text(), "set timeout=1");
-    let written = files_below(trial.state.path()).iter().filter(|(name, _)| name.contains("grub2/grub.cfg-") && (name.ends_with("ee:01") || name.ends_with("ee-01"))).count();
-    assert_eq!(written, 2, "{:?}", files_below(trial.state.path()).iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
+    let written = files_below(trial.state.path())
+        .iter()
+        .filter(|(name, _)| {
+            name.contains("grub2/grub.cfg-") && (name.ends_with("ee:01") || name.ends_with("ee-01"))
+        })
+        .count();
+    assert_eq!(
+        written,
+        2,
+        "{:?}",
+        files_below(trial.state.path())
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect::<Vec<_>>()
+    );
 
     // Over TLS nobody gets in without the generated certificate.
     let answer = Command::new("curl")
-        .args(["--silent", "--insecure", "--output", "-", "--write-out", " %{http_code}", "https://127.0.0.1:8443/v2/features"])
+        .args([
+            "--silent",
+            "--insecure",
+            "--output",
+            "-",
+            "--write-out",
+            " %{http_code}",
+            "https://127.0.0.1:8443/v2/features",
+        ])
         .output()
         .expect("curl");
-    assert_eq!(String::from_utf8_lossy(&answer.stdout), "No client SSL certificate supplied 403");
+    assert_eq!(
+        String::from_utf8_lossy(&answer.stdout),
+        "No client SSL certificate supplied 403"
+    );
 
     // A web page must not reach a trial.
-    for (header, value) in [("Host", "evil.example.com"), ("Host", "evil.example.com:8000"), ("Origin", "http://evil.example.com"), ("Origin", "null")] {
-        let answer = foreman.request("GET", "/features").header(header, value).send();
+    for (header, value) in [
+        ("Host", "evil.example.com"),
+        ("Host", "evil.example.com:8000"),
+        ("Origin", "http://evil.example.com"),
+        ("Origin", "null"),
+    ] {
+        let answer = foreman
+            .request("GET", "/features")
+            .header(header, value)
+            .send();
         assert_eq!(answer.status, 403, "{header}: {value}: {answer}");
     }
     for host in ["127.0.0.1:8000", "localhost:8000", "[::1]:8000"] {
-        assert_eq!(foreman.request("GET", "/features").header("Host", host).send().status, 200, "{host}");
+        assert_eq!(
+            foreman
+                .request("GET", "/features")
+                .header("Host", host)
+                .send()
+                .status,
+            200,
+            "{host}"
+        );
     }
 
     // Hosts have their own door.
