@@ -9,7 +9,7 @@ use bulkhead_testkit::{Bulkhead, Configuration, Target, assert_eventually};
 use crate::witness::Witness;
 
 /// Short limits, so that a test sees the end of what is slow.
-const LIMITS: &str = "limits = { head-time = \"3s\", idle = \"3s\", body-idle = \"3s\", body-time = \"5s\", send-stall = \"3s\", handshake = \"3s\" }";
+const LIMITS: &str = "limits = { head_time = \"3s\", idle = \"3s\", body_idle = \"3s\", body_time = \"5s\", send_stall = \"3s\", handshake = \"3s\" }";
 
 fn bulkhead() -> Bulkhead {
     raise_descriptor_limit();

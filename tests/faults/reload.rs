@@ -78,7 +78,7 @@ fn a_wrong_configuration_leaves_the_running_one_in_place() {
         "[nonsense]\nx = 1",
         "[log]\nbuffer = \"many\"",
         "[features.dhcp]\nenabled = \"sometimes\"",
-        "[[listener]]\naddress = \"not an address\"\naudiences = [\"foreman\"]",
+        "[[listener]]\nlisten = [\"not an address\"]\naudiences = [\"foreman\"]",
     ] {
         let before = bulkhead.log().lines().count();
         let text = format!("{}\n{wrong}\n", bulkhead.configuration.text());
@@ -134,7 +134,7 @@ fn listeners_come_and_go() {
     let extra = bulkhead_testkit::Target::plain(bulkhead_testkit::configuration::loopback(port));
     reload(&mut bulkhead, |configuration| {
         configuration.section(&format!(
-            "[[listener]]\naddress = \"127.0.0.1:{port}\"\ntls = false\naudiences = [\"public\"]"
+            "[[listener]]\nlisten = [\"127.0.0.1:{port}\"]\ntls = false\naudiences = [\"public\"]"
         ))
     });
     assert_eventually!(

@@ -67,7 +67,6 @@ pub struct Configuration {
     listener_keys: String,
     sections: String,
     top: String,
-    with_plain_foreman: bool,
 }
 
 impl Configuration {
@@ -95,7 +94,6 @@ impl Configuration {
             listener_keys: String::new(),
             sections: String::new(),
             top: String::new(),
-            with_plain_foreman: true,
         }
     }
 
@@ -215,23 +213,35 @@ impl Configuration {
             text.push_str(&format!("trusted_hosts = {trusted}\n"));
         }
         text.push_str(&self.top);
-        let listeners: [(u16, bool, &str); 4] = [
-            (self.doors.foreman_http, false, "[\"foreman\"]"),
-            (self.doors.foreman_tls, true, "[\"foreman\"]"),
-            (self.doors.hosts_http, false, "[\"host\", \"public\"]"),
-            (self.doors.hosts_tls, true, "[\"host\", \"public\"]"),
+        let listeners: [(&str, u16, bool, &str); 4] = [
+            (
+                "foreman-http",
+                self.doors.foreman_http,
+                false,
+                "[\"foreman\"]",
+            ),
+            ("foreman", self.doors.foreman_tls, true, "[\"foreman\"]"),
+            (
+                "hosts-http",
+                self.doors.hosts_http,
+                false,
+                "[\"host\", \"public\"]",
+            ),
+            (
+                "hosts",
+                self.doors.hosts_tls,
+                true,
+                "[\"host\", \"public\"]",
+            ),
         ];
-        for (port, tls, audiences) in listeners {
-            if port == self.doors.foreman_http && !self.with_plain_foreman {
-                continue;
-            }
+        for (name, port, tls, audiences) in listeners {
             text.push_str(&format!(
-                "\n[[listener]]\naddress = \"127.0.0.1:{port}\"\ntls = {tls}\naudiences = {audiences}\n{}",
+                "\n[[listener]]\nname = {name:?}\nlisten = [\"127.0.0.1:{port}\"]\ntls = {tls}\naudiences = {audiences}\n{}",
                 self.listener_keys
             ));
         }
         text.push_str(&format!(
-            "\n[tls]\ncertificate = {}\nkey = {}\nca = {}\n",
+            "\n[tls]\ncertificate = {}\nprivate_key = {}\nclient_ca = {}\n",
             path("tls/server.pem"),
             path("tls/server-key.pem"),
             path("tls/ca.pem")
@@ -250,11 +260,5 @@ impl Configuration {
         }
         text.push_str(&self.sections);
         text
-    }
-
-    /// Leaves the plain HTTP listener of Foreman's audience out.
-    pub fn without_plain_foreman(mut self) -> Self {
-        self.with_plain_foreman = false;
-        self
     }
 }

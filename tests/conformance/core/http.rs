@@ -183,7 +183,7 @@ fn large_bodies_are_413() {
 #[test]
 fn an_unfinished_request_is_408() {
     let bulkhead = Bulkhead::with(
-        Configuration::empty().listener_keys("limits = { head-time = \"1s\", idle = \"1s\" }"),
+        Configuration::empty().listener_keys("limits = { head_time = \"1s\", idle = \"1s\" }"),
     );
     let mut connection = bulkhead
         .foreman()
