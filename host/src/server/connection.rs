@@ -23,14 +23,32 @@ use super::endpoint::Endpoint;
 use super::gate::Gate;
 use super::head::may_begin_request;
 use super::identity::Certificate;
-use super::observe::ConnectionEnd;
 use super::service::Server;
 use super::stall::StallGuard;
+use crate::telemetry::labels::ConnectionRejection;
+use crate::telemetry::metrics::ListenerMetrics;
 
 /// The first byte of a TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// What hyper may buffer beyond the largest head: room for one write of a streamed body.
 const BUFFER_BEYOND_HEAD: usize = 64 * 1024;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By either side, between requests or after the last answer.
+    Done,
+    /// Given up while it waited for its client, for the sake of a new one.
+    Evicted,
+    /// The TLS handshake failed or took too long.
+    Handshake,
+    /// Its client spoke something else than the listener does, or broken HTTP.
+    Refused,
+    /// Its client stopped reading or vanished.
+    Lost,
+    /// Cut off because the listener stops.
+    CutOff,
+}
 
 /// When connections have to leave.
 #[derive(Clone, Default)]
@@ -49,6 +67,7 @@ pub(super) struct Connection {
     /// The client's certificate, verified in the handshake.
     pub(super) certificate: Option<Arc<Certificate>>,
     pub(super) memory: BodyMemory,
+    pub(super) metrics: Arc<ListenerMetrics>,
     leaving: Leaving,
 }
 
@@ -59,6 +78,7 @@ pub(super) struct Accepted {
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) memory: BodyMemory,
+    pub(super) metrics: Arc<ListenerMetrics>,
     pub(super) leaving: Leaving,
     pub(super) lease: Lease,
 }
@@ -72,11 +92,24 @@ impl Connection {
 
 impl Accepted {
     /// Speaks with the client until one side has had enough.
-    pub(super) async fn serve<D: Dispatch>(self, server: Arc<Server<D>>) -> ConnectionEnd {
+    pub(super) async fn serve<D: Dispatch>(self, server: Arc<Server<D>>) {
+        let (peer, metrics) = (self.peer, self.metrics.clone());
+        let _open = metrics.connected();
+        let end = self.speak(server).await;
+        tracing::debug!(client = %peer, ?end, "connection ended");
+        match end {
+            End::Handshake => metrics.rejected(ConnectionRejection::Handshake),
+            End::Refused => metrics.rejected(ConnectionRejection::Head),
+            End::Evicted => metrics.rejected(ConnectionRejection::Evicted),
+            End::Done | End::Lost | End::CutOff => {}
+        }
+    }
+
+    async fn speak<D: Dispatch>(self, server: Arc<Server<D>>) -> End {
         // Nagle's algorithm delays every second piece of a streamed body by 40 ms.
         if let Err(error) = self.stream.set_nodelay(true) {
             tracing::debug!(%error, "the connection was gone before it was served");
-            return ConnectionEnd::Lost;
+            return End::Lost;
         }
         let stream = StallGuard::new(self.stream, self.endpoint.limits.send_stall);
         let connection = Connection {
@@ -85,6 +118,7 @@ impl Accepted {
             local: self.local,
             certificate: None,
             memory: self.memory,
+            metrics: self.metrics,
             leaving: self.leaving,
         };
         match connection.endpoint.tls.clone() {
@@ -93,7 +127,7 @@ impl Accepted {
                 let acceptor = TlsAcceptor::from(tls.current());
                 tokio::select! {
                     end = connection.secure(stream, acceptor, server, &self.lease) => end,
-                    () = self.lease.place().evicted() => ConnectionEnd::Evicted,
+                    () = self.lease.place().evicted() => End::Evicted,
                 }
             }
         }
@@ -108,7 +142,7 @@ impl Connection {
         acceptor: TlsAcceptor,
         server: Arc<Server<D>>,
         lease: &Lease,
-    ) -> ConnectionEnd {
+    ) -> End {
         let shake = async {
             let mut first = [0; 1];
             match stream.get_ref().peek(&mut first).await {
@@ -134,7 +168,7 @@ impl Connection {
         };
         let shaken = tokio::select! {
             shaken = tokio::time::timeout(self.endpoint.limits.handshake, shake) => shaken,
-            () = self.leaving.soon.cancelled() => return ConnectionEnd::Aborted,
+            () = self.leaving.soon.cancelled() => return End::CutOff,
         };
         match shaken {
             Ok(Ok(stream)) => {
@@ -147,17 +181,17 @@ impl Connection {
             }
             Ok(Err(reason)) => {
                 tracing::info!(client = %self.peer, listener = %self.endpoint.name, %reason, "TLS handshake failed");
-                ConnectionEnd::Handshake
+                End::Handshake
             }
             Err(_) => {
                 tracing::info!(client = %self.peer, listener = %self.endpoint.name, reason = "time", "TLS handshake failed");
-                ConnectionEnd::Handshake
+                End::Handshake
             }
         }
     }
 
     /// Serves requests.
-    async fn speak<S, D>(self, stream: S, server: Arc<Server<D>>, lease: &Lease) -> ConnectionEnd
+    async fn speak<S, D>(self, stream: S, server: Arc<Server<D>>, lease: &Lease) -> End
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         D: Dispatch,
@@ -196,15 +230,15 @@ impl Connection {
             tokio::select! {
                 biased;
                 outcome = http.as_mut() => return match outcome {
-                    Ok(()) if place.was_refused() => ConnectionEnd::Refused,
-                    Ok(()) => ConnectionEnd::Done,
+                    Ok(()) if place.was_refused() => End::Refused,
+                    Ok(()) => End::Done,
                     Err(error) => {
                         tracing::debug!(%error, "connection ended early");
-                        ConnectionEnd::Lost
+                        End::Lost
                     }
                 },
-                () = place.evicted() => return ConnectionEnd::Evicted,
-                () = leaving.now.cancelled() => return ConnectionEnd::Aborted,
+                () = place.evicted() => return End::Evicted,
+                () = leaving.now.cancelled() => return End::CutOff,
                 () = leave.as_mut(), if !told => {
                     told = true;
                     http.as_mut().graceful_shutdown();
