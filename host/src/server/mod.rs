@@ -28,6 +28,7 @@ mod record;
 mod service;
 mod stall;
 mod tls;
+mod trial;
 
 pub use admitted::{Admitted, Caller, Dispatch, Payload};
 pub use answer::Refusal;
@@ -44,3 +45,7 @@ pub use own_names::OwnNames;
 pub use path::{NormalPath, PathError};
 pub use service::{Rules, Server, ServerParts};
 pub use tls::{OldestTls, Reload, Tls, TlsError, TlsFiles};
+pub use trial::{TRIAL_CLIENT, TrialError, TrialFiles};
+
+#[cfg(test)]
+mod tests;
