@@ -74,22 +74,15 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes a file. False: there was none, or not even a directory that could hold it.
+    /// Removes a file. False: there was none.
     ///
     /// # Errors
     /// See [`FileError`].
     pub fn remove(&self, path: &str) -> Result<bool, FileError> {
-        match fs::remove_file(self.at(path)?) {
+        match fs::remove_file(self.at(path)?).map_err(FileError::from) {
             Ok(()) => Ok(true),
-            Err(problem)
-                if matches!(
-                    problem.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(false)
-            }
-            Err(problem) => Err(problem.into()),
+            Err(FileError::NotFound) => Ok(false),
+            Err(problem) => Err(problem),
         }
     }
 
@@ -154,7 +147,8 @@ fn place_of(slot: &str) -> PathBuf {
 impl From<io::Error> for FileError {
     fn from(problem: io::Error) -> Self {
         match problem.kind() {
-            io::ErrorKind::NotFound => Self::NotFound,
+            // Below a file there is nothing either.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::NotFound,
             io::ErrorKind::IsADirectory => Self::IsADirectory,
             _ => Self::Io(problem),
         }
@@ -181,7 +175,6 @@ impl std::error::Error for FileError {}
 fn words(kind: io::ErrorKind) -> Option<&'static str> {
     Some(match kind {
         io::ErrorKind::AlreadyExists => "File exists",
-        io::ErrorKind::NotADirectory => "Not a directory",
         io::ErrorKind::PermissionDenied => "Permission denied",
         io::ErrorKind::QuotaExceeded => "Disk quota exceeded",
         io::ErrorKind::ReadOnlyFilesystem => "Read-only file system",

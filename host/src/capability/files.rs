@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 use http::{Response, StatusCode};
 use rustix::fs::OFlags;
@@ -35,6 +35,9 @@ use range::{Asked, Range};
 
 /// For media types that nobody knows.
 const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
+
+/// The extension of boot loaders' menus, which has no media type in the contract; elsewhere it counts as text.
+const BOOT_CONFIGURATION: &str = "cfg";
 
 /// Why a file is not sent. The text is what the client gets.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +78,10 @@ impl From<WalkError> for FileRefusal {
     fn from(error: WalkError) -> Self {
         match error {
             WalkError::LeadsOut | WalkError::Invalid => Self::LeadsOut,
-            WalkError::NotFound | WalkError::NotDirectory | WalkError::Loop | WalkError::TooLong => Self::NotFound,
+            WalkError::NotFound
+            | WalkError::NotDirectory
+            | WalkError::Loop
+            | WalkError::TooLong => Self::NotFound,
             WalkError::Io(error) => error.into(),
         }
     }
@@ -110,7 +116,11 @@ struct StreamRight {
 impl StreamRight {
     /// Whether the policy still grants what is being sent.
     fn holds(&self) -> bool {
-        self.access.guard().still_allows(&Action::FileOpen { slot: &self.slot, path: &self.path, write: false })
+        self.access.guard().still_allows(&Action::FileOpen {
+            slot: &self.slot,
+            path: &self.path,
+            write: false,
+        })
     }
 }
 
@@ -125,7 +135,10 @@ pub async fn answer(
     head_only: bool,
 ) -> Result<Response<Body>, FileRefusal> {
     let mut opened = open_granted(access, &answer.slot, &answer.path).await?;
-    if let Some(said) = answer.media_type.and_then(|said| HeaderValue::from_str(&said).ok()) {
+    if let Some(said) = answer
+        .media_type
+        .and_then(|said| HeaderValue::from_str(&said).ok())
+    {
         opened.media_type = said;
     }
     Ok(respond(opened, headers, head_only))
@@ -135,20 +148,42 @@ pub async fn answer(
 ///
 /// # Errors
 /// Each variant of [`FileRefusal`] says when.
-pub async fn open_granted(access: &Arc<PluginAccess>, slot: &str, path: &str) -> Result<OpenedFile, FileRefusal> {
-    let action = Action::FileOpen { slot, path, write: false };
+pub async fn open_granted(
+    access: &Arc<PluginAccess>,
+    slot: &str,
+    path: &str,
+) -> Result<OpenedFile, FileRefusal> {
+    let action = Action::FileOpen {
+        slot,
+        path,
+        write: false,
+    };
     if let Decision::Deny(_) = access.guard().decide(&action) {
         return Err(FileRefusal::Denied);
     }
     let mount = access.mount(slot).ok_or(FileRefusal::Denied)?;
     let name = path.to_owned();
-    let opened = access.blocking().run(move || open(&mount, &name)).await.map_err(FileRefusal::Failed)?;
+    let opened = access
+        .blocking()
+        .run(move || open(&mount, &name))
+        .await
+        .map_err(FileRefusal::Failed)?;
     if matches!(opened, Err(FileRefusal::LeadsOut)) && !path.is_empty() {
         access.note_refusal(&action, "the path leads out of the granted directory");
     }
     let (file, length, changed) = opened?;
-    let right = StreamRight { access: access.clone(), slot: slot.to_owned(), path: path.to_owned() };
-    Ok(OpenedFile { file: Arc::new(file), length, changed, media_type: media_type(path), right })
+    let right = StreamRight {
+        access: access.clone(),
+        slot: slot.to_owned(),
+        path: path.to_owned(),
+    };
+    Ok(OpenedFile {
+        file: Arc::new(file),
+        length,
+        changed,
+        media_type: media_type(path),
+        right,
+    })
 }
 
 /// Blocks.
@@ -156,15 +191,27 @@ fn open(mount: &Mount, path: &str) -> Result<(CountedFile, u64, SystemTime), Fil
     let root = mount.root()?;
     let place = match &root.only {
         Some(only) => {
-            let real = only.real_name(OsStr::new(path)).ok_or(FileRefusal::LeadsOut)?;
+            let real = only
+                .real_name(OsStr::new(path))
+                .ok_or(FileRefusal::LeadsOut)?;
             walk(&root.handle, real, LastLink::Keep, AbsoluteLinks::Refuse)?
         }
-        None => match walk(&root.handle, OsStr::new(path), LastLink::Follow, AbsoluteLinks::Refuse) {
+        None => match walk(
+            &root.handle,
+            OsStr::new(path),
+            LastLink::Follow,
+            AbsoluteLinks::Refuse,
+        ) {
             // Perhaps only because of an absolute link that points back: the rare case pays for finding that out.
             Err(WalkError::LeadsOut) => {
                 let homes = mount.homes();
                 let homes: Vec<&Path> = homes.iter().map(AsRef::as_ref).collect();
-                walk(&root.handle, OsStr::new(path), LastLink::Follow, AbsoluteLinks::Rebase(&homes))?
+                walk(
+                    &root.handle,
+                    OsStr::new(path),
+                    LastLink::Follow,
+                    AbsoluteLinks::Rebase(&homes),
+                )?
             }
             place => place?,
         },
@@ -179,7 +226,11 @@ fn open(mount: &Mount, path: &str) -> Result<(CountedFile, u64, SystemTime), Fil
     };
     let file = mount.quota().open(|| open_found(&handle, OFlags::RDONLY))?;
     let metadata = file.metadata()?;
-    Ok((file, metadata.len(), metadata.modified().unwrap_or(UNIX_EPOCH)))
+    Ok((
+        file,
+        metadata.len(),
+        metadata.modified().unwrap_or(UNIX_EPOCH),
+    ))
 }
 
 /// Makes the answer: 200, 206, 304, 412 or 416 (RFC 9110 sections 13 and 14), with a body unless only the head is wanted.
@@ -196,7 +247,9 @@ pub fn respond(opened: OpenedFile, headers: &HeaderMap, head_only: bool) -> Resp
         *response.status_mut() = StatusCode::PRECONDITION_FAILED;
         return response;
     }
-    if !headers.contains_key(IF_NONE_MATCH) && date(headers, IF_MODIFIED_SINCE).is_some_and(|since| changed <= since) {
+    if !headers.contains_key(IF_NONE_MATCH)
+        && date(headers, IF_MODIFIED_SINCE).is_some_and(|since| changed <= since)
+    {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
@@ -207,19 +260,32 @@ pub fn respond(opened: OpenedFile, headers: &HeaderMap, head_only: bool) -> Resp
         _ => Asked::Whole,
     };
     let part = match asked {
-        Asked::Whole => Range { first: 0, length: opened.length },
+        Asked::Whole => Range {
+            first: 0,
+            length: opened.length,
+        },
         Asked::Part(part) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            insert(&mut response, CONTENT_RANGE, &part.content_range(opened.length));
+            insert(
+                &mut response,
+                CONTENT_RANGE,
+                &part.content_range(opened.length),
+            );
             part
         }
         Asked::Unsatisfiable => {
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-            insert(&mut response, CONTENT_RANGE, &format!("bytes */{}", opened.length));
+            insert(
+                &mut response,
+                CONTENT_RANGE,
+                &format!("bytes */{}", opened.length),
+            );
             return response;
         }
     };
-    response.headers_mut().insert(CONTENT_TYPE, opened.media_type.clone());
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, opened.media_type.clone());
     insert(&mut response, CONTENT_LENGTH, &part.length.to_string());
     if !head_only {
         *response.body_mut() = Body::new(FileBody::new(opened, part));
@@ -245,11 +311,15 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
 
 /// By the extension; text is said to be UTF-8.
 fn media_type(path: &str) -> HeaderValue {
-    let Some(guess) = mime_guess::from_path(path).first_raw() else {
+    let own = Path::new(path)
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case(BOOT_CONFIGURATION));
+    let Some(guess) = mime_guess::from_path(path).first_raw().filter(|_| !own) else {
         return HeaderValue::from_static(UNKNOWN_MEDIA_TYPE);
     };
     if guess.starts_with("text/") {
-        return HeaderValue::from_str(&format!("{guess};charset=utf-8")).unwrap_or(HeaderValue::from_static(UNKNOWN_MEDIA_TYPE));
+        return HeaderValue::from_str(&format!("{guess};charset=utf-8"))
+            .unwrap_or(HeaderValue::from_static(UNKNOWN_MEDIA_TYPE));
     }
     HeaderValue::from_static(guess)
 }

@@ -31,7 +31,14 @@ impl Throttle {
     pub(crate) fn pass(&self, plugin: &str) -> Option<u64> {
         let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(seen) = plugins.get_mut(plugin) else {
-            plugins.insert(plugin.to_owned(), Seen { since: Instant::now(), lines: 1, suppressed: 0 });
+            plugins.insert(
+                plugin.to_owned(),
+                Seen {
+                    since: Instant::now(),
+                    lines: 1,
+                    suppressed: 0,
+                },
+            );
             return Some(0);
         };
         if seen.since.elapsed() >= WINDOW {
@@ -54,7 +61,9 @@ mod tests {
     #[test]
     fn a_flood_becomes_a_few_lines_and_a_number() {
         let throttle = Throttle::default();
-        let passed = (0..1000).filter(|_| throttle.pass("noisy").is_some()).count();
+        let passed = (0..1000)
+            .filter(|_| throttle.pass("noisy").is_some())
+            .count();
         assert_eq!(passed, 5);
         assert_eq!(throttle.pass("quiet"), Some(0));
         std::thread::sleep(WINDOW);

@@ -60,7 +60,7 @@ pub struct Host {
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) downloads: Vec<Download>,
     pub(crate) refuse_downloads: Option<downloads::Error>,
-    pub(crate) dns: Vec<dns_provider::DnsRecord>,
+    pub(crate) dns: Option<Vec<dns_provider::DnsRecord>>,
     pub(crate) logs: Vec<(log::Level, String)>,
 }
 
@@ -187,6 +187,13 @@ impl Host {
             revealed: Some(bytes.to_vec()),
         };
         self.secrets.insert(slot.to_owned(), secret);
+        self
+    }
+
+    /// Grants calls to a DNS provider that begins with these records.
+    #[must_use]
+    pub fn dns_provider(mut self, records: Vec<dns_provider::DnsRecord>) -> Self {
+        self.dns = Some(records);
         self
     }
 

@@ -60,7 +60,9 @@ impl FileBody {
         self.offset += size as u64;
         self.unread -= size as u64;
         self.ahead = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            blocking.run(move || read_exactly(&file, offset, size)).await?
+            blocking
+                .run(move || read_exactly(&file, offset, size))
+                .await?
         })));
     }
 
@@ -80,17 +82,24 @@ impl http_body::Body for FileBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if self.unsent == 0 {
             return Poll::Ready(None);
         }
         if self.ahead.is_none() {
             self.read_ahead();
         }
-        let Some(ahead) = &mut self.ahead else { return Poll::Ready(None) };
+        let Some(ahead) = &mut self.ahead else {
+            return Poll::Ready(None);
+        };
         let read = ready!(Pin::new(ahead).poll(context)).map_err(io::Error::other);
         self.ahead = None;
-        let piece = read.flatten().and_then(|piece| self.check_right().map(|()| piece));
+        let piece = read
+            .flatten()
+            .and_then(|piece| self.check_right().map(|()| piece));
         match piece {
             Ok(piece) => {
                 self.unsent = self.unsent.saturating_sub(piece.len() as u64);

@@ -26,17 +26,30 @@ pub(super) enum Asked {
 impl Range {
     /// The value of `Content-Range`.
     pub(super) fn content_range(self, total: u64) -> String {
-        format!("bytes {}-{}/{total}", self.first, self.first + self.length - 1)
+        format!(
+            "bytes {}-{}/{total}",
+            self.first,
+            self.first + self.length - 1
+        )
     }
 }
 
 /// Reads the header for a file of `total` bytes.
 pub(super) fn parse(header: &HeaderValue, total: u64) -> Asked {
-    let ranges = header.to_str().ok().and_then(|text| text.trim().strip_prefix("bytes="));
-    let Some((first, last)) = ranges.and_then(|range| range.split_once('-')) else { return Asked::Whole };
+    let ranges = header
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().strip_prefix("bytes="));
+    let Some((first, last)) = ranges.and_then(|range| range.split_once('-')) else {
+        return Asked::Whole;
+    };
     let (first, last) = (first.trim(), last.trim());
     // u64 reads a sign as well, which the grammar does not know; a comma means several ranges.
-    if !first.bytes().chain(last.bytes()).all(|byte| byte.is_ascii_digit()) {
+    if !first
+        .bytes()
+        .chain(last.bytes())
+        .all(|byte| byte.is_ascii_digit())
+    {
         return Asked::Whole;
     }
     match (number(first), number(last)) {
@@ -45,13 +58,19 @@ pub(super) fn parse(header: &HeaderValue, total: u64) -> Asked {
         (None, Some(_)) if total == 0 => Asked::Unsatisfiable,
         (None, Some(suffix)) => {
             let length = suffix.min(total);
-            Asked::Part(Range { first: total - length, length })
+            Asked::Part(Range {
+                first: total - length,
+                length,
+            })
         }
         (Some(first), Some(last)) if last < first => Asked::Whole,
         (Some(first), _) if first >= total => Asked::Unsatisfiable,
         (Some(first), last) => {
             let last = last.unwrap_or(u64::MAX).min(total - 1);
-            Asked::Part(Range { first, length: last - first + 1 })
+            Asked::Part(Range {
+                first,
+                length: last - first + 1,
+            })
         }
     }
 }
@@ -87,9 +106,19 @@ mod tests {
             ("lines=1-2", Asked::Whole),
             ("", Asked::Whole),
         ] {
-            assert_eq!(parse(&HeaderValue::from_static(header), 6), asked, "{header}");
+            assert_eq!(
+                parse(&HeaderValue::from_static(header), 6),
+                asked,
+                "{header}"
+            );
         }
-        assert_eq!(parse(&HeaderValue::from_static("bytes=-5"), 0), Asked::Unsatisfiable);
-        assert_eq!(parse(&HeaderValue::from_static("bytes=0-"), 0), Asked::Unsatisfiable);
+        assert_eq!(
+            parse(&HeaderValue::from_static("bytes=-5"), 0),
+            Asked::Unsatisfiable
+        );
+        assert_eq!(
+            parse(&HeaderValue::from_static("bytes=0-"), 0),
+            Asked::Unsatisfiable
+        );
     }
 }

@@ -41,7 +41,9 @@ struct Mounts {
 
 impl std::fmt::Debug for PluginAccess {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("PluginAccess").field("plugin", &self.guard.plugin()).finish_non_exhaustive()
+        out.debug_struct("PluginAccess")
+            .field("plugin", &self.guard.plugin())
+            .finish_non_exhaustive()
     }
 }
 
@@ -50,8 +52,14 @@ impl PluginAccess {
     /// the directories with a quota at once.
     pub fn new(guard: Guard, resolver: Arc<dyn NameLookup>) -> Arc<Self> {
         let access = Arc::new(Self::unwatched(guard, resolver));
-        let watcher = AbortOnDropHandle::new(tokio::spawn(watch(Arc::downgrade(&access), access.guard.generation())));
-        *access.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+        let watcher = AbortOnDropHandle::new(tokio::spawn(watch(
+            Arc::downgrade(&access),
+            access.guard.generation(),
+        )));
+        *access
+            .watcher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(watcher);
         access
     }
 
@@ -64,7 +72,10 @@ impl PluginAccess {
         let limits = guard.effective().limits.clone();
         Self {
             resolver,
-            mounts: Mutex::new(Mounts { generation: u64::MAX, list: Arc::from([]) }),
+            mounts: Mutex::new(Mounts {
+                generation: u64::MAX,
+                list: Arc::from([]),
+            }),
             blocking: Blocking::new(limits.file_calls as usize),
             connections: Connections::default(),
             sockets: Tally::default(),
@@ -87,7 +98,9 @@ impl PluginAccess {
 
     /// The quota of a files slot, for what the host itself writes there. None: no such slot, or it is granted for reading.
     pub fn quota(&self, slot: &str) -> Option<Arc<Quota>> {
-        self.mount(slot).filter(|mount| mount.is_writable()).map(|mount| mount.quota().clone())
+        self.mount(slot)
+            .filter(|mount| mount.is_writable())
+            .map(|mount| mount.quota().clone())
     }
 
     /// The granted directories now.
@@ -96,7 +109,9 @@ impl PluginAccess {
         let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
         if mounts.generation != generation {
             let effective = self.guard.effective();
-            let bind = |(slot, grant): (&String, &crate::grant::effective::Slot<FilesGrant>)| self.bind(&mounts.list, slot, grant);
+            let bind = |(slot, grant): (&String, &crate::grant::effective::Slot<FilesGrant>)| {
+                self.bind(&mounts.list, slot, grant)
+            };
             mounts.list = effective.files.iter().map(bind).collect();
             mounts.generation = generation;
         }
@@ -110,21 +125,36 @@ impl PluginAccess {
         };
         let writable = grant.access.writes();
         let limits = if writable {
-            QuotaLimits { bytes: Some(grant.quota.bytes), files: Some(grant.quota.files) }
+            QuotaLimits {
+                bytes: Some(grant.quota.bytes),
+                files: Some(grant.quota.files),
+            }
         } else {
             QuotaLimits::default()
         };
         // The same place keeps its mount, and with it what is open there and what was counted.
-        if let Some(same) = before.iter().find(|mount| mount.slot() == slot && *mount.target() == target) {
+        if let Some(same) = before
+            .iter()
+            .find(|mount| mount.slot() == slot && *mount.target() == target)
+        {
             same.update(writable, limits);
             return same.clone();
         }
-        Arc::new(Mount::new(self.guard.plugin(), slot, target, writable, limits))
+        Arc::new(Mount::new(
+            self.guard.plugin(),
+            slot,
+            target,
+            writable,
+            limits,
+        ))
     }
 
     /// A files slot, if it is granted now.
     pub fn mount(&self, slot: &str) -> Option<Arc<Mount>> {
-        self.mounts().iter().find(|mount| mount.slot() == slot).cloned()
+        self.mounts()
+            .iter()
+            .find(|mount| mount.slot() == slot)
+            .cloned()
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -146,7 +176,13 @@ impl PluginAccess {
 
     /// A place for one more socket, if the policy has one left.
     pub(super) fn take_socket(&self) -> Option<Taken> {
-        let most = self.guard.effective().sockets.values().map(|grant| grant.open).fold(0, u32::saturating_add);
+        let most = self
+            .guard
+            .effective()
+            .sockets
+            .values()
+            .map(|grant| grant.open)
+            .fold(0, u32::saturating_add);
         self.sockets.take(most)
     }
 
@@ -185,7 +221,10 @@ impl PluginAccess {
 }
 
 /// Reviews a plugin's access now and after each change of policy, as long as the access lives.
-async fn watch(access: std::sync::Weak<PluginAccess>, mut generation: tokio::sync::watch::Receiver<u64>) {
+async fn watch(
+    access: std::sync::Weak<PluginAccess>,
+    mut generation: tokio::sync::watch::Receiver<u64>,
+) {
     loop {
         // Seen before acting, so that a change meanwhile is not missed.
         generation.borrow_and_update();
@@ -210,7 +249,9 @@ pub(super) struct Taken(Arc<AtomicU32>);
 impl Tally {
     fn take(&self, most: u32) -> Option<Taken> {
         self.0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < most).then_some(open + 1))
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
+                (open < most).then_some(open + 1)
+            })
             .ok()
             .map(|_| Taken(self.0.clone()))
     }

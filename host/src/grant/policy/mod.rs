@@ -21,8 +21,6 @@
 
 mod network;
 mod places;
-pub mod problem;
-mod reader;
 mod resolve;
 
 #[cfg(test)]
@@ -37,8 +35,9 @@ use super::action::Capability;
 use super::approvals::Digest;
 use super::effective::{Effective, Slot, Slots};
 use super::limits::Limits;
-use problem::{Problem, Source};
-use reader::{Given, Reading, Settings, Table};
+use crate::settings::problem::Source;
+pub use crate::settings::problem::{Problem, Problems};
+use crate::settings::reader::{Given, Reading, Settings, Table};
 pub use resolve::{Missing, Resolution};
 
 /// A policy file that holds no mistake.
@@ -49,11 +48,6 @@ pub struct Policy {
     plugin: String,
     approved: Vec<Digest>,
 }
-
-/// All mistakes of a policy file, in order of place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct Problems(pub Vec<Problem>);
 
 impl Policy {
     /// Reads a policy. Settings it refers to are looked up later, in [`Policy::resolve`].

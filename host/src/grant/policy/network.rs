@@ -9,7 +9,7 @@ use super::super::matchers::path::{MethodPath, PathPattern, parse_method};
 use super::super::matchers::socket::{SocketRule, Transport, split_host_port};
 use super::super::matchers::url::{BaseUrl, UrlPattern};
 use super::places::{absolute, filled, pattern, required};
-use super::reader::{Data, Given, Item, Reading, Table};
+use crate::settings::reader::{Data, Given, Item, Reading, Table};
 
 /// `private-addresses` and `loopback`: inside addresses that names and wildcards may lead to. Default: neither.
 fn inside(reading: &Reading<'_>, table: &Table<'_>) -> Inside {

@@ -8,7 +8,7 @@ use super::super::limits::Limits;
 use super::super::matchers::PatternError;
 use super::super::matchers::host::HostPattern;
 use super::super::matchers::socket::{ListenSocket, SocketRule, Transport};
-use super::reader::{Given, Reading, Table};
+use crate::settings::reader::{Given, Reading, Table};
 
 /// A parser of patterns as the reader wants it.
 pub(super) fn pattern<T>(

@@ -9,11 +9,11 @@ use super::super::deny::Deny;
 use super::super::effective::*;
 use super::super::explain::effective_slot;
 use super::super::limits::Limits;
-use super::problem::{Problem, Source};
-use super::reader::Settings;
 use super::{Granted, Policy, read};
 use crate::sandbox::bindings::imports::settings::Value;
 use crate::sandbox::bindings::types::{Manifest, Need};
+use crate::settings::problem::{Problem, Source};
+use crate::settings::reader::Settings;
 
 /// A policy applied to a plugin.
 #[derive(Debug, Clone)]
@@ -363,7 +363,7 @@ fn unasked(granted: &Granted, manifest: &Manifest, source: Source<'_>) -> Vec<Pr
             .filter(|need| need.capability == capability.word())
             .map(|need| need.slot.as_str())
             .collect();
-        let help = super::reader::nearest(slot, slots.into_iter());
+        let help = crate::settings::reader::nearest(slot, slots.into_iter());
         source.problem(
             span,
             format!(

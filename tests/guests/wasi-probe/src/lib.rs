@@ -39,7 +39,11 @@ impl Guest for Probe {
         let outcome = KEPT.with_borrow_mut(|kept| act(kept, &words));
         match outcome {
             Ok(text) => format!("ok {text}").trim_end().to_owned(),
-            Err(error) => format!("no {:?} {}", error.kind(), error.raw_os_error().unwrap_or(0)),
+            Err(error) => format!(
+                "no {:?} {}",
+                error.kind(),
+                error.raw_os_error().unwrap_or(0)
+            ),
         }
     }
 }
@@ -50,7 +54,9 @@ fn act(kept: &mut Kept, words: &[&str]) -> io::Result<String> {
         ["read", path] => fs::read_to_string(path),
         ["size", path] => Ok(fs::read(path)?.len().to_string()),
         ["write", path, text] => fs::write(path, text).map(|()| String::new()),
-        ["fill", path, bytes] => fs::write(path, vec![b'x'; number(bytes)?]).map(|()| String::new()),
+        ["fill", path, bytes] => {
+            fs::write(path, vec![b'x'; number(bytes)?]).map(|()| String::new())
+        }
         ["create-new", path] => File::create_new(path).map(|_| String::new()),
         ["mkdir", path] => fs::create_dir(path).map(|()| String::new()),
         ["rmdir", path] => fs::remove_dir(path).map(|()| String::new()),
@@ -60,8 +66,9 @@ fn act(kept: &mut Kept, words: &[&str]) -> io::Result<String> {
         ["symlink", target, path] => symlink(target, path),
         ["readlink", path] => Ok(fs::read_link(path)?.display().to_string()),
         ["list", path] => {
-            let names: io::Result<Vec<_>> =
-                fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
+            let names: io::Result<Vec<_>> = fs::read_dir(path)?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect();
             let mut names = names?;
             names.sort();
             Ok(names.join(" "))
@@ -69,19 +76,35 @@ fn act(kept: &mut Kept, words: &[&str]) -> io::Result<String> {
         ["count", path] => Ok(fs::read_dir(path)?.count().to_string()),
         ["stat", path] => {
             let metadata = fs::metadata(path)?;
-            Ok(format!("{} {}", if metadata.is_dir() { "directory" } else { "file" }, metadata.len()))
+            Ok(format!(
+                "{} {}",
+                if metadata.is_dir() {
+                    "directory"
+                } else {
+                    "file"
+                },
+                metadata.len()
+            ))
         }
         ["open", name, path] => {
             kept.files.insert(name.into(), File::open(path)?);
             nothing()
         }
         ["open-write", name, path] => {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)?;
             kept.files.insert(name.into(), file);
             nothing()
         }
         ["open-append", name, path] => {
-            kept.files.insert(name.into(), OpenOptions::new().append(true).create(true).open(path)?);
+            kept.files.insert(
+                name.into(),
+                OpenOptions::new().append(true).create(true).open(path)?,
+            );
             nothing()
         }
         ["again", name] => {
@@ -91,9 +114,15 @@ fn act(kept: &mut Kept, words: &[&str]) -> io::Result<String> {
             file.read_to_string(&mut text)?;
             Ok(text)
         }
-        ["more", name, text] => open(&mut kept.files, name)?.write_all(text.as_bytes()).map(|()| String::new()),
-        ["length", name, bytes] => open(&mut kept.files, name)?.set_len(number(bytes)? as u64).map(|()| String::new()),
-        ["sync", name] => open(&mut kept.files, name)?.sync_all().map(|()| String::new()),
+        ["more", name, text] => open(&mut kept.files, name)?
+            .write_all(text.as_bytes())
+            .map(|()| String::new()),
+        ["length", name, bytes] => open(&mut kept.files, name)?
+            .set_len(number(bytes)? as u64)
+            .map(|()| String::new()),
+        ["sync", name] => open(&mut kept.files, name)?
+            .sync_all()
+            .map(|()| String::new()),
         ["close", name] => {
             kept.files.remove(name);
             kept.streams.remove(name);
@@ -101,13 +130,16 @@ fn act(kept: &mut Kept, words: &[&str]) -> io::Result<String> {
             nothing()
         }
         ["connect", name, address] => {
-            kept.streams.insert(name.into(), TcpStream::connect(address)?);
+            kept.streams
+                .insert(name.into(), TcpStream::connect(address)?);
             nothing()
         }
-        ["send", name, text] => open(&mut kept.streams, name)?.write_all(text.as_bytes()).map(|()| String::new()),
-        ["send-much", name, bytes] => {
-            open(&mut kept.streams, name)?.write_all(&vec![b'x'; number(bytes)?]).map(|()| String::new())
-        }
+        ["send", name, text] => open(&mut kept.streams, name)?
+            .write_all(text.as_bytes())
+            .map(|()| String::new()),
+        ["send-much", name, bytes] => open(&mut kept.streams, name)?
+            .write_all(&vec![b'x'; number(bytes)?])
+            .map(|()| String::new()),
         ["receive", name] => {
             let mut buffer = [0; 4096];
             let read = open(&mut kept.streams, name)?.read(&mut buffer)?;
@@ -118,21 +150,33 @@ fn act(kept: &mut Kept, words: &[&str]) -> io::Result<String> {
             kept.sockets.insert(name.into(), UdpSocket::bind(address)?);
             nothing()
         }
-        ["datagram", name, to, text] => Ok(open(&mut kept.sockets, name)?.send_to(text.as_bytes(), to)?.to_string()),
+        ["datagram", name, to, text] => Ok(open(&mut kept.sockets, name)?
+            .send_to(text.as_bytes(), to)?
+            .to_string()),
         ["heard", name] => {
             let mut buffer = [0; 2048];
             let (read, from) = open(&mut kept.sockets, name)?.recv_from(&mut buffer)?;
-            Ok(format!("{from} {}", String::from_utf8_lossy(&buffer[..read])))
+            Ok(format!(
+                "{from} {}",
+                String::from_utf8_lossy(&buffer[..read])
+            ))
         }
         ["resolve", name] => {
-            let addresses: Vec<_> = (name, 0).to_socket_addrs()?.map(|address| address.ip().to_string()).collect();
+            let addresses: Vec<_> = (name, 0)
+                .to_socket_addrs()?
+                .map(|address| address.ip().to_string())
+                .collect();
             Ok(addresses.join(" "))
         }
         ["print", text] => {
             println!("{text}");
             nothing()
         }
-        ["environment"] => Ok(format!("{} {}", std::env::vars().count(), std::env::args().count())),
+        ["environment"] => Ok(format!(
+            "{} {}",
+            std::env::vars().count(),
+            std::env::args().count()
+        )),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
@@ -142,13 +186,17 @@ fn number(text: &str) -> io::Result<usize> {
 }
 
 fn open<'a, T>(kept: &'a mut HashMap<String, T>, name: &str) -> io::Result<&'a mut T> {
-    kept.get_mut(name).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    kept.get_mut(name)
+        .ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// The standard library has no stable word for it.
 #[cfg(target_arch = "wasm32")]
 fn symlink(target: &str, path: &str) -> io::Result<String> {
-    let (slot, rest) = path.trim_start_matches('/').split_once('/').ok_or(io::ErrorKind::InvalidInput)?;
+    let (slot, rest) = path
+        .trim_start_matches('/')
+        .split_once('/')
+        .ok_or(io::ErrorKind::InvalidInput)?;
     let slot = format!("/{slot}");
     for (directory, name) in wasip2::filesystem::preopens::get_directories() {
         if name == slot {
