@@ -21,7 +21,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::part::{Part, Target};
-use super::{Problem, Track};
+use super::problem::Problem;
+use super::track::Track;
 use crate::capability::upstream::dial::{Dialer, Origin};
 use crate::capability::upstream::trust::Trust;
 use crate::capability::upstream::{decide, error};
