@@ -21,6 +21,7 @@ use http::{Response, StatusCode};
 use rustix::fs::OFlags;
 
 use super::beneath::{AbsoluteLinks, LastLink, Node, WalkError, open_found, walk};
+use super::downloads::part::PREFIX as UNFINISHED;
 use super::wasi::access::PluginAccess;
 use super::wasi::mount::Mount;
 use super::wasi::quota::CountedFile;
@@ -160,6 +161,11 @@ pub async fn open_granted(
     };
     if let Decision::Deny(_) = access.guard().decide(&action) {
         return Err(FileRefusal::Denied);
+    }
+    let last = path.rsplit('/').next().unwrap_or_default();
+    if last.starts_with(UNFINISHED) {
+        // Half a file is no file yet.
+        return Err(FileRefusal::NotFound);
     }
     let mount = access.mount(slot).ok_or(FileRefusal::Denied)?;
     let name = path.to_owned();

@@ -14,6 +14,7 @@ use super::compile::{Compiler, Origin};
 use super::inspect;
 use super::running::{Health, Plugin};
 use crate::capability::Facilities;
+use crate::capability::downloads::Downloads;
 use crate::capability::wasi::access::PluginAccess;
 use crate::grant::approvals::{Approvals, Digest, Standing};
 use crate::grant::limits::Limits;
@@ -312,7 +313,12 @@ impl Loader {
         let access = {
             // The watcher of policy changes lives on the background runtime.
             let _entered = self.runtimes.of(runtimes::Class::Heavy).enter();
-            PluginAccess::new(guard.clone(), self.facilities.resolver.clone())
+            let access = PluginAccess::new(guard.clone(), self.facilities.resolver.clone());
+            let swept = access.clone();
+            tokio::task::spawn_blocking(move || {
+                Downloads::sweep(swept.guard(), |slot| swept.quota(slot));
+            });
+            access
         };
         let surroundings = Arc::new(Surroundings {
             guard: guard.clone(),

@@ -403,3 +403,11 @@ async fn as_fast_as_a_native_file_route() {
         native[7], ours[7]
     );
 }
+
+#[tokio::test]
+async fn unfinished_downloads_are_not_served() {
+    let ground = ground();
+    fs::write(ground.root.join("grub2/.bulkhead-part-0123"), "half").unwrap();
+    let answer = ask(&ground, "grub2/.bulkhead-part-0123", &[], false).await;
+    assert!(matches!(answer, Err(FileRefusal::NotFound)), "{answer:?}");
+}
