@@ -9,6 +9,7 @@ pub mod files;
 pub mod resolve;
 pub mod secrets;
 pub mod store;
+mod throttle;
 pub mod upstream;
 pub mod wasi;
 

@@ -21,7 +21,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::part::{Part, Target};
-use super::{Problem, Track};
+use super::problem::Problem;
+use super::track::Track;
 use crate::capability::upstream::dial::{Dialer, Origin};
 use crate::capability::upstream::trust::Trust;
 use crate::capability::upstream::{decide, error};
@@ -104,7 +105,7 @@ pub(super) async fn fetch(job: &Job, resume: &mut Resume) -> Result<Fetched, Pro
             });
         }
     };
-    let mut part = match resume.part.take() {
+    let mut part = Some(match resume.part.take() {
         Some(part) if going_on => part,
         Some(mut part) => blocking(move || part.restart().map(|()| part)).await?,
         None => {
@@ -114,20 +115,19 @@ pub(super) async fn fetch(job: &Job, resume: &mut Resume) -> Result<Fetched, Pro
             })
             .await?
         }
-    };
+    });
     if !going_on {
         resume.validator = validator(answer.headers());
         resume.modified = modified(answer.headers());
     }
-    let (received, outcome) = receive(job, answer, part).await;
-    part = received;
-    if let Err(problem) = outcome {
+    if let Err(problem) = receive(job, answer, &mut part).await {
         // Without a validator nobody can say whether the rest belongs to it.
-        if resume.validator.is_some() && part.length() > 0 {
-            resume.part = Some(part);
-        }
+        resume.part = part.filter(|part| resume.validator.is_some() && part.length() > 0);
         return Err(problem);
     }
+    let part = part.ok_or(Problem::Disk {
+        reason: "the part file was lost".into(),
+    })?;
     let bytes = part.length();
     let modified = resume.modified;
     blocking(move || part.finish(modified)).await?;
@@ -248,73 +248,73 @@ fn headers(origin: &Origin, resume: &Resume, present: Option<SystemTime>) -> Hea
     headers
 }
 
-/// Writes the body to the part; gives the part back in any case.
+/// Writes the body to the part.
 async fn receive(
     job: &Job,
     answer: Response<Incoming>,
-    mut part: Part,
-) -> (Part, Result<(), Problem>) {
+    part: &mut Option<Part>,
+) -> Result<(), Problem> {
     let limit = job.grant.size;
-    let already = part.length();
+    let mut total = part.as_ref().map_or(0, Part::length);
     let announced = http_body::Body::size_hint(answer.body())
         .exact()
-        .map(|rest| already.saturating_add(rest));
-    job.track.expects(already, announced);
+        .map(|rest| total.saturating_add(rest));
+    job.track.expects(total, announced);
     if announced.is_some_and(|total| total > limit) {
-        return (part, Err(Problem::TooLarge { limit }));
+        return Err(Problem::TooLarge { limit });
     }
     let mut body = answer.into_body();
     let mut gathered = Vec::with_capacity(WRITE_BYTES);
-    let mut total = already;
     loop {
-        let frame = match timeout(SILENCE, body.frame()).await {
-            Err(_) => return write(part, gathered, Err(Problem::Silence { limit: SILENCE })).await,
+        let ended = match timeout(SILENCE, body.frame()).await {
+            Err(_) => Err(Problem::Silence { limit: SILENCE }),
+            Ok(None) => Ok(()),
             Ok(Some(Err(broken))) => {
                 let reason = std::error::Error::source(&broken)
                     .map_or_else(|| broken.to_string(), ToString::to_string);
-                return write(part, gathered, Err(Problem::Broken { reason })).await;
+                Err(Problem::Broken { reason })
             }
-            Ok(None) => return write(part, gathered, Ok(())).await,
-            Ok(Some(Ok(frame))) => frame,
-        };
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        total = total.saturating_add(bytes);
-        if total > limit {
-            return (part, Err(Problem::TooLarge { limit }));
-        }
-        job.track.received(bytes);
-        gathered.extend_from_slice(&data);
-        if gathered.len() >= WRITE_BYTES {
-            let full = std::mem::replace(&mut gathered, Vec::with_capacity(WRITE_BYTES));
-            let written;
-            (part, written) = write(part, full, Ok(())).await;
-            if written.is_err() {
-                return (part, written);
+            Ok(Some(Ok(frame))) => {
+                let Ok(data) = frame.into_data() else {
+                    continue;
+                };
+                let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
+                total = total.saturating_add(bytes);
+                if total > limit {
+                    return Err(Problem::TooLarge { limit });
+                }
+                job.track.received(bytes);
+                gathered.extend_from_slice(&data);
+                if gathered.len() >= WRITE_BYTES {
+                    write(
+                        part,
+                        std::mem::replace(&mut gathered, Vec::with_capacity(WRITE_BYTES)),
+                    )
+                    .await?;
+                }
+                continue;
             }
-        }
+        };
+        // What came before a break is written too: the next try goes on behind it.
+        write(part, gathered).await?;
+        return ended;
     }
 }
 
-/// Writes what was gathered; `outcome` stands unless that fails.
-async fn write(
-    mut part: Part,
-    bytes: Vec<u8>,
-    outcome: Result<(), Problem>,
-) -> (Part, Result<(), Problem>) {
-    let done = tokio::task::spawn_blocking(move || {
-        let written = part.write(&bytes);
-        (part, written)
+/// Appends to the part where it may block. A part whose write was cut off by the end of the host is not seen again.
+async fn write(part: &mut Option<Part>, bytes: Vec<u8>) -> Result<(), Problem> {
+    let Some(mut open) = part.take() else {
+        return Err(Problem::Disk {
+            reason: "the part file was lost".into(),
+        });
+    };
+    let (open, written) = blocking(move || {
+        let written = open.write(&bytes);
+        Ok((open, written))
     })
-    .await;
-    match done {
-        Ok((part, Ok(()))) => (part, outcome),
-        Ok((part, Err(error))) => (part, Err(Problem::from(error))),
-        // The closure cannot panic, and blocking work is never cancelled once begun.
-        Err(gone) => std::panic::resume_unwind(gone.into_panic()),
-    }
+    .await?;
+    *part = Some(open);
+    Ok(written?)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -8,34 +8,32 @@
 
 mod fetch;
 pub mod part;
+mod problem;
+mod track;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::capability::upstream::dial::Dialer;
-use crate::capability::upstream::text;
 use crate::capability::wasi::quota::Quota;
 use crate::grant::effective::DownloadsGrant;
 use crate::grant::matchers::url::{TargetUrl, UrlProblem};
 use crate::grant::{Action, Guard};
 use crate::sandbox::bindings::imports::downloads as contract;
-use crate::sandbox::bindings::types::UpstreamError;
 use crate::telemetry::labels::DownloadEnd;
 use crate::telemetry::metrics::Metrics;
 use fetch::{Fetched, Job, Resume};
 use part::Target;
-
-/// How many ended downloads of a plugin are remembered for `query`.
-const REMEMBERED: usize = 500;
+use problem::Problem;
+use track::{Stage, Track, Tracks};
 
 /// The longest path of a target in bytes; Linux takes 4,096 for the whole.
 const MAX_PATH_BYTES: usize = 1024;
@@ -71,100 +69,6 @@ struct Shared {
     metrics: Arc<Metrics>,
     retries: Retries,
     plugins: Mutex<HashMap<String, Tracks>>,
-}
-
-/// All that is known of one plugin's downloads.
-#[derive(Debug, Default)]
-struct Tracks {
-    by_target: HashMap<(String, String), Arc<Track>>,
-    /// Targets in the order in which their downloads ended, the oldest first.
-    ended: VecDeque<(String, String)>,
-    places: HashMap<String, (u32, Arc<Semaphore>)>,
-}
-
-/// How far a download is.
-#[derive(Debug)]
-struct Track {
-    stage: Mutex<Stage>,
-    received: AtomicU64,
-    /// `u64::MAX`: the server did not say.
-    total: AtomicU64,
-    /// The URL of the present hop, to be asked about when rights change.
-    url: Mutex<String>,
-    metrics: Arc<crate::telemetry::metrics::PluginMetrics>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    Running,
-    Done,
-    Failed(String),
-}
-
-/// Why a download failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Problem {
-    #[error("{0}")]
-    Denied(String),
-    #[error("{0}")]
-    Unreachable(String),
-    #[error("{0}")]
-    Refused(String),
-    #[error("the server sent nothing for {limit:?}")]
-    Silence { limit: Duration },
-    #[error("the transfer broke off: {reason}")]
-    Broken { reason: String },
-    #[error("the server answered {status}")]
-    Status { status: u16 },
-    #[error("the server redirects to what is no http or https URL")]
-    Redirect,
-    #[error("more than {limit} redirects")]
-    Redirects { limit: usize },
-    #[error("the file is larger than {limit} bytes")]
-    TooLarge { limit: u64 },
-    #[error("not finished after {limit:?}")]
-    TooSlow { limit: Duration },
-    #[error("the directory's quota is used up")]
-    Quota,
-    #[error("the file cannot be written: {reason}")]
-    Disk { reason: String },
-}
-
-impl Problem {
-    /// Whether another try may do better.
-    fn is_passing(&self) -> bool {
-        match self {
-            Problem::Unreachable(_) | Problem::Silence { .. } | Problem::Broken { .. } => true,
-            Problem::Status { status } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
-            _ => false,
-        }
-    }
-}
-
-impl From<UpstreamError> for Problem {
-    fn from(error: UpstreamError) -> Self {
-        let words = text(&error).to_owned();
-        match error {
-            UpstreamError::Denied(_) => Problem::Denied(words),
-            UpstreamError::Timeout(_) | UpstreamError::Unreachable(_) => {
-                Problem::Unreachable(words)
-            }
-            UpstreamError::Tls(_) | UpstreamError::Protocol(_) => Problem::Refused(words),
-        }
-    }
-}
-
-impl From<io::Error> for Problem {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::QuotaExceeded {
-            Problem::Quota
-        } else {
-            Problem::Disk {
-                reason: error.to_string(),
-            }
-        }
-    }
 }
 
 impl Downloads {
@@ -324,44 +228,6 @@ impl Downloads {
     }
 }
 
-impl Tracks {
-    fn places(&mut self, slot: &str, concurrent: u32) -> Arc<Semaphore> {
-        let places = self
-            .places
-            .entry(slot.to_owned())
-            .or_insert_with(|| (concurrent, semaphore(concurrent)));
-        if places.0 != concurrent {
-            *places = (concurrent, semaphore(concurrent));
-        }
-        places.1.clone()
-    }
-
-    fn remember_end(&mut self, target: (String, String)) {
-        self.ended.retain(|ended| *ended != target);
-        self.ended.push_back(target);
-        while self.ended.len() > REMEMBERED {
-            let Some(oldest) = self.ended.pop_front() else {
-                return;
-            };
-            if self
-                .by_target
-                .get(&oldest)
-                .is_some_and(|track| !track.is_active())
-            {
-                self.by_target.remove(&oldest);
-            }
-        }
-    }
-}
-
-fn semaphore(places: u32) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(
-        usize::try_from(places)
-            .unwrap_or(usize::MAX)
-            .clamp(1, Semaphore::MAX_PERMITS),
-    ))
-}
-
 /// What a download that was let in reports to, and where it waits for its turn.
 type Enlisted = (Arc<Track>, Arc<Semaphore>);
 
@@ -519,50 +385,6 @@ async fn gone(guard: Guard, slot: String, into: String, path: String, track: Arc
         }
         if rights.changed().await.is_err() {
             return "the plugin is gone".into();
-        }
-    }
-}
-
-impl Track {
-    fn is_active(&self) -> bool {
-        matches!(
-            *self.stage.lock().unwrap_or_else(PoisonError::into_inner),
-            Stage::Waiting | Stage::Running
-        )
-    }
-
-    fn set(&self, stage: Stage) {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
-    }
-
-    fn now_at(&self, url: &str) {
-        url.clone_into(&mut self.url.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn expects(&self, already: u64, total: Option<u64>) {
-        self.received.store(already, Ordering::Relaxed);
-        self.total
-            .store(total.unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn received(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
-        self.metrics.download_bytes.inc_by(bytes);
-    }
-
-    fn progress(&self) -> contract::Progress {
-        let (stage, problem) = match &*self.stage.lock().unwrap_or_else(PoisonError::into_inner) {
-            Stage::Waiting => (contract::Stage::Waiting, None),
-            Stage::Running => (contract::Stage::Running, None),
-            Stage::Done => (contract::Stage::Done, None),
-            Stage::Failed(problem) => (contract::Stage::Failed, Some(problem.clone())),
-        };
-        let total = Some(self.total.load(Ordering::Relaxed)).filter(|total| *total != u64::MAX);
-        contract::Progress {
-            stage,
-            received: self.received.load(Ordering::Relaxed),
-            total,
-            problem,
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub use secret::{Algorithm, Key, Secret};
 pub use source::KeyRing;
 
+use crate::capability::throttle::Throttle;
 use crate::grant::effective::SecretGrant;
 use crate::grant::{Action, Guard};
 use crate::sandbox::bindings::imports::secrets as contract;
@@ -24,12 +25,16 @@ pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 #[derive(Debug, Clone, Default)]
 pub struct Secrets {
     ring: Arc<KeyRing>,
+    log: Arc<Throttle>,
 }
 
 impl Secrets {
     /// With the keys of this ring.
     pub fn new(ring: Arc<KeyRing>) -> Self {
-        Secrets { ring }
+        Secrets {
+            ring,
+            log: Arc::default(),
+        }
     }
 
     /// Name and algorithm of a slot's key.
@@ -113,7 +118,9 @@ impl Secrets {
         grant: &SecretGrant,
     ) -> Result<Key, contract::Error> {
         self.ring.key(grant).map_err(|problem| {
-            tracing::warn!(target: "secrets", plugin = guard.plugin(), slot, problem = %problem, "a granted secret is not usable");
+            if let Some(suppressed) = self.log.pass(guard.plugin()) {
+                tracing::warn!(target: "secrets", plugin = guard.plugin(), slot, problem = %problem, suppressed, "a granted secret is not usable");
+            }
             // The plugin learns that, not where: paths of the host are none of its business.
             contract::Error::Unusable(format!("secret {slot:?} is not usable; the host's log says why"))
         })

@@ -10,7 +10,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::KeyProblem;
@@ -31,7 +31,7 @@ pub struct KeyRing {
     files: Mutex<HashMap<PathBuf, Kept>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     content: Arc<Secret>,
     identity: Identity,
@@ -74,21 +74,21 @@ impl KeyRing {
     }
 
     fn content(&self, path: &Path) -> Result<Arc<Secret>, KeyProblem> {
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = files
-            .get(path)
+        let former = self.kept().get(path).cloned();
+        if let Some(kept) = former
+            .as_ref()
             .filter(|kept| kept.looked.elapsed() < LOOK_AGAIN)
         {
             return Ok(kept.content.clone());
         }
+        // Not under the lock: a file system that hangs must hold up nobody else's keys.
         let (mut file, metadata) = open(path)?;
         let identity = identity(&metadata);
-        if let Some(kept) = files.get_mut(path).filter(|kept| kept.identity == identity) {
-            kept.looked = Instant::now();
-            return Ok(kept.content.clone());
-        }
-        let content = Arc::new(read(&mut file, path)?);
-        files.insert(
+        let content = match former.filter(|kept| kept.identity == identity) {
+            Some(kept) => kept.content,
+            None => Arc::new(read(&mut file, path)?),
+        };
+        self.kept().insert(
             path.to_owned(),
             Kept {
                 content: content.clone(),
@@ -97,6 +97,10 @@ impl KeyRing {
             },
         );
         Ok(content)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<PathBuf, Kept>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn credential(&self, name: &str) -> Result<PathBuf, KeyProblem> {

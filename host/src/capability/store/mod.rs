@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use backend::{Change, Entry, Precondition, Quota, StoreBackend, StoreError};
 
+use crate::capability::throttle::Throttle;
 use crate::grant::effective::Space;
 use crate::grant::{Action, Guard};
 use crate::sandbox::bindings::imports::store as contract;
@@ -27,6 +28,7 @@ use crate::sandbox::bindings::imports::store as contract;
 #[derive(Clone)]
 pub struct Store {
     backend: Arc<dyn StoreBackend>,
+    log: Arc<Throttle>,
 }
 
 impl std::fmt::Debug for Store {
@@ -38,7 +40,10 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// On this backend.
     pub fn new(backend: Arc<dyn StoreBackend>) -> Self {
-        Store { backend }
+        Store {
+            backend,
+            log: Arc::default(),
+        }
     }
 
     /// The entry of a key.
@@ -53,7 +58,7 @@ impl Store {
             .backend
             .get(&space, key)
             .await
-            .map_err(|error| tell(guard, slot, error))?
+            .map_err(|error| self.tell(guard, slot, error))?
             .map(entry))
     }
 
@@ -72,7 +77,7 @@ impl Store {
             .backend
             .scan(&space, prefix, after, limit)
             .await
-            .map_err(|error| tell(guard, slot, error))?;
+            .map_err(|error| self.tell(guard, slot, error))?;
         Ok(found.into_iter().map(entry).collect())
     }
 
@@ -88,7 +93,7 @@ impl Store {
         self.backend
             .apply(&space, quota, changes)
             .await
-            .map_err(|error| tell(guard, slot, error))
+            .map_err(|error| self.tell(guard, slot, error))
     }
 
     /// What changed after a revision.
@@ -105,13 +110,34 @@ impl Store {
             .backend
             .changes(&space, since, limit)
             .await
-            .map_err(|error| tell(guard, slot, error))?;
+            .map_err(|error| self.tell(guard, slot, error))?;
         Ok(contract::History {
             puts: history.puts.into_iter().map(entry).collect(),
             deletes: history.deletes,
             revision: history.revision,
             complete: history.complete,
         })
+    }
+
+    /// In the contract's words; what the operator can mend is told to the operator as well.
+    fn tell(&self, guard: &Guard, slot: &str, error: StoreError) -> contract::Error {
+        let plugin = guard.plugin();
+        match error {
+            StoreError::Conflict { key } => contract::Error::Conflict(key),
+            StoreError::Size { .. } => contract::Error::TooLarge,
+            StoreError::Full { usage, quota } => {
+                if let Some(suppressed) = self.log.pass(plugin) {
+                    tracing::warn!(target: "store", plugin, slot, bytes = usage.bytes, keys = usage.keys, quota_bytes = quota.bytes, quota_keys = quota.keys, suppressed, "a plugin's store is full");
+                }
+                contract::Error::Full
+            }
+            StoreError::Failed { reason } => {
+                if let Some(suppressed) = self.log.pass(plugin) {
+                    tracing::error!(target: "store", plugin, slot, reason, suppressed, "the store failed");
+                }
+                contract::Error::Failed(reason)
+            }
+        }
     }
 }
 
@@ -136,22 +162,6 @@ fn granted(guard: &Guard, slot: &str, write: bool) -> Result<(String, Quota), co
             keys: grant.keys,
         },
     ))
-}
-
-/// In the contract's words; a failing disk is told to the operator as well.
-fn tell(guard: &Guard, slot: &str, error: StoreError) -> contract::Error {
-    match error {
-        StoreError::Conflict { key } => contract::Error::Conflict(key),
-        StoreError::Full { usage, quota } => {
-            tracing::warn!(target: "store", plugin = guard.plugin(), slot, bytes = usage.bytes, keys = usage.keys, quota_bytes = quota.bytes, quota_keys = quota.keys, "a plugin's store is full");
-            contract::Error::Full
-        }
-        StoreError::Size { .. } => contract::Error::TooLarge,
-        StoreError::Failed { reason } => {
-            tracing::error!(target: "store", plugin = guard.plugin(), slot, reason, "the store failed");
-            contract::Error::Failed(reason)
-        }
-    }
 }
 
 fn entry(entry: Entry) -> contract::Entry {

@@ -118,16 +118,17 @@ impl Dialer {
         decide: &Decide<'_>,
         deadline: Instant,
     ) -> Result<(Box<dyn Transport>, IpAddr), UpstreamError> {
+        let late =
+            |what: &str| UpstreamError::Unreachable(format!("{what} {origin} took too long"));
         let tls = match origin.tls {
             true => Some(
-                self.tls
-                    .get(trust)
+                timeout_at(deadline, self.tls.get(trust))
+                    .await
+                    .map_err(|_| late("preparing TLS for"))?
                     .map_err(|problem| UpstreamError::Tls(problem.to_string()))?,
             ),
             false => None,
         };
-        let late =
-            |what: &str| UpstreamError::Unreachable(format!("{what} {origin} took too long"));
         let resolved = timeout_at(deadline, self.resolver.resolve(plugin, &origin.host))
             .await
             .map_err(|_| late("resolving"))?;

@@ -44,6 +44,7 @@ use pool::{Connection, Place, PoolKey, Pools};
 use trust::Trust;
 
 use crate::capability::secrets::KeyRing;
+use crate::capability::throttle::Throttle;
 use crate::grant::matchers::url::BaseUrl;
 use crate::grant::{Action, Guard};
 use crate::sandbox::bindings::types::{Forward, Incoming, Outgoing, Source, UpstreamError};
@@ -90,6 +91,7 @@ struct Shared {
     pools: Pools,
     ring: Arc<KeyRing>,
     foreman: ArcSwapOption<Foreman>,
+    log: Throttle,
 }
 
 /// A request's body.
@@ -111,6 +113,7 @@ impl Upstream {
                 pools,
                 ring,
                 foreman,
+                log: Throttle::default(),
             }),
         }
     }
@@ -260,8 +263,14 @@ impl Upstream {
             Ok(answer) => {
                 tracing::debug!(target: "upstream", plugin, slot, %origin, method = %plan.method, status = answer.status().as_u16(), milliseconds, "upstream answered")
             }
+            // The audit has told it already.
+            Err(error @ UpstreamError::Denied(_)) => {
+                tracing::debug!(target: "upstream", plugin, slot, %origin, method = %plan.method, reason = text(error), "upstream denied")
+            }
             Err(error) => {
-                tracing::warn!(target: "upstream", plugin, slot, %origin, method = %plan.method, milliseconds, error = %word(error), reason = text(error), "upstream gave no answer")
+                if let Some(suppressed) = self.shared.log.pass(plugin) {
+                    tracing::warn!(target: "upstream", plugin, slot, %origin, method = %plan.method, milliseconds, error = word(error), reason = text(error), suppressed, "upstream gave no answer");
+                }
             }
         }
         outcome

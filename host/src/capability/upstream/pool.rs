@@ -203,7 +203,8 @@ impl Pool {
 }
 
 impl Place {
-    /// An idle connection, the youngest first; none older than `youth`.
+    /// The youngest idle connection. Those that are idle for longer than `youth` are closed instead: the caller opens one, and the pool
+    /// never holds more than it has places.
     pub(super) fn idle(&self, youth: Duration) -> Option<Connection> {
         let mut idle = self
             .pool
@@ -211,14 +212,9 @@ impl Place {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         while let Some((connection, since)) = idle.connections.pop() {
-            if !connection.sender.is_ready() || since.elapsed() > IDLE_TIME {
-                continue;
+            if connection.sender.is_ready() && since.elapsed() < youth.min(IDLE_TIME) {
+                return Some(connection);
             }
-            if since.elapsed() > youth {
-                idle.connections.push((connection, since));
-                return None;
-            }
-            return Some(connection);
         }
         None
     }

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -83,7 +83,7 @@ pub struct TlsClients {
     kept: Mutex<HashMap<Trust, Kept>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     config: Arc<ClientConfig>,
     files: Vec<Option<(u64, SystemTime)>>,
@@ -92,40 +92,58 @@ struct Kept {
 
 impl TlsClients {
     /// The client of a trust, made of its files as they are now (or were two seconds ago).
-    pub fn get(&self, trust: &Trust) -> Result<Arc<ClientConfig>, TrustProblem> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = kept.get_mut(trust) {
-            if found.looked.elapsed() < LOOK_AGAIN {
-                return Ok(found.config.clone());
-            }
-            found.looked = Instant::now();
-            if found.files == trust.files() {
-                return Ok(found.config.clone());
-            }
+    pub async fn get(self: &Arc<Self>, trust: &Trust) -> Result<Arc<ClientConfig>, TrustProblem> {
+        let former = self.kept().get(trust).cloned();
+        if let Some(kept) = former
+            .as_ref()
+            .filter(|kept| kept.looked.elapsed() < LOOK_AGAIN)
+        {
+            return Ok(kept.config.clone());
         }
+        // Reading the system's trust takes milliseconds, a hanging file system for ever.
+        let (clients, wanted) = (self.clone(), trust.clone());
+        let renewing = tokio::task::spawn_blocking(move || clients.renew(&wanted, former)).await;
+        renewing.unwrap_or_else(|error| {
+            Err(TrustProblem::Unusable {
+                path: trust.ca.clone().unwrap_or_default(),
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    fn renew(
+        &self,
+        trust: &Trust,
+        former: Option<Kept>,
+    ) -> Result<Arc<ClientConfig>, TrustProblem> {
         let files = trust.files();
-        match client(trust) {
-            Ok(config) => {
-                let config = Arc::new(config);
-                kept.insert(
-                    trust.clone(),
-                    Kept {
-                        config: config.clone(),
-                        files,
-                        looked: Instant::now(),
-                    },
-                );
-                Ok(config)
-            }
-            // Files are often replaced one after the other: the old pair serves until the new one is whole.
-            Err(problem) => match kept.get(trust) {
-                Some(old) => {
+        let config = match former.filter(|kept| kept.files == files) {
+            Some(same) => same.config,
+            None => match client(trust) {
+                Ok(config) => Arc::new(config),
+                // Files are often replaced one after the other: the old pair serves until the new one is whole.
+                Err(problem) => {
+                    let Some(old) = self.kept().get(trust).map(|kept| kept.config.clone()) else {
+                        return Err(problem);
+                    };
                     tracing::warn!(target: "upstream", problem = %problem, "changed TLS files are not usable, the former ones stay");
-                    Ok(old.config.clone())
+                    return Ok(old);
                 }
-                None => Err(problem),
             },
-        }
+        };
+        self.kept().insert(
+            trust.clone(),
+            Kept {
+                config: config.clone(),
+                files,
+                looked: Instant::now(),
+            },
+        );
+        Ok(config)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<Trust, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
