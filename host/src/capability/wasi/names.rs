@@ -69,7 +69,7 @@ impl NameLookup for Resolver {
                     Err(LookupError::Unknown)
                 }
                 Err(ResolveError::Timeout { .. }) => Err(LookupError::Temporary),
-                Err(ResolveError::Failed { .. } | ResolveError::Denied(_)) => {
+                Err(ResolveError::Failed { .. }) => {
                     Err(LookupError::Permanent)
                 }
             }
