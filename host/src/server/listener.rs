@@ -89,7 +89,14 @@ impl<D: Dispatch> Listener<D> {
         let connections = Connections::new(limits.connections, limits.connections_per_address);
         let memory = BodyMemory::new(limits.held_bodies);
         let metrics = server.metrics().listener(&endpoint.name);
-        Self { socket, endpoint: Arc::new(endpoint), server, connections, memory, metrics }
+        Self {
+            socket,
+            endpoint: Arc::new(endpoint),
+            server,
+            connections,
+            memory,
+            metrics,
+        }
     }
 
     /// Where it listens.
@@ -154,7 +161,9 @@ impl<D: Dispatch> Listener<D> {
             }
         };
         // The socket is gone already if it has no address of its own.
-        let Ok(local) = stream.local_addr() else { return };
+        let Ok(local) = stream.local_addr() else {
+            return;
+        };
         let accepted = Accepted {
             stream,
             endpoint: self.endpoint.clone(),

@@ -51,7 +51,11 @@ pub(super) struct Counts {
 
 impl Counts {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { core: metrics.plugin("core"), nobody: metrics.plugin("none"), metrics }
+        Self {
+            core: metrics.plugin("core"),
+            nobody: metrics.plugin("none"),
+            metrics,
+        }
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -79,7 +83,13 @@ pub(super) struct Record {
 
 impl Record {
     /// The request's head is complete.
-    pub(super) fn begin(counts: Arc<Counts>, listener: Arc<ListenerMetrics>, parts: &Parts, client: IpAddr, id: Arc<str>) -> Self {
+    pub(super) fn begin(
+        counts: Arc<Counts>,
+        listener: Arc<ListenerMetrics>,
+        parts: &Parts,
+        client: IpAddr,
+        id: Arc<str>,
+    ) -> Self {
         let path = shorten(parts.uri.path()).to_owned();
         let query = hide_credentials(shorten(parts.uri.query().unwrap_or_default()));
         tracing::info!(request_id = %id, %client, "Started {} {path} {query}", parts.method);
@@ -137,7 +147,8 @@ impl Record {
             (None, Some(_)) => self.counts.core.clone(),
             (None, None) => self.counts.nobody.clone(),
         };
-        self.listener.answered(&whose, &self.method, status, self.began.elapsed());
+        self.listener
+            .answered(&whose, &self.method, status, self.began.elapsed());
     }
 }
 

@@ -32,9 +32,9 @@ use super::path::NormalPath;
 use super::record::{Counts, Record, Recorded, request_id};
 use crate::api::core::CoreApi;
 use crate::plugin::routes::{Audiences, Outcome, RouteTable};
+use crate::sandbox::bindings::types::{Audience, BodyMode};
 use crate::telemetry::context;
 use crate::telemetry::metrics::Metrics;
-use crate::sandbox::bindings::types::{Audience, BodyMode};
 
 /// Below these the host itself answers, on every listener but the admin one; the paths below `/v2` and `/logs` to Foreman only.
 const CORE_MOUNTS: [(&str, Audience); 4] = [
@@ -141,19 +141,42 @@ impl<D: Dispatch> Server<D> {
         Ok(context::with_request(id.clone(), self.respond(&connection, request, id)).await)
     }
 
-    async fn respond(&self, connection: &Connection, request: Request<Incoming>, id: Arc<str>) -> Response<Recorded> {
+    async fn respond(
+        &self,
+        connection: &Connection,
+        request: Request<Incoming>,
+        id: Arc<str>,
+    ) -> Response<Recorded> {
         let (mut parts, body) = request.into_parts();
         let rules = self.rules();
         let forwarded = rules.fronts.take(connection.peer.ip(), &mut parts.headers);
         let listener = connection.metrics.clone();
-        let mut record = Record::begin(self.counts.clone(), listener, &parts, forwarded.address, id.clone());
+        let mut record = Record::begin(
+            self.counts.clone(),
+            listener,
+            &parts,
+            forwarded.address,
+            id.clone(),
+        );
         let host = sent_to(&parts, &forwarded);
-        let host_name = host.as_ref().ok().and_then(Option::as_deref).map(|host| split_port(host).0);
-        let manners = Manners::of(parts.version, &parts.headers, host_name.unwrap_or_default(), &id);
+        let host_name = host
+            .as_ref()
+            .ok()
+            .and_then(Option::as_deref)
+            .map(|host| split_port(host).0);
+        let manners = Manners::of(
+            parts.version,
+            &parts.headers,
+            host_name.unwrap_or_default(),
+            &id,
+        );
         let accept = parts.headers.get(header::ACCEPT).cloned();
         let has_body = !hyper::body::Body::is_end_stream(&body);
         let outcome = match host.and_then(|host| arrive(connection, parts, host, forwarded)) {
-            Ok(arrival) => self.answer(connection, &rules, arrival, body, &mut record).await,
+            Ok(arrival) => {
+                self.answer(connection, &rules, arrival, body, &mut record)
+                    .await
+            }
             Err(refusal) => Err(refusal),
         };
         // After a refusal nobody reads the body, so the connection cannot go on.
@@ -180,16 +203,30 @@ impl<D: Dispatch> Server<D> {
         };
         let path = arrival.path.as_str();
         for (mount, audience) in CORE_MOUNTS {
-            let Some(rest) = below(path, mount) else { continue };
+            let Some(rest) = below(path, mount) else {
+                continue;
+            };
             if audience == Audience::Foreman && !served.contains(audience) {
                 return Err(Refusal::NotFound);
             }
             record.is_for(None, audience);
-            self.identify(connection, rules, &arrival, audience, rest).await?;
-            return Ok(self.core.answer(&arrival.parts.method, path, &arrival.query));
+            self.identify(connection, rules, &arrival, audience, rest)
+                .await?;
+            return Ok(self
+                .core
+                .answer(&arrival.parts.method, path, &arrival.query));
         }
         let routing = self.dispatch.routing();
-        let route = self.choose(connection, rules, D::table(&routing), served, &arrival, record).await?;
+        let route = self
+            .choose(
+                connection,
+                rules,
+                D::table(&routing),
+                served,
+                &arrival,
+                record,
+            )
+            .await?;
         let body = receive(connection, body, route.body, route.whole_body_limit).await?;
         let head_only = arrival.parts.method == Method::HEAD;
         let mut headers = arrival.parts.headers;
@@ -197,7 +234,11 @@ impl<D: Dispatch> Server<D> {
         let admitted = Admitted {
             plugin: route.plugin,
             route: route.index,
-            method: if head_only { Method::GET } else { arrival.parts.method },
+            method: if head_only {
+                Method::GET
+            } else {
+                arrival.parts.method
+            },
             head_only,
             path: arrival.path.into_string(),
             captures: route.captures,
@@ -229,16 +270,24 @@ impl<D: Dispatch> Server<D> {
         let path = arrival.path.as_str();
         match table.lookup(arrival.parts.method.as_str(), path, served) {
             Outcome::Unknown | Outcome::ForeignAudience => Err(Refusal::NotFound),
-            Outcome::UnderMount { plugin, mount, audience } => {
+            Outcome::UnderMount {
+                plugin,
+                mount,
+                audience,
+            } => {
                 record.is_for(Some(plugin.clone()), audience);
                 let rest = below(path, mount).unwrap_or_default();
-                self.identify(connection, rules, arrival, audience, rest).await?;
+                self.identify(connection, rules, arrival, audience, rest)
+                    .await?;
                 Err(Refusal::NotFound)
             }
             Outcome::Matched(route) => {
                 record.is_for(Some(route.plugin.clone()), route.audience);
                 let rest = below(path, route.mount).unwrap_or_default();
-                let captures = route.captures.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+                let captures = route
+                    .captures
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
                 Ok(Chosen {
                     plugin: route.plugin.clone(),
                     index: route.route,
@@ -246,7 +295,9 @@ impl<D: Dispatch> Server<D> {
                     captures: captures.collect(),
                     body: route.body,
                     whole_body_limit: route.whole_body_limit,
-                    caller: self.identify(connection, rules, arrival, route.audience, rest).await?,
+                    caller: self
+                        .identify(connection, rules, arrival, route.audience, rest)
+                        .await?,
                 })
             }
         }
@@ -263,7 +314,15 @@ impl<D: Dispatch> Server<D> {
     ) -> Result<Option<Arc<str>>, Refusal> {
         let rest = if rest.is_empty() { "/" } else { rest };
         let plain = connection.endpoint.plain_foreman;
-        Ok(verify(&arrival.identity, audience, &rules.trust, plain, &*self.resolver, rest).await?)
+        Ok(verify(
+            &arrival.identity,
+            audience,
+            &rules.trust,
+            plain,
+            &*self.resolver,
+            rest,
+        )
+        .await?)
     }
 }
 

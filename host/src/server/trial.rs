@@ -10,7 +10,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -84,7 +85,10 @@ impl TrialFiles {
             .recursive(true)
             .mode(0o700)
             .create(&folder)
-            .map_err(|source| TrialError::Unwritable { path: folder.clone(), source })?;
+            .map_err(|source| TrialError::Unwritable {
+                path: folder.clone(),
+                source,
+            })?;
         let files = Self {
             ca: folder.join("ca.pem"),
             server_certificate: folder.join("server.pem"),
@@ -93,7 +97,11 @@ impl TrialFiles {
             client_key: folder.join("client-key.pem"),
         };
         let ca_key_file = folder.join("ca-key.pem");
-        let kept = read_key(&ca_key_file).filter(|key| is_current(&files.ca, now, |ca| ca.public_key().raw == key.subject_public_key_info()));
+        let kept = read_key(&ca_key_file).filter(|key| {
+            is_current(&files.ca, now, |ca| {
+                ca.public_key().raw == key.subject_public_key_info()
+            })
+        });
         let fresh_ca = kept.is_none();
         let ca_key = match kept {
             Some(key) => key,
@@ -101,20 +109,43 @@ impl TrialFiles {
         };
         let issuer = Issuer::new(ca_params(now)?, ca_key);
         let names = server_names(host);
-        if fresh_ca || !is_current(&files.server_certificate, now, |leaf| names_of(leaf) == names) || read_key(&files.server_key).is_none() {
+        if fresh_ca
+            || !is_current(&files.server_certificate, now, |leaf| {
+                names_of(leaf) == names
+            })
+            || read_key(&files.server_key).is_none()
+        {
             let usage = ExtendedKeyUsagePurpose::ServerAuth;
-            make_leaf(&files.server_certificate, &files.server_key, leaf_params("localhost", names, usage, now)?, &issuer)?;
+            make_leaf(
+                &files.server_certificate,
+                &files.server_key,
+                leaf_params("localhost", names, usage, now)?,
+                &issuer,
+            )?;
         }
-        if fresh_ca || !is_current(&files.client_certificate, now, |_| true) || read_key(&files.client_key).is_none() {
-            let (names, usage) = (vec![TRIAL_CLIENT.to_owned()], ExtendedKeyUsagePurpose::ClientAuth);
-            make_leaf(&files.client_certificate, &files.client_key, leaf_params(TRIAL_CLIENT, names, usage, now)?, &issuer)?;
+        if fresh_ca
+            || !is_current(&files.client_certificate, now, |_| true)
+            || read_key(&files.client_key).is_none()
+        {
+            let (names, usage) = (
+                vec![TRIAL_CLIENT.to_owned()],
+                ExtendedKeyUsagePurpose::ClientAuth,
+            );
+            make_leaf(
+                &files.client_certificate,
+                &files.client_key,
+                leaf_params(TRIAL_CLIENT, names, usage, now)?,
+                &issuer,
+            )?;
         }
         Ok(files)
     }
 }
 
 fn server_names(host: &str) -> Vec<String> {
-    let mut names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    let mut names = ["localhost", "127.0.0.1", "::1"]
+        .map(str::to_owned)
+        .to_vec();
     // A host name that is no DNS name cannot stand in a certificate; the trial works without it.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     let host = host.to_ascii_lowercase();
@@ -133,7 +164,12 @@ fn ca_params(now: OffsetDateTime) -> Result<CertificateParams, TrialError> {
     Ok(params)
 }
 
-fn leaf_params(name: &str, names: Vec<String>, usage: ExtendedKeyUsagePurpose, now: OffsetDateTime) -> Result<CertificateParams, TrialError> {
+fn leaf_params(
+    name: &str,
+    names: Vec<String>,
+    usage: ExtendedKeyUsagePurpose,
+    now: OffsetDateTime,
+) -> Result<CertificateParams, TrialError> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = common_name(name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -157,7 +193,12 @@ fn make_ca(file: &Path, key_file: &Path, now: OffsetDateTime) -> Result<KeyPair,
     Ok(key)
 }
 
-fn make_leaf(file: &Path, key_file: &Path, params: CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Result<(), TrialError> {
+fn make_leaf(
+    file: &Path,
+    key_file: &Path,
+    params: CertificateParams,
+    issuer: &Issuer<'_, KeyPair>,
+) -> Result<(), TrialError> {
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, issuer)?;
     write(key_file, &key.serialize_pem())?;
@@ -169,16 +210,28 @@ fn read_key(file: &Path) -> Option<KeyPair> {
 }
 
 /// Whether the file holds a certificate that is valid long enough and satisfies `is_right`.
-fn is_current(file: &Path, now: OffsetDateTime, is_right: impl Fn(&X509Certificate<'_>) -> bool) -> bool {
-    let Ok(der) = CertificateDer::from_pem_file(file) else { return false };
-    let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return false };
+fn is_current(
+    file: &Path,
+    now: OffsetDateTime,
+    is_right: impl Fn(&X509Certificate<'_>) -> bool,
+) -> bool {
+    let Ok(der) = CertificateDer::from_pem_file(file) else {
+        return false;
+    };
+    let Ok((_, certificate)) = X509Certificate::from_der(&der) else {
+        return false;
+    };
     let validity = certificate.validity();
-    validity.not_before.to_datetime() <= now && now + RENEW_BEFORE < validity.not_after.to_datetime() && is_right(&certificate)
+    validity.not_before.to_datetime() <= now
+        && now + RENEW_BEFORE < validity.not_after.to_datetime()
+        && is_right(&certificate)
 }
 
 fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
     let alternative = certificate.subject_alternative_name().ok().flatten();
-    let names = alternative.iter().flat_map(|extension| &extension.value.general_names);
+    let names = alternative
+        .iter()
+        .flat_map(|extension| &extension.value.general_names);
     let names = names.filter_map(|name| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
@@ -189,7 +242,8 @@ fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
 }
 
 /// Writes a file that nobody else can read, whole or not at all.
@@ -201,12 +255,19 @@ fn write(path: &Path, text: &str) -> Result<(), TrialError> {
         {
             return Err(error);
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    written().map_err(|source| TrialError::Unwritable { path: path.to_owned(), source })
+    written().map_err(|source| TrialError::Unwritable {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -235,10 +296,18 @@ mod tests {
         let before = contents(state.path());
         assert_eq!(before.len(), 6);
         for (path, _) in &before {
-            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+            assert_eq!(
+                fs::metadata(path).unwrap().permissions().mode() & 0o777,
+                0o600,
+                "{}",
+                path.display()
+            );
         }
         Tls::load(files.tls()).unwrap();
-        assert_eq!(TrialFiles::prepare(state.path(), "box.example.com").unwrap(), files);
+        assert_eq!(
+            TrialFiles::prepare(state.path(), "box.example.com").unwrap(),
+            files
+        );
         assert_eq!(contents(state.path()), before);
     }
 
@@ -247,12 +316,19 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let files = TrialFiles::prepare(state.path(), "box").unwrap();
         let ca = fs::read_to_string(&files.ca).unwrap();
-        let [server, client] = [&files.server_certificate, &files.client_certificate].map(|file| fs::read_to_string(file).unwrap());
+        let [server, client] = [&files.server_certificate, &files.client_certificate]
+            .map(|file| fs::read_to_string(file).unwrap());
         let later = OffsetDateTime::now_utc() + LEAF_LIFE - RENEW_BEFORE;
         TrialFiles::prepare_at(state.path(), "box", later).unwrap();
         assert_eq!(fs::read_to_string(&files.ca).unwrap(), ca);
-        assert_ne!(fs::read_to_string(&files.server_certificate).unwrap(), server);
-        assert_ne!(fs::read_to_string(&files.client_certificate).unwrap(), client);
+        assert_ne!(
+            fs::read_to_string(&files.server_certificate).unwrap(),
+            server
+        );
+        assert_ne!(
+            fs::read_to_string(&files.client_certificate).unwrap(),
+            client
+        );
         Tls::load(files.tls()).unwrap();
     }
 
@@ -260,10 +336,17 @@ mod tests {
     fn another_host_name_needs_another_server_certificate_only() {
         let state = tempfile::tempdir().unwrap();
         let files = TrialFiles::prepare(state.path(), "one").unwrap();
-        let [server, client] = [&files.server_certificate, &files.client_certificate].map(|file| fs::read_to_string(file).unwrap());
+        let [server, client] = [&files.server_certificate, &files.client_certificate]
+            .map(|file| fs::read_to_string(file).unwrap());
         TrialFiles::prepare(state.path(), "two").unwrap();
-        assert_ne!(fs::read_to_string(&files.server_certificate).unwrap(), server);
-        assert_eq!(fs::read_to_string(&files.client_certificate).unwrap(), client);
+        assert_ne!(
+            fs::read_to_string(&files.server_certificate).unwrap(),
+            server
+        );
+        assert_eq!(
+            fs::read_to_string(&files.client_certificate).unwrap(),
+            client
+        );
     }
 
     #[test]
@@ -273,7 +356,12 @@ mod tests {
         let before = contents(state.path());
         fs::remove_file(state.path().join("tls/ca-key.pem")).unwrap();
         TrialFiles::prepare(state.path(), "box").unwrap();
-        assert!(contents(state.path()).iter().zip(&before).all(|(new, old)| new.1 != old.1));
+        assert!(
+            contents(state.path())
+                .iter()
+                .zip(&before)
+                .all(|(new, old)| new.1 != old.1)
+        );
         Tls::load(files.tls()).unwrap();
     }
 
@@ -282,7 +370,12 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let blocked = state.path().join("file");
         fs::write(&blocked, "").unwrap();
-        let error = TrialFiles::prepare(&blocked, "box").unwrap_err().to_string();
-        assert!(error.starts_with(&blocked.join("tls").display().to_string()), "{error}");
+        let error = TrialFiles::prepare(&blocked, "box")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with(&blocked.join("tls").display().to_string()),
+            "{error}"
+        );
     }
 }

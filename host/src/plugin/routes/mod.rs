@@ -230,7 +230,10 @@ impl RouteTable {
         for claim in self.claims.values() {
             for path in &claim.mounts {
                 let mount = Arc::new(Mount::new(claim, path));
-                self.mounts.entry(first_segment(path).into()).or_default().push(mount);
+                self.mounts
+                    .entry(first_segment(path).into())
+                    .or_default()
+                    .push(mount);
             }
         }
         for same in self.mounts.values_mut() {

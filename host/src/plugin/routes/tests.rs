@@ -246,22 +246,27 @@ fn the_hosts_own_paths_cannot_be_claimed() {
             "{mount}"
         );
     }
-    assert!(
-        inserted(vec![], claim("fine", &["/featuresque"], &[]))
-            .is_ok()
-    );
+    assert!(inserted(vec![], claim("fine", &["/featuresque"], &[])).is_ok());
 }
 
 #[test]
 fn two_plugins_for_one_path_are_both_named() {
     let tftp = table(vec![claim("tftp", &["/tftp"], &[("GET", "/tftp/x/y")])]);
-    let same = tftp.clone().insert(claim("evil", &["/tftp"], &[])).err().unwrap();
+    let same = tftp
+        .clone()
+        .insert(claim("evil", &["/tftp"], &[]))
+        .err()
+        .unwrap();
     assert!(
         same.to_string().contains("`evil`") && same.to_string().contains("`tftp`"),
         "{same}"
     );
 
-    let inside = tftp.clone().insert(claim("evil", &["/tftp/x"], &[])).err().unwrap();
+    let inside = tftp
+        .clone()
+        .insert(claim("evil", &["/tftp/x"], &[]))
+        .err()
+        .unwrap();
     assert!(matches!(inside, ClaimError::RouteTaken { .. }));
     assert!(
         inside.to_string().contains("`evil`") && inside.to_string().contains("`tftp`"),
@@ -269,7 +274,9 @@ fn two_plugins_for_one_path_are_both_named() {
     );
 
     let inner = table(vec![claim("inner", &["/o/i"], &[])]);
-    let outer = inner.clone().insert(claim("outer", &["/o"], &[("GET", "/o/i/z")]))
+    let outer = inner
+        .clone()
+        .insert(claim("outer", &["/o"], &[("GET", "/o/i/z")]))
         .err()
         .unwrap();
     assert!(matches!(outer, ClaimError::RouteTaken { .. }), "{outer}");
@@ -278,7 +285,9 @@ fn two_plugins_for_one_path_are_both_named() {
 #[test]
 fn a_plugin_may_claim_anew_and_leave() {
     let mut table = table(vec![claim("t", &["/t"], &[("GET", "/t/old")])]);
-    table.insert(claim("t", &["/t"], &[("GET", "/t/new")])).unwrap();
+    table
+        .insert(claim("t", &["/t"], &[("GET", "/t/new")]))
+        .unwrap();
     assert_eq!(index(&table, "GET", "/t/old"), None);
     assert_eq!(index(&table, "GET", "/t/new"), Some(0));
     table.remove("t");
@@ -294,10 +303,7 @@ fn a_refused_claim_changes_nothing() {
 
 #[test]
 fn patterns_that_cannot_be_matched_are_refused() {
-    let refused = |pattern: &str| {
-        inserted(vec![], claim("t", &["/t"], &[("GET", pattern)]))
-            .err()
-    };
+    let refused = |pattern: &str| inserted(vec![], claim("t", &["/t"], &[("GET", pattern)])).err();
     for pattern in [
         "/t/*a/b", "/t//a", "/t/:", "/t/*", "/t/:a/:a", "/t/..", "/t/:1", "/t/\n", "t",
     ] {
