@@ -1,7 +1,7 @@
 //! Names to addresses: the one resolver of the host, for itself and for plugins.
 //!
-//! It refuses to look anything up for a plugin that its policy does not let resolve that name (a question alone can carry data
-//! out), and to let one plugin's slow names take the resolver from the others.
+//! It refuses to let one plugin's slow names take the resolver from the others. Whether a plugin may resolve a name (a question alone
+//! can carry data out) is decided by its callers: `wasi/names.rs` for plugins, the URL rules for the host's own clients.
 //!
 //! The one idea: whoever connects by name asks here once, has every answer decided, and connects to an address of
 //! that very answer. `/etc/hosts` wins over DNS; a name with a dot is taken as complete and never searched for elsewhere.
@@ -24,7 +24,6 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::grant::matchers::host::AskedHost;
-use crate::grant::{Action, Denial, Guard};
 
 /// How long one name may take in all, retries and further servers included: what `resolv.conf` defaults come to.
 const LOOKUP_TIME: Duration = Duration::from_secs(10);
@@ -64,9 +63,6 @@ pub struct Resolved {
 /// Why a name has no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
-    /// The plugin may not ask for this name.
-    #[error(transparent)]
-    Denied(Box<Denial>),
     /// Not a host name.
     #[error("{name:?} is not a host name")]
     Malformed {
@@ -135,8 +131,7 @@ impl Resolver {
         self
     }
 
-    /// Resolves for the host itself or for an action that is decided otherwise (`plugin` only shares the load: the empty
-    /// name is the host).
+    /// Resolves a name in any spelling. `plugin` is whose share of lookups it counts in; the empty name is the host itself.
     pub async fn resolve(&self, plugin: &str, name: &str) -> Result<Resolved, ResolveError> {
         let name = match AskedHost::parse(name) {
             None => return Err(ResolveError::Malformed { name: name.chars().take(260).collect() }),
@@ -172,14 +167,6 @@ impl Resolver {
         }
         let ttl = answer.valid_until().saturating_duration_since(Instant::now());
         Ok(Resolved { name, addresses, ttl })
-    }
-
-    /// Resolves for a plugin: decided, and on record for the rules that name this name.
-    pub async fn lookup(&self, guard: &Guard, name: &str) -> Result<Resolved, ResolveError> {
-        guard.decide(&Action::Resolve { name }).check().map_err(ResolveError::Denied)?;
-        let resolved = self.resolve(guard.plugin(), name).await?;
-        guard.record_resolved(&resolved.name, &resolved.addresses, resolved.ttl);
-        Ok(resolved)
     }
 
     fn share(&self, plugin: &str) -> Arc<Semaphore> {
@@ -271,10 +258,10 @@ fn modified(path: &Path) -> Option<SystemTime> {
 
 fn read_hosts(path: &Path) -> Hosts {
     let mut hosts = Hosts::default();
-    if let Ok(file) = fs::File::open(path) {
-        if let Err(error) = hosts.read_hosts_conf(file) {
-            tracing::warn!(target: "resolve", path = %path.display(), %error, "the hosts file is not understood");
-        }
+    if let Ok(file) = fs::File::open(path)
+        && let Err(error) = hosts.read_hosts_conf(file)
+    {
+        tracing::warn!(target: "resolve", path = %path.display(), %error, "the hosts file is not understood");
     }
     hosts
 }
@@ -282,9 +269,7 @@ fn read_hosts(path: &Path) -> Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capability::testing::{NameServer, guard_with};
-    use crate::grant::effective::{Inside, Slot, SocketsGrant};
-    use crate::grant::matchers::socket::SocketRule;
+    use crate::capability::testing::NameServer;
 
     #[tokio::test]
     async fn addresses_in_odd_spellings_are_addresses_and_junk_is_refused() {
@@ -329,23 +314,6 @@ mod tests {
         assert_eq!(resolver.resolve("p", "box").await.unwrap().addresses, ["192.0.2.77".parse::<IpAddr>().unwrap()]);
         assert_eq!(resolver.resolve("p", "localhost").await.unwrap().addresses.len(), 2);
         assert!(server.questions().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_plugin_resolves_only_granted_names_and_may_then_connect_to_them() {
-        let server = NameServer::start().await;
-        server.set("ns.example.com", 30, &["192.0.2.1"]);
-        let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()]));
-        let guard = guard_with(|effective| {
-            let allow = vec![SocketRule::parse("tcp ns.example.com:53").unwrap()];
-            effective.sockets.insert("server".into(), Slot::new(SocketsGrant { allow, open: 1, inside: Inside::default() }));
-        });
-        let connect = |address: &str| guard.decide(&Action::TcpConnect { addr: address.parse().unwrap(), name: None }).is_allowed();
-        assert!(!connect("192.0.2.1:53"));
-        resolver.lookup(&guard, "ns.example.com").await.unwrap();
-        assert!(connect("192.0.2.1:53") && !connect("192.0.2.1:80") && !connect("192.0.2.2:53"));
-        assert!(matches!(resolver.lookup(&guard, "secret-data.evil.example").await, Err(ResolveError::Denied(_))));
-        assert!(!server.questions().iter().any(|question| question.contains("evil")));
     }
 
     #[tokio::test]

@@ -19,6 +19,9 @@ pub enum Failure {
     /// Configuration or policies are wrong; the text lists every problem.
     #[error("{0}")]
     Configuration(String),
+    /// The host does not start.
+    #[error("{0}")]
+    Start(String),
     /// A file could not be read or written.
     #[error("{path}: {source}", path = .path.display())]
     File {
@@ -44,7 +47,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) => ExitCode::from(3),
-            Self::Client(_) | Self::File { .. } | Self::Output(_) | Self::Unavailable { .. } => {
+            Self::Client(_) | Self::Start(_) | Self::File { .. } | Self::Output(_) | Self::Unavailable { .. } => {
                 ExitCode::FAILURE
             }
         }

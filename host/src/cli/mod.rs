@@ -7,6 +7,7 @@ pub mod check;
 pub mod client;
 pub mod completions;
 pub mod exit;
+pub mod host;
 pub mod man;
 pub mod place;
 pub mod plugin;
@@ -14,6 +15,7 @@ pub mod policy;
 pub mod ports;
 pub mod print;
 pub mod serve;
+pub mod trial;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -21,6 +23,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use exit::Failure;
+
+use crate::plugin::registry::Bundled;
 
 /// A Foreman Smart Proxy that runs every feature as a sandboxed WebAssembly component.
 #[derive(Debug, Parser)]
@@ -58,9 +62,9 @@ pub enum Command {
 }
 
 impl Command {
-    fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
+    fn run(self, bundled: Vec<Bundled>, out: &mut dyn Write) -> Result<(), Failure> {
         match self {
-            Self::Serve(serve) => serve.run(),
+            Self::Serve(serve) => serve.run(bundled),
             Self::Check(check) => check.run(out),
             Self::Plugin(plugin) => plugin.run(out),
             Self::Policy(policy) => policy.run(out),
@@ -73,12 +77,12 @@ impl Command {
 
 /// Runs the command the program was called with.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(bundled: Vec<Bundled>) -> ExitCode {
     // Wrong usage ends here, with code 2 and a hint.
     let cli = Cli::parse();
     // Not locked: `serve` runs in here, and the log writes to standard output from its own thread.
     let mut out = io::stdout();
-    let failure = match cli.command.run(&mut out).and_then(|()| Ok(out.flush()?)) {
+    let failure = match cli.command.run(bundled, &mut out).and_then(|()| Ok(out.flush()?)) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(failure) => failure,
     };

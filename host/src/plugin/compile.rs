@@ -9,7 +9,6 @@ use std::hash::{Hash, Hasher};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
@@ -17,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wasmtime::component::Component;
 
 use crate::sandbox::Engine;
+use crate::settings::config::CompileLimits;
 
 /// Who wrote the component, which decides where it is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,24 +25,6 @@ pub enum Origin {
     FirstParty,
     /// A file of the plugin directory: compiled in a child process with limits.
     ThirdParty,
-}
-
-/// Limits of the compiling child. `[engine]` keys `compile-time` and `compile-memory`.
-#[derive(Debug, Clone)]
-pub struct CompileLimits {
-    /// CPU and wall time.
-    pub time: Duration,
-    /// Bytes of address space.
-    pub memory: u64,
-    /// The largest component that is read at all, in bytes.
-    pub size: u64,
-}
-
-impl Default for CompileLimits {
-    fn default() -> Self {
-        // An 18 MiB Python component takes 6 to 14 s and stays below 2 GiB on two cores.
-        Self { time: Duration::from_secs(120), memory: 4 << 30, size: 64 << 20 }
-    }
 }
 
 /// Why there is no machine code.

@@ -52,7 +52,8 @@ fn limits() -> Limits {
         time: Duration::from_secs(1),
         cpu: Duration::from_secs(1),
         concurrency: 1,
-        host_call: 1 << 20,
+        transfer: 1 << 20,
+        warm: 0,
         reply_body: 1 << 20,
         ..Limits::default()
     }

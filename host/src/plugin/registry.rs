@@ -215,7 +215,7 @@ impl Registry {
         }
         self.loader
             .approve(name, &record.found.digest, &record.found.fingerprint)
-            .map_err(|error| ControlError::Refused(error.to_string()))?;
+            .map_err(ControlError::Failed)?;
         let _ = self.library.reinstate(name);
         work.files.remove(path);
         self.look_at_files(&mut work, &|_| {}).await;
@@ -605,7 +605,7 @@ fn drain(plugin: Option<Arc<Plugin>>) {
 }
 
 fn unknown(name: &str) -> ControlError {
-    ControlError::Unknown(format!("no plugin is called `{name}`"))
+    ControlError::UnknownPlugin(name.to_owned())
 }
 
 fn same_feature(before: &Config, after: &Config, name: &str) -> bool {

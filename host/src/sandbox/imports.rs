@@ -43,10 +43,18 @@ impl Context {
         via(self.peer().map(AsRef::as_ref))
     }
 
-    async fn send(&self, kind: Kind, request: Outgoing) -> Result<Incoming, UpstreamError> {
-        match self.facilities() {
-            Some(facilities) => facilities.upstream.send(&self.surroundings.guard, kind, &self.via(), request).await,
-            None => Err(UpstreamError::Denied(EMPTY.into())),
+    /// Takes what it needs and leaves the context alone: a store may not be shared between threads while the future waits.
+    fn exchange(
+        &self,
+        kind: Kind,
+        request: Outgoing,
+    ) -> impl Future<Output = Result<Incoming, UpstreamError>> + Send + use<> {
+        let (surroundings, via) = (self.surroundings.clone(), self.via());
+        async move {
+            match &surroundings.facilities {
+                Some(facilities) => facilities.upstream.send(&surroundings.guard, kind, &via, request).await,
+                None => Err(UpstreamError::Denied(EMPTY.into())),
+            }
         }
     }
 }
@@ -126,13 +134,13 @@ impl log::Host for Context {
 
 impl foreman::Host for Context {
     async fn send(&mut self, request: Outgoing) -> Result<Incoming, UpstreamError> {
-        Context::send(self, Kind::Foreman, request).await
+        self.exchange(Kind::Foreman, request).await
     }
 }
 
 impl http_client::Host for Context {
     async fn send(&mut self, request: Outgoing) -> Result<Incoming, UpstreamError> {
-        Context::send(self, Kind::Http, request).await
+        self.exchange(Kind::Http, request).await
     }
 }
 
@@ -190,7 +198,7 @@ impl downloads::Host for Context {
     async fn fetch(&mut self, slot: String, url: String, path: String) -> Result<(), downloads::Error> {
         let facilities = self.facilities().ok_or_else(|| downloads::Error::Denied(EMPTY.into()))?;
         let Some(access) = self.surroundings.access.clone() else { return Err(downloads::Error::Denied(EMPTY.into())) };
-        facilities.downloads.fetch(&access, &slot, &url, &path).await
+        facilities.downloads.fetch(&self.surroundings.guard, |slot| access.quota(slot), &slot, &url, &path)
     }
 
     async fn query(&mut self, slot: String, path: String) -> Option<downloads::Progress> {
@@ -238,22 +246,27 @@ type DnsCall<'a, R> = super::pool::CallFuture<'a, Result<R, exported::Error>>;
 
 impl Context {
     /// One call of the plugin that serves `dns-provider` to this one.
-    async fn dns<R, F>(&self, call: F) -> Result<Result<R, exported::Error>, dns_provider::Error>
+    fn dns<R, F>(
+        &self,
+        call: F,
+    ) -> impl Future<Output = Result<Result<R, exported::Error>, dns_provider::Error>> + Send + use<R, F>
     where
         R: Send + 'static,
         F: for<'a> FnOnce(&'a exported::Guest, &'a mut wasmtime::Store<Context>) -> DnsCall<'a, R> + Send + 'static,
     {
-        let callee = self.callee("foreman:proxy/dns-provider@0.1.0").map_err(dns_failure)?;
-        callee
-            .call(self.class(), self.peer().cloned(), move |live| {
+        let callee = self.callee("foreman:proxy/dns-provider@0.1.0");
+        let (class, peer) = (self.class(), self.peer().cloned());
+        async move {
+            let callee = callee.map_err(dns_failure)?;
+            let called = callee.call(class, peer, move |live| {
                 let super::instance::Live { store, dns_provider, .. } = live;
                 match dns_provider {
                     Some(guest) => call(guest, store),
                     None => Box::pin(async { Err(wasmtime::Error::msg("it does not export `dns-provider`")) }),
                 }
-            })
-            .await
-            .map_err(dns_failure)
+            });
+            called.await.map_err(dns_failure)
+        }
     }
 }
 

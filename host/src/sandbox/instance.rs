@@ -94,7 +94,7 @@ impl Program {
 
 /// Bytes one call may carry across the boundary: the largest body it may have to, and room for what is around it.
 pub(super) fn transfer(limits: &Limits) -> u64 {
-    limits.host_call.max(limits.reply_body).max(limits.request_body).saturating_add(256 << 10)
+    limits.transfer.max(limits.reply_body).max(limits.request_body).saturating_add(256 << 10)
 }
 
 /// A live instance: used by one call at a time.

@@ -292,7 +292,7 @@ impl Sandbox {
 
     fn put(&self, held: Held) {
         let mut warm = self.warm();
-        let room = if matches!(self.lifetime, Lifetime::Single) { 1 } else { self.limits.instances as usize };
+        let room = if matches!(self.lifetime, Lifetime::Single) { 1 } else { self.limits.warm as usize };
         if warm.len() < room {
             let Held { live, counted } = held;
             counted.keep();

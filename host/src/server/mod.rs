@@ -14,6 +14,7 @@ mod body;
 mod chunks;
 mod connection;
 mod connections;
+mod dispatch;
 mod endpoint;
 mod fronts;
 mod gate;
@@ -32,6 +33,7 @@ mod trial;
 
 pub use admitted::{Admitted, Caller, Dispatch, Payload};
 pub use answer::Refusal;
+pub use dispatch::Plugins;
 pub use body::{BodyError, HeldBody};
 pub use endpoint::{Endpoint, Serves};
 pub use fronts::{Forwarded, Fronts};
@@ -44,6 +46,7 @@ pub use names::{ResolverError, ReverseNames, SystemNames};
 pub use own_names::OwnNames;
 pub use path::{NormalPath, PathError};
 pub use service::{Rules, Server, ServerParts};
+pub use trial::{TRIAL_CLIENT, TrialError, TrialFiles};
 pub use tls::{OldestTls, Reload, Tls, TlsError, TlsFiles};
 pub use trial::{TRIAL_CLIENT, TrialError, TrialFiles};
 

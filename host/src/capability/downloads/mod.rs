@@ -162,7 +162,8 @@ impl Downloads {
         Downloads { shared: Arc::new(Shared { dialer, metrics, retries, plugins: Mutex::default() }) }
     }
 
-    /// Starts a download and returns at once. `quota` is that of the files slot the policy names with `into`.
+    /// Starts a download and returns at once. `quota` answers the quota of a files slot: that of the slot which the grant names with `into`
+    /// is charged.
     pub fn fetch(&self, guard: &Guard, quota: impl FnOnce(&str) -> Option<Arc<Quota>>, slot: &str, url: &str, path: &str) -> Result<(), contract::Error> {
         let path = normal_path(path).map_err(contract::Error::Invalid)?;
         let url = parse_url(url).map_err(contract::Error::Invalid)?;
@@ -190,7 +191,7 @@ impl Downloads {
     }
 
     /// Removes what downloads of a host that was killed have left behind. Blocks while it reads the granted directories.
-    pub fn sweep(&self, guard: &Guard, quota: impl Fn(&str) -> Option<Arc<Quota>>) {
+    pub fn sweep(guard: &Guard, quota: impl Fn(&str) -> Option<Arc<Quota>>) {
         let effective = guard.effective();
         for grant in effective.downloads.values() {
             let Some(root) = effective.files.get(&grant.into).and_then(|files| files.directory()) else { continue };
@@ -204,7 +205,7 @@ impl Downloads {
     }
 
     /// None: the target is being fetched already.
-    fn enlist(&self, guard: &Guard, slot: &str, path: &str, url: &str, grant: &DownloadsGrant) -> Result<Option<(Arc<Track>, Arc<Semaphore>)>, contract::Error> {
+    fn enlist(&self, guard: &Guard, slot: &str, path: &str, url: &str, grant: &DownloadsGrant) -> Result<Option<Enlisted>, contract::Error> {
         let mut plugins = self.shared.plugins.lock().unwrap_or_else(PoisonError::into_inner);
         let tracks = plugins.entry(guard.plugin().to_owned()).or_default();
         let target = (slot.to_owned(), path.to_owned());
@@ -254,6 +255,9 @@ impl Tracks {
 fn semaphore(places: u32) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)))
 }
+
+/// What a download that was let in reports to, and where it waits for its turn.
+type Enlisted = (Arc<Track>, Arc<Semaphore>);
 
 /// A download that was let in.
 struct Start {

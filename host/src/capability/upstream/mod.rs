@@ -228,8 +228,12 @@ impl Upstream {
             Right::Foreman { .. } => Ok(()),
         };
         let connect_by = deadline.min(Instant::now() + plan.connect_timeout);
-        let transport = self.shared.dialer.dial(plugin, origin, trust, &decide, connect_by).await?;
-        place.open(origin, transport).await
+        match self.shared.dialer.dial(plugin, origin, trust, &decide, connect_by).await {
+            Ok(transport) => place.open(origin, transport).await,
+            // Not the server's fault: the time went by while waiting for a place.
+            Err(UpstreamError::Unreachable(_)) if Instant::now() >= deadline => Err(timeout_of(plan)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends on one connection and waits for the head.
