@@ -33,8 +33,8 @@ mod trial;
 
 pub use admitted::{Admitted, Caller, Dispatch, Payload};
 pub use answer::Refusal;
-pub use dispatch::Plugins;
 pub use body::{BodyError, HeldBody};
+pub use dispatch::Plugins;
 pub use endpoint::{Endpoint, Serves};
 pub use fronts::{Forwarded, Fronts};
 pub use identity::{
@@ -46,7 +46,6 @@ pub use names::{ResolverError, ReverseNames, SystemNames};
 pub use own_names::OwnNames;
 pub use path::{NormalPath, PathError};
 pub use service::{Rules, Server, ServerParts};
-pub use trial::{TRIAL_CLIENT, TrialError, TrialFiles};
 pub use tls::{OldestTls, Reload, Tls, TlsError, TlsFiles};
 pub use trial::{TRIAL_CLIENT, TrialError, TrialFiles};
 
