@@ -12,7 +12,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let bundled = bulkhead_bundle::PLUGINS
         .iter()
-        .map(|it| Bundled { name: it.name, wasm: it.wasm, policy: it.policy })
+        .map(|it| Bundled {
+            name: it.name,
+            wasm: it.wasm,
+            policy: it.policy,
+        })
         .collect();
     bulkhead::cli::main(bundled)
 }

@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
+    ResolverOpts,
+};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
@@ -122,7 +125,13 @@ impl std::fmt::Debug for State {
 impl Resolver {
     /// A resolver whose sockets live on `io`.
     pub fn new(io: Handle, servers: Servers) -> Self {
-        Resolver { io, servers, hosts_file: "/etc/hosts".into(), state: Mutex::default(), shares: Mutex::default() }
+        Resolver {
+            io,
+            servers,
+            hosts_file: "/etc/hosts".into(),
+            state: Mutex::default(),
+            shares: Mutex::default(),
+        }
     }
 
     /// The same with another hosts file.
@@ -134,27 +143,55 @@ impl Resolver {
     /// Resolves a name in any spelling. `plugin` is whose share of lookups it counts in; the empty name is the host itself.
     pub async fn resolve(&self, plugin: &str, name: &str) -> Result<Resolved, ResolveError> {
         let name = match AskedHost::parse(name) {
-            None => return Err(ResolveError::Malformed { name: name.chars().take(260).collect() }),
-            Some(AskedHost::Address(address)) => return Ok(Resolved { name: address.to_string(), addresses: vec![address], ttl: Duration::MAX }),
+            None => {
+                return Err(ResolveError::Malformed {
+                    name: name.chars().take(260).collect(),
+                });
+            }
+            Some(AskedHost::Address(address)) => {
+                return Ok(Resolved {
+                    name: address.to_string(),
+                    addresses: vec![address],
+                    ttl: Duration::MAX,
+                });
+            }
             Some(AskedHost::Name(name)) => name.into_owned(),
         };
-        let timeout = || ResolveError::Timeout { name: name.clone(), limit: LOOKUP_TIME };
+        let timeout = || ResolveError::Timeout {
+            name: name.clone(),
+            limit: LOOKUP_TIME,
+        };
         let share = self.share(plugin);
         let waited = Instant::now();
-        let place = tokio::time::timeout(LOOKUP_TIME, share.acquire_owned()).await.map_err(|_| timeout())?;
+        let place = tokio::time::timeout(LOOKUP_TIME, share.acquire_owned())
+            .await
+            .map_err(|_| timeout())?;
         let (hosts, dns) = self.sources(&name)?;
         if let Some(addresses) = static_addresses(&hosts, &name) {
-            return Ok(Resolved { name, addresses, ttl: LOOK_AGAIN });
+            return Ok(Resolved {
+                name,
+                addresses,
+                ttl: LOOK_AGAIN,
+            });
         }
         // A name with a dot is complete: the final dot keeps the search list (and who owns its domains) out of it.
-        let question = if name.contains('.') { format!("{name}.") } else { name.clone() };
+        let question = if name.contains('.') {
+            format!("{name}.")
+        } else {
+            name.clone()
+        };
         let asking = AbortOnDropHandle::new(self.io.spawn(async move {
             let _place = place;
             dns.lookup_ip(question).await
         }));
         let left = LOOKUP_TIME.saturating_sub(waited.elapsed());
-        let answer = tokio::time::timeout(left, asking).await.map_err(|_| timeout())?;
-        let answer = answer.map_err(|error| ResolveError::Failed { name: name.clone(), reason: error.to_string() })?;
+        let answer = tokio::time::timeout(left, asking)
+            .await
+            .map_err(|_| timeout())?;
+        let answer = answer.map_err(|error| ResolveError::Failed {
+            name: name.clone(),
+            reason: error.to_string(),
+        })?;
         let answer = answer.map_err(|error| failed(&name, &error))?;
         let mut addresses: Vec<IpAddr> = Vec::new();
         for address in answer.iter().map(|address| address.to_canonical()) {
@@ -165,8 +202,14 @@ impl Resolver {
         if addresses.is_empty() {
             return Err(ResolveError::NotFound { name });
         }
-        let ttl = answer.valid_until().saturating_duration_since(Instant::now());
-        Ok(Resolved { name, addresses, ttl })
+        let ttl = answer
+            .valid_until()
+            .saturating_duration_since(Instant::now());
+        Ok(Resolved {
+            name,
+            addresses,
+            ttl,
+        })
     }
 
     fn share(&self, plugin: &str) -> Arc<Semaphore> {
@@ -182,7 +225,10 @@ impl Resolver {
     /// Hosts file and DNS client, read again when their files changed.
     fn sources(&self, name: &str) -> Result<(Arc<Hosts>, TokioResolver), ResolveError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN) {
+        if state
+            .looked
+            .is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN)
+        {
             state.looked = Some(Instant::now());
             let changed = modified(&self.hosts_file);
             if changed != state.hosts_changed {
@@ -196,11 +242,17 @@ impl Resolver {
             }
         }
         if state.dns.is_none() {
-            state.dns = Some(self.dns().map_err(|error| ResolveError::Failed { name: name.to_owned(), reason: error.to_string() })?);
+            state.dns = Some(self.dns().map_err(|error| ResolveError::Failed {
+                name: name.to_owned(),
+                reason: error.to_string(),
+            })?);
         }
         match &state.dns {
             Some(dns) => Ok((state.hosts.clone(), dns.clone())),
-            None => Err(ResolveError::Failed { name: name.to_owned(), reason: "no DNS client".into() }),
+            None => Err(ResolveError::Failed {
+                name: name.to_owned(),
+                reason: "no DNS client".into(),
+            }),
         }
     }
 
@@ -209,10 +261,11 @@ impl Resolver {
             Servers::System => TokioResolver::builder_tokio()?,
             Servers::Fixed(servers) => {
                 let servers = servers.iter().map(|server| {
-                    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                        connection.port = server.port();
-                        connection
-                    });
+                    let connections =
+                        [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+                            connection.port = server.port();
+                            connection
+                        });
                     NameServerConfig::new(server.ip(), true, connections.to_vec())
                 });
                 let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
@@ -230,9 +283,17 @@ impl Resolver {
 fn failed(name: &str, error: &NetError) -> ResolveError {
     let name = name.to_owned();
     match error {
-        error if error.is_nx_domain() || error.is_no_records_found() => ResolveError::NotFound { name },
-        NetError::Timeout => ResolveError::Timeout { name, limit: LOOKUP_TIME },
-        error => ResolveError::Failed { name, reason: error.to_string() },
+        error if error.is_nx_domain() || error.is_no_records_found() => {
+            ResolveError::NotFound { name }
+        }
+        NetError::Timeout => ResolveError::Timeout {
+            name,
+            limit: LOOKUP_TIME,
+        },
+        error => ResolveError::Failed {
+            name,
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -242,18 +303,29 @@ fn static_addresses(hosts: &Hosts, name: &str) -> Option<Vec<IpAddr>> {
     let mut found = Vec::new();
     for kind in [RecordType::AAAA, RecordType::A] {
         if let Some(lookup) = hosts.lookup_static_host(&Query::query(parsed.clone(), kind)) {
-            found.extend(lookup.answers().iter().filter_map(|record| record.data.ip_addr()).map(|address| address.to_canonical()));
+            found.extend(
+                lookup
+                    .answers()
+                    .iter()
+                    .filter_map(|record| record.data.ip_addr())
+                    .map(|address| address.to_canonical()),
+            );
         }
     }
     if found.is_empty() && (name == "localhost" || name.ends_with(".localhost")) {
-        found = vec![IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        found = vec![
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+        ];
     }
     found.truncate(MAX_ADDRESSES);
     (!found.is_empty()).then_some(found)
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+    fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .ok()
 }
 
 fn read_hosts(path: &Path) -> Hosts {
@@ -274,11 +346,38 @@ mod tests {
     #[tokio::test]
     async fn addresses_in_odd_spellings_are_addresses_and_junk_is_refused() {
         let resolver = Resolver::new(Handle::current(), Servers::Fixed(Vec::new()));
-        for loopback in ["127.0.0.1", "0x7f.1", "2130706433", "0177.0.0.1", "::ffff:127.0.0.1", "[::ffff:7f00:1]"] {
-            assert_eq!(resolver.resolve("p", loopback).await.unwrap().addresses, [IpAddr::from([127, 0, 0, 1])], "{loopback}");
+        for loopback in [
+            "127.0.0.1",
+            "0x7f.1",
+            "2130706433",
+            "0177.0.0.1",
+            "::ffff:127.0.0.1",
+            "[::ffff:7f00:1]",
+        ] {
+            assert_eq!(
+                resolver.resolve("p", loopback).await.unwrap().addresses,
+                [IpAddr::from([127, 0, 0, 1])],
+                "{loopback}"
+            );
         }
-        for wrong in ["", ".", "a b", "a/b", "user@host", "host:80", "a..b", &"a.".repeat(130), "a\0b"] {
-            assert!(matches!(resolver.resolve("p", wrong).await, Err(ResolveError::Malformed { .. })), "{wrong:?}");
+        for wrong in [
+            "",
+            ".",
+            "a b",
+            "a/b",
+            "user@host",
+            "host:80",
+            "a..b",
+            &"a.".repeat(130),
+            "a\0b",
+        ] {
+            assert!(
+                matches!(
+                    resolver.resolve("p", wrong).await,
+                    Err(ResolveError::Malformed { .. })
+                ),
+                "{wrong:?}"
+            );
         }
     }
 
@@ -289,8 +388,18 @@ mod tests {
         let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()]));
         let mut found = resolver.resolve("p", "NS.example.com.").await.unwrap();
         found.addresses.sort();
-        assert_eq!(found.addresses, ["192.0.2.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
-        assert!(found.ttl <= Duration::from_secs(30) && found.ttl > Duration::from_secs(25), "{:?}", found.ttl);
+        assert_eq!(
+            found.addresses,
+            [
+                "192.0.2.1".parse::<IpAddr>().unwrap(),
+                "2001:db8::1".parse().unwrap()
+            ]
+        );
+        assert!(
+            found.ttl <= Duration::from_secs(30) && found.ttl > Duration::from_secs(25),
+            "{:?}",
+            found.ttl
+        );
         assert_eq!(found.name, "ns.example.com");
     }
 
@@ -298,8 +407,20 @@ mod tests {
     async fn a_name_that_does_not_exist_is_told_from_a_server_that_fails() {
         let server = NameServer::start().await;
         let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()]));
-        assert_eq!(resolver.resolve("p", "no.example.com").await, Err(ResolveError::NotFound { name: "no.example.com".into() }));
-        assert!(server.questions().iter().all(|question| question == "no.example.com."), "{:?}", server.questions());
+        assert_eq!(
+            resolver.resolve("p", "no.example.com").await,
+            Err(ResolveError::NotFound {
+                name: "no.example.com".into()
+            })
+        );
+        assert!(
+            server
+                .questions()
+                .iter()
+                .all(|question| question == "no.example.com."),
+            "{:?}",
+            server.questions()
+        );
     }
 
     #[tokio::test]
@@ -309,10 +430,29 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let hosts = directory.path().join("hosts");
         fs::write(&hosts, "192.0.2.77 box.example.com box\n").unwrap();
-        let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()])).with_hosts_file(&hosts);
-        assert_eq!(resolver.resolve("p", "box.example.com").await.unwrap().addresses, ["192.0.2.77".parse::<IpAddr>().unwrap()]);
-        assert_eq!(resolver.resolve("p", "box").await.unwrap().addresses, ["192.0.2.77".parse::<IpAddr>().unwrap()]);
-        assert_eq!(resolver.resolve("p", "localhost").await.unwrap().addresses.len(), 2);
+        let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()]))
+            .with_hosts_file(&hosts);
+        assert_eq!(
+            resolver
+                .resolve("p", "box.example.com")
+                .await
+                .unwrap()
+                .addresses,
+            ["192.0.2.77".parse::<IpAddr>().unwrap()]
+        );
+        assert_eq!(
+            resolver.resolve("p", "box").await.unwrap().addresses,
+            ["192.0.2.77".parse::<IpAddr>().unwrap()]
+        );
+        assert_eq!(
+            resolver
+                .resolve("p", "localhost")
+                .await
+                .unwrap()
+                .addresses
+                .len(),
+            2
+        );
         assert!(server.questions().is_empty());
     }
 
@@ -321,7 +461,10 @@ mod tests {
         let server = NameServer::start().await;
         server.set("fast.example.com", 30, &["192.0.2.1"]);
         server.silence("slow.example.com");
-        let resolver = Arc::new(Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()])));
+        let resolver = Arc::new(Resolver::new(
+            Handle::current(),
+            Servers::Fixed(vec![server.address()]),
+        ));
         let slow: Vec<_> = (0..LOOKUPS_AT_ONCE * 2)
             .map(|_| {
                 let resolver = resolver.clone();
@@ -331,7 +474,11 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let started = Instant::now();
         resolver.resolve("other", "fast.example.com").await.unwrap();
-        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            started.elapsed()
+        );
         for task in slow {
             task.abort();
         }

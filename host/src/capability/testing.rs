@@ -64,7 +64,11 @@ impl NameServer {
                 }
             }
         }));
-        NameServer { address, zone, _task: task }
+        NameServer {
+            address,
+            zone,
+            _task: task,
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -78,8 +82,19 @@ impl NameServer {
 
     /// One list after another, per address question; the last one stays.
     pub(crate) fn flip(&self, name: &str, ttl: u32, lists: &[&[&str]]) {
-        let lists = lists.iter().map(|list| list.iter().map(|address| address.parse().unwrap()).collect()).collect();
-        self.zone.lock().unwrap().answers.insert(format!("{name}."), (ttl, lists));
+        let lists = lists
+            .iter()
+            .map(|list| {
+                list.iter()
+                    .map(|address| address.parse().unwrap())
+                    .collect()
+            })
+            .collect();
+        self.zone
+            .lock()
+            .unwrap()
+            .answers
+            .insert(format!("{name}."), (ttl, lists));
     }
 
     /// Never answers for this name.
@@ -106,7 +121,11 @@ impl Zone {
         match self.answers.get_mut(&name) {
             None => message.metadata.response_code = ResponseCode::NXDomain,
             Some((ttl, lists)) => {
-                let list = if query.query_type() == RecordType::A && lists.len() > 1 { lists.remove(0) } else { lists[0].clone() };
+                let list = if query.query_type() == RecordType::A && lists.len() > 1 {
+                    lists.remove(0)
+                } else {
+                    lists[0].clone()
+                };
                 for address in list {
                     let data = RData::from(address);
                     if data.record_type() == query.query_type() {
@@ -163,10 +182,18 @@ impl Server {
                 });
                 let builder = hyper::server::conn::http1::Builder::new();
                 match tls {
-                    None => drop(builder.serve_connection(TokioIo::new(stream), service).await),
+                    None => drop(
+                        builder
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await,
+                    ),
                     Some(tls) => {
                         if let Ok(stream) = tls.accept(stream).await {
-                            drop(builder.serve_connection(TokioIo::new(stream), service).await);
+                            drop(
+                                builder
+                                    .serve_connection(TokioIo::new(stream), service)
+                                    .await,
+                            );
                         }
                     }
                 }
@@ -193,7 +220,12 @@ impl Server {
                 open.spawn(serve(stream, counted.fetch_add(1, Ordering::SeqCst)));
             }
         });
-        Server { address, connections, requests: Arc::default(), _task: AbortOnDropHandle::new(task) }
+        Server {
+            address,
+            connections,
+            requests: Arc::default(),
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -228,8 +260,15 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        std::fs::write(directory.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        Authority { directory, issuer: Issuer::new(params, key) }
+        std::fs::write(
+            directory.path().join("ca.pem"),
+            params.self_signed(&key).unwrap().pem(),
+        )
+        .unwrap();
+        Authority {
+            directory,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     pub(crate) fn ca(&self) -> PathBuf {
@@ -240,9 +279,19 @@ impl Authority {
     pub(crate) fn identity(&self, name: &str) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let (certificate, private) = (self.directory.path().join(format!("{name}.pem")), self.directory.path().join(format!("{name}.key")));
-        std::fs::write(&certificate, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let (certificate, private) = (
+            self.directory.path().join(format!("{name}.pem")),
+            self.directory.path().join(format!("{name}.key")),
+        );
+        std::fs::write(
+            &certificate,
+            params.signed_by(&key, &self.issuer).unwrap().pem(),
+        )
+        .unwrap();
         std::fs::write(&private, key.serialize_pem()).unwrap();
         (certificate, private)
     }
@@ -252,16 +301,29 @@ impl Authority {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let (certificate, key) = self.identity(name);
         let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
-        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap();
         let builder = if mutual {
             let mut roots = rustls::RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_file(self.ca()).unwrap()).unwrap();
-            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            roots
+                .add(CertificateDer::from_pem_file(self.ca()).unwrap())
+                .unwrap();
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+                Arc::new(roots),
+                provider,
+            )
+            .build()
+            .unwrap();
             builder.with_client_cert_verifier(verifier)
         } else {
             builder.with_no_client_auth()
         };
-        Arc::new(builder.with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap()).unwrap())
+        Arc::new(
+            builder
+                .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap())
+                .unwrap(),
+        )
     }
 }
 

@@ -14,12 +14,13 @@ use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::admin;
 use crate::api::control::{
     Control, ControlError, DenialView, Done, Explanation, NeedView, PluginView, PortView, Unready,
 };
 use crate::api::core::CoreApi;
 use crate::api::socket::{self, ControlSocket};
-use crate::api::admin;
+use crate::capability::Facilities;
 use crate::capability::downloads::{Downloads, Retries};
 use crate::capability::resolve::{Resolver, Servers};
 use crate::capability::secrets::{KeyRing, Secrets};
@@ -28,7 +29,6 @@ use crate::capability::store::embedded::{EmbeddedStore, Options as StoreOptions}
 use crate::capability::upstream::dial::Dialer;
 use crate::capability::upstream::trust::Trust as UpstreamTrust;
 use crate::capability::upstream::{Foreman as UpstreamForeman, Upstream};
-use crate::capability::Facilities;
 use crate::grant::approvals::Approvals;
 use crate::grant::matchers::port::Ports;
 use crate::grant::matchers::url::BaseUrl;
@@ -42,8 +42,9 @@ use crate::plugin::watch::Watch;
 use crate::sandbox::bindings::types::Audience;
 use crate::sandbox::{Engine, Runtimes};
 use crate::server::{
-    Drain, Endpoint, Fronts, LOOKUP_TIME, Limits, Listener, OldestTls, OwnNames, PlainForeman, Plugins, Reload, Rules, Server,
-    ServerParts, Serves, SystemNames, Tls, TlsFiles, Trust, TrustedHosts,
+    Drain, Endpoint, Fronts, LOOKUP_TIME, Limits, Listener, OldestTls, OwnNames, PlainForeman,
+    Plugins, Reload, Rules, Server, ServerParts, Serves, SystemNames, Tls, TlsFiles, Trust,
+    TrustedHosts,
 };
 use crate::settings::{self, Config};
 use crate::telemetry::metrics::Metrics;
@@ -115,24 +116,34 @@ impl Host {
         let control = ControlSocket::bind(state).map_err(told)?;
         let (bound, sockets) = bind_all(&config).await?;
 
-        let runtimes = Runtimes::start().map_err(|error| HostError(format!("no threads for plugins: {error}")))?;
+        let runtimes = Runtimes::start()
+            .map_err(|error| HostError(format!("no threads for plugins: {error}")))?;
         let engine = Engine::new(&config.engine.pool).map_err(told)?;
         if let Some(shrunk) = engine.shrunk() {
             tracing::warn!("{shrunk}");
         }
-        tracing::info!(instances = engine.instances(), wasmtime = "48", "engine ready");
+        tracing::info!(
+            instances = engine.instances(),
+            wasmtime = "48",
+            "engine ready"
+        );
         metrics.pool_slots.set(i64::from(engine.instances()));
         let rules = HostRules::new(deny(&config, &bound));
         {
             let metrics = metrics.clone();
-            rules.audit().on_denial(Box::new(move |plugin, capability| metrics.plugin(plugin).denied(capability.word())));
+            rules.audit().on_denial(Box::new(move |plugin, capability| {
+                metrics.plugin(plugin).denied(capability.word())
+            }));
         }
         let io = tokio::runtime::Handle::current();
         let resolver = Arc::new(Resolver::new(io.clone(), Servers::System));
-        let keys = Arc::new(KeyRing::new(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)));
+        let keys = Arc::new(KeyRing::new(
+            std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        ));
         let dialer = Dialer::new(io, resolver.clone());
         let upstream = Upstream::new(dialer.clone(), keys.clone(), foreman(&config)?);
-        let store = EmbeddedStore::open(&state.join("store.redb"), StoreOptions::default()).map_err(told)?;
+        let store = EmbeddedStore::open(&state.join("store.redb"), StoreOptions::default())
+            .map_err(told)?;
         let facilities = Arc::new(Facilities {
             store: Store::new(Arc::new(store)),
             secrets: Secrets::new(keys),
@@ -141,7 +152,13 @@ impl Host {
             resolver,
         });
         let program = std::env::current_exe().map_err(told)?;
-        let compiler = Compiler::open(engine.clone(), state.join("compiled"), config.engine.compile.clone(), program).map_err(told)?;
+        let compiler = Compiler::open(
+            engine.clone(),
+            state.join("compiled"),
+            config.engine.compile.clone(),
+            program,
+        )
+        .map_err(told)?;
         let library = Library::open(state.join("plugins")).map_err(told)?;
         let approvals = Approvals::open(state.join("approvals.json")).map_err(told)?;
         let loader = Loader::new(
@@ -192,7 +209,10 @@ impl Host {
         host.tend();
         let stopped = host.stop.clone();
         tokio::spawn(async move {
-            if let Err(error) = control.serve(socket::router(metrics, desk), stopped.cancelled_owned()).await {
+            if let Err(error) = control
+                .serve(socket::router(metrics, desk), stopped.cancelled_owned())
+                .await
+            {
                 tracing::error!(%error, "the control socket ended; `bulkhead plugin` and `bulkhead policy` cannot reach this host");
             }
         });
@@ -222,8 +242,14 @@ impl Host {
         let rules = server_rules(&config)?;
         let foreman = foreman(&config)?;
         let mut said = Vec::new();
-        if config.listeners != self.config.listeners || config.tls != self.config.tls || config.admin != self.config.admin {
-            said.push("listeners, tls and admin: changed in the file, they take effect at the next start".to_owned());
+        if config.listeners != self.config.listeners
+            || config.tls != self.config.tls
+            || config.admin != self.config.admin
+        {
+            said.push(
+                "listeners, tls and admin: changed in the file, they take effect at the next start"
+                    .to_owned(),
+            );
         }
         if config.state != self.config.state {
             said.push("state: changed in the file, it takes effect at the next start".to_owned());
@@ -251,7 +277,10 @@ impl Host {
         }
     }
 
-    fn listen(&mut self, sockets: Vec<(settings::Listener, Vec<TcpListener>)>) -> Result<(), HostError> {
+    fn listen(
+        &mut self,
+        sockets: Vec<(settings::Listener, Vec<TcpListener>)>,
+    ) -> Result<(), HostError> {
         let tls = match &self.config.tls {
             Some(files) if self.config.listeners.iter().any(|it| it.tls) => {
                 Some(Arc::new(Tls::load(tls_files(files)).map_err(told)?))
@@ -274,13 +303,20 @@ impl Host {
                         .then(|| OwnNames::loopback_and(own_names(&socket))),
                     limits: Arc::new(limits(&listener.limits)),
                 };
-                let drain = Drain { stop: self.stop.clone(), time: self.config.drain };
+                let drain = Drain {
+                    stop: self.stop.clone(),
+                    time: self.config.drain,
+                };
                 let running = Listener::new(socket, endpoint, self.server.clone());
                 let name = listener.name.clone();
                 self.listeners.push(tokio::spawn(async move {
                     let drained = running.run(drain).await;
                     if drained.cut_off > 0 {
-                        tracing::warn!(listener = name, connections = drained.cut_off, "cut off after the drain time");
+                        tracing::warn!(
+                            listener = name,
+                            connections = drained.cut_off,
+                            "cut off after the drain time"
+                        );
                     }
                 }));
             }
@@ -291,8 +327,11 @@ impl Host {
     /// Work that goes on beside serving.
     fn tend(&self) {
         let config = &self.config;
-        let directories: Vec<PathBuf> =
-            [&config.plugins.directory, &config.plugins.policies].into_iter().flatten().cloned().collect();
+        let directories: Vec<PathBuf> = [&config.plugins.directory, &config.plugins.policies]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         let registry = self.registry.clone();
         self.until_stopped(async move {
             let mut watch = Watch::start(&directories);
@@ -361,7 +400,9 @@ fn gauges(registry: &Registry, metrics: &Metrics) {
         shown.busy.set(busy);
         shown.idle.set((live - busy).max(0));
         shown.queued.set(i64::from(sandbox.waiting()));
-        shown.memory.set(i64::try_from(sandbox.memory()).unwrap_or(i64::MAX));
+        shown
+            .memory
+            .set(i64::try_from(sandbox.memory()).unwrap_or(i64::MAX));
         instances += live;
     }
     metrics.pool_slots_used.set(instances);
@@ -377,16 +418,28 @@ fn private_directory(path: &Path) -> Result<(), HostError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|error| HostError(format!("{}: {error}; choose another with --state DIR", path.display())))?;
-    let found = std::fs::metadata(path).map_err(|error| HostError(format!("{}: {error}", path.display())))?;
+        .map_err(|error| {
+            HostError(format!(
+                "{}: {error}; choose another with --state DIR",
+                path.display()
+            ))
+        })?;
+    let found = std::fs::metadata(path)
+        .map_err(|error| HostError(format!("{}: {error}", path.display())))?;
     let me = rustix::process::geteuid().as_raw();
     if found.uid() != me {
-        return Err(HostError(format!("{}: belongs to user {}, not to {me}; choose another with --state DIR", path.display(), found.uid())));
+        return Err(HostError(format!(
+            "{}: belongs to user {}, not to {me}; choose another with --state DIR",
+            path.display(),
+            found.uid()
+        )));
     }
     Ok(())
 }
 
-async fn bind_all(config: &Config) -> Result<(Vec<Bound>, Vec<(settings::Listener, Vec<TcpListener>)>), HostError> {
+async fn bind_all(
+    config: &Config,
+) -> Result<(Vec<Bound>, Vec<(settings::Listener, Vec<TcpListener>)>), HostError> {
     let admin = config.admin.map(|address| settings::Listener {
         name: "admin".into(),
         addresses: vec![address],
@@ -402,7 +455,12 @@ async fn bind_all(config: &Config) -> Result<(Vec<Bound>, Vec<(settings::Listene
         for address in &listener.addresses {
             let socket = crate::server::bind(*address).map_err(told)?;
             let address = socket.local_addr().map_err(told)?;
-            bound.push(Bound { listener: listener.name.clone(), address, tls: listener.tls, audiences: listener.audiences.clone() });
+            bound.push(Bound {
+                listener: listener.name.clone(),
+                address,
+                tls: listener.tls,
+                audiences: listener.audiences.clone(),
+            });
             sockets.push(socket);
         }
         all.push((listener, sockets));
@@ -412,7 +470,16 @@ async fn bind_all(config: &Config) -> Result<(Vec<Bound>, Vec<(settings::Listene
 
 fn own_names(socket: &TcpListener) -> Vec<String> {
     let address = socket.local_addr().map(|it| it.ip().to_string()).ok();
-    address.into_iter().map(|it| if it.contains(':') { format!("[{it}]") } else { it }).collect()
+    address
+        .into_iter()
+        .map(|it| {
+            if it.contains(':') {
+                format!("[{it}]")
+            } else {
+                it
+            }
+        })
+        .collect()
 }
 
 fn plain_foreman(listener: &settings::Listener) -> PlainForeman {
@@ -430,7 +497,11 @@ fn tls_files(tls: &settings::config::Tls) -> TlsFiles {
         certificate: tls.certificate.clone(),
         key: tls.private_key.clone(),
         client_ca: tls.client_ca.clone(),
-        oldest: if tls.only_tls13 { OldestTls::Tls13 } else { OldestTls::Tls12 },
+        oldest: if tls.only_tls13 {
+            OldestTls::Tls13
+        } else {
+            OldestTls::Tls12
+        },
     }
 }
 
@@ -438,7 +509,9 @@ fn limits(given: &settings::config::ListenerLimits) -> Limits {
     let default = Limits::default();
     Limits {
         connections: given.connections.unwrap_or(default.connections),
-        connections_per_address: given.connections_per_address.unwrap_or(default.connections_per_address),
+        connections_per_address: given
+            .connections_per_address
+            .unwrap_or(default.connections_per_address),
         handshake: given.handshake.unwrap_or(default.handshake),
         head_time: given.head_time.unwrap_or(default.head_time),
         idle: given.idle.unwrap_or(default.idle),
@@ -457,34 +530,68 @@ fn limits(given: &settings::config::ListenerLimits) -> Limits {
 fn server_rules(config: &Config) -> Result<Rules, HostError> {
     let hosts = match &config.trusted_hosts {
         Some(settings::TrustedHosts::AnyCertificate) => TrustedHosts::AnyCertificate,
-        Some(settings::TrustedHosts::Names(names)) => TrustedHosts::names(names.iter().map(String::as_str)),
+        Some(settings::TrustedHosts::Names(names)) => {
+            TrustedHosts::names(names.iter().map(String::as_str))
+        }
         None => TrustedHosts::names([]),
     };
     Ok(Rules {
-        trust: Trust { hosts, forward_verify: config.forward_verify, lookup_time: LOOKUP_TIME },
+        trust: Trust {
+            hosts,
+            forward_verify: config.forward_verify,
+            lookup_time: LOOKUP_TIME,
+        },
         fronts: Fronts::new(config.fronts.clone()),
-        server: HeaderValue::from_str(&format!("foreman-proxy/{}", config.version)).map_err(told)?,
+        server: HeaderValue::from_str(&format!("foreman-proxy/{}", config.version))
+            .map_err(told)?,
     })
 }
 
 fn foreman(config: &Config) -> Result<Option<UpstreamForeman>, HostError> {
-    let Some(foreman) = &config.foreman else { return Ok(None) };
+    let Some(foreman) = &config.foreman else {
+        return Ok(None);
+    };
     Ok(Some(UpstreamForeman {
         url: BaseUrl::parse(foreman.url.as_str()).map_err(told)?,
-        trust: UpstreamTrust { ca: foreman.ca.clone(), identity: foreman.identity.clone(), verify: true },
+        trust: UpstreamTrust {
+            ca: foreman.ca.clone(),
+            identity: foreman.identity.clone(),
+            verify: true,
+        },
         connect_timeout: foreman.connect_timeout,
     }))
 }
 
 /// What no plugin may reach: the operator's rules, the host's own listeners, its state and its policies.
 fn deny(config: &Config, bound: &[Bound]) -> Deny {
-    let own = [Some(&config.state), config.plugins.directory.as_ref(), config.plugins.policies.as_ref()];
+    let own = [
+        Some(&config.state),
+        config.plugins.directory.as_ref(),
+        config.plugins.policies.as_ref(),
+    ];
     Deny {
         networks: config.deny.networks.clone(),
-        ports: config.deny.ports.iter().map(|port| Ports { first: *port, last: *port }).collect(),
+        ports: config
+            .deny
+            .ports
+            .iter()
+            .map(|port| Ports {
+                first: *port,
+                last: *port,
+            })
+            .collect(),
         listeners: bound.iter().map(|it| it.address).collect(),
-        paths: own.into_iter().flatten().chain(&config.deny.paths).cloned().collect(),
-        free_paths: if config.trial { vec![config.state.join("tftpboot")] } else { Vec::new() },
+        paths: own
+            .into_iter()
+            .flatten()
+            .chain(&config.deny.paths)
+            .cloned()
+            .collect(),
+        free_paths: if config.trial {
+            vec![config.state.join("tftpboot")]
+        } else {
+            Vec::new()
+        },
     }
 }
 
@@ -504,7 +611,10 @@ fn port_view(bound: &Bound) -> PortView {
 
 impl Desk {
     fn shipped(&self, plugin: &str) -> Option<&'static str> {
-        self.bundled.iter().find(|it| it.name == plugin).map(|it| it.policy)
+        self.bundled
+            .iter()
+            .find(|it| it.name == plugin)
+            .map(|it| it.policy)
     }
 
     async fn add_line(&self, plugin: String, line: String) -> Result<Done, ControlError> {
@@ -519,11 +629,15 @@ impl Desk {
         let (policy, _) = loader
             .policy(&plugin, self.shipped(&plugin))
             .map_err(|trouble| ControlError::Failed(trouble.reason()))?;
-        let next = policy.with_line(&line).map_err(|error| ControlError::Invalid(error.to_string()))?;
+        let next = policy
+            .with_line(&line)
+            .map_err(|error| ControlError::Invalid(error.to_string()))?;
         crate::grant::edit::write_whole(&path, next.text().as_bytes())
             .map_err(|error| ControlError::Failed(format!("{}: {error}", path.display())))?;
         self.registry.look().await;
-        Ok(Done { message: format!("{} now says `{line}`; it holds from now on", path.display()) })
+        Ok(Done {
+            message: format!("{} now says `{line}`; it holds from now on", path.display()),
+        })
     }
 }
 
@@ -541,8 +655,10 @@ impl Control for Desk {
     }
 
     fn explain(&self, plugin: &str) -> Result<Explanation, ControlError> {
-        let running =
-            self.registry.running(plugin).ok_or_else(|| ControlError::UnknownPlugin(plugin.to_owned()))?;
+        let running = self
+            .registry
+            .running(plugin)
+            .ok_or_else(|| ControlError::UnknownPlugin(plugin.to_owned()))?;
         let policy = running.policy.load();
         let needs = explain::explain(&running.manifest, &running.guard)
             .into_iter()
@@ -568,7 +684,8 @@ impl Control for Desk {
 
     fn denials(&self) -> Vec<DenialView> {
         let seconds = |time: std::time::SystemTime| {
-            time.duration_since(std::time::UNIX_EPOCH).map_or(0.0, |it| it.as_secs_f64())
+            time.duration_since(std::time::UNIX_EPOCH)
+                .map_or(0.0, |it| it.as_secs_f64())
         };
         self.rules
             .audit()
@@ -586,7 +703,11 @@ impl Control for Desk {
             .collect()
     }
 
-    fn approve(&self, plugin: String, digest: Option<String>) -> BoxFuture<'_, Result<Done, ControlError>> {
+    fn approve(
+        &self,
+        plugin: String,
+        digest: Option<String>,
+    ) -> BoxFuture<'_, Result<Done, ControlError>> {
         Box::pin(async move { self.registry.approve(&plugin, digest.as_deref()).await })
     }
 

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod client;
+pub mod compile;
 pub mod completions;
 pub mod exit;
 pub mod host;
@@ -16,6 +17,7 @@ pub mod ports;
 pub mod print;
 pub mod serve;
 pub mod trial;
+pub mod workbench;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -59,13 +61,16 @@ pub enum Command {
     Ports(ports::Ports),
     Completions(completions::Completions),
     Man(man::Man),
+    #[command(hide = true)]
+    CompileComponent(compile::CompileComponent),
 }
 
 impl Command {
     fn run(self, bundled: Vec<Bundled>, out: &mut dyn Write) -> Result<(), Failure> {
         match self {
             Self::Serve(serve) => serve.run(bundled),
-            Self::Check(check) => check.run(out),
+            Self::Check(check) => check.run(&bundled, out),
+            Self::CompileComponent(compile) => compile.run(),
             Self::Plugin(plugin) => plugin.run(out),
             Self::Policy(policy) => policy.run(out),
             Self::Ports(ports) => ports.run(out),
@@ -82,7 +87,11 @@ pub fn main(bundled: Vec<Bundled>) -> ExitCode {
     let cli = Cli::parse();
     // Not locked: `serve` runs in here, and the log writes to standard output from its own thread.
     let mut out = io::stdout();
-    let failure = match cli.command.run(bundled, &mut out).and_then(|()| Ok(out.flush()?)) {
+    let failure = match cli
+        .command
+        .run(bundled, &mut out)
+        .and_then(|()| Ok(out.flush()?))
+    {
         Ok(()) => return ExitCode::SUCCESS,
         Err(failure) => failure,
     };

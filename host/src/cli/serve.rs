@@ -73,7 +73,8 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|error| Failure::Start(format!("no threads: {error}")))?;
-        let result = runtime.block_on(self.serve(config, trial, ring, metrics, bundled, &logging, began));
+        let result =
+            runtime.block_on(self.serve(config, trial, ring, metrics, bundled, &logging, began));
         runtime.shutdown_timeout(SHUTDOWN);
         if let Err(failure) = &result {
             tracing::error!("{failure}");
@@ -86,20 +87,27 @@ impl Serve {
     fn configuration(&self) -> Result<(Config, Option<TrialFiles>), Failure> {
         let state = self.place.state_directory()?;
         let Some(file) = self.place.config_file() else {
-            let files = TrialFiles::prepare(&state, &own_name()).map_err(|error| Failure::Start(error.to_string()))?;
+            let files = TrialFiles::prepare(&state, &own_name())
+                .map_err(|error| Failure::Start(error.to_string()))?;
             let mut config = Config::trial(&state);
             for directory in [state.join("tftpboot")] {
-                std::fs::create_dir_all(&directory).map_err(|source| Failure::File { path: directory, source })?;
+                std::fs::create_dir_all(&directory).map_err(|source| Failure::File {
+                    path: directory,
+                    source,
+                })?;
             }
             self.log_format(&mut config);
             return Ok((config, Some(files)));
         };
-        let mut config = Config::load(&file, &state).map_err(|problems| Failure::Configuration(problems.to_string()))?;
+        let mut config = Config::load(&file, &state)
+            .map_err(|problems| Failure::Configuration(problems.to_string()))?;
         if let Some(state) = &self.place.state {
             config.state.clone_from(state);
         }
         if let Some(profile) = &self.profile {
-            config = config.with_profile(profile).map_err(Failure::Configuration)?;
+            config = config
+                .with_profile(profile)
+                .map_err(Failure::Configuration)?;
         }
         self.log_format(&mut config);
         Ok((config, None))
@@ -124,7 +132,8 @@ impl Serve {
         logging: &Logging,
         began: Instant,
     ) -> Result<(), Failure> {
-        let mut signals = Signals::listen().map_err(|error| Failure::Start(format!("signals: {error}")))?;
+        let mut signals =
+            Signals::listen().map_err(|error| Failure::Start(format!("signals: {error}")))?;
         let progress = |what: &str| tracing::info!(after = took(began), "bringing up {what}");
         let started = Host::start(config, ring, metrics, bundled, progress);
         let mut host = tokio::select! {
@@ -138,7 +147,9 @@ impl Serve {
         tracing::info!(after = took(began), "ready");
         if let Some(files) = &trial {
             let mut out = std::io::stdout();
-            let _ = out.write_all(trial_banner(&host, files).as_bytes()).and_then(|()| out.flush());
+            let _ = out
+                .write_all(trial_banner(&host, files).as_bytes())
+                .and_then(|()| out.flush());
         }
         let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status(&host))]);
         let watchdog = watchdog();
@@ -180,7 +191,9 @@ impl Serve {
             Err(failure) => Err(failure.to_string()),
         };
         match reloaded {
-            Ok(changes) if changes.is_empty() => tracing::info!("configuration read again: nothing changed"),
+            Ok(changes) if changes.is_empty() => {
+                tracing::info!("configuration read again: nothing changed")
+            }
             Ok(changes) => {
                 for change in changes {
                     tracing::info!("configuration read again: {change}");
@@ -202,12 +215,18 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 
 fn status(host: &Host) -> String {
     let views = host.registry().views();
-    let running = views.iter().filter(|it| it.state == PluginState::Running).count();
+    let running = views
+        .iter()
+        .filter(|it| it.state == PluginState::Running)
+        .count();
     format!("{running} of {} plugins running", views.len())
 }
 
 fn own_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Half of what systemd allows between two signs of life.

@@ -9,7 +9,9 @@ use crate::server::TrialFiles;
 /// The text.
 #[must_use]
 pub fn banner(host: &Host, files: &TrialFiles) -> String {
-    let mut text = String::from("\nBulkhead runs on trial: on this machine only, without a configuration file.\n\nListening\n");
+    let mut text = String::from(
+        "\nBulkhead runs on trial: on this machine only, without a configuration file.\n\nListening\n",
+    );
     for bound in host.bound() {
         let scheme = if bound.tls { "https" } else { "http" };
         let who = match bound.listener.as_str() {
@@ -21,12 +23,20 @@ pub fn banner(host: &Host, files: &TrialFiles) -> String {
     }
     text.push_str("\nFeatures\n");
     for view in host.registry().views() {
-        let reason = view.reason.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
+        let reason = view
+            .reason
+            .as_ref()
+            .map(|it| format!(": {it}"))
+            .unwrap_or_default();
         let _ = writeln!(text, "  {:<10} {}{reason}", view.name, view.state);
         if let Some(plugin) = host.registry().running(&view.name) {
             for row in explain::explain(&plugin.manifest, &plugin.guard) {
                 let granted = row.granted.unwrap_or_else(|| "nothing".into());
-                let _ = writeln!(text, "             may: {} {}: {granted}", row.capability, row.slot);
+                let _ = writeln!(
+                    text,
+                    "             may: {} {}: {granted}",
+                    row.capability, row.slot
+                );
             }
         }
     }
@@ -49,5 +59,8 @@ pub fn banner(host: &Host, files: &TrialFiles) -> String {
 }
 
 fn address(host: &Host, listener: &str) -> String {
-    host.bound().iter().find(|it| it.listener == listener).map_or_else(String::new, |it| it.address.to_string())
+    host.bound()
+        .iter()
+        .find(|it| it.listener == listener)
+        .map_or_else(String::new, |it| it.address.to_string())
 }

@@ -15,7 +15,7 @@
 //! - [`limits`]: what it may use up
 //! - [`denial`], [`audit`]: what was refused, once, with the line that would allow it
 //! - [`approvals`]: which component a policy is for
-//! - [`edit`], [`explain`]: working with policies
+//! - [`edit`], [`explain`], [`diff`](mod@diff): working with policies
 //! - [`resolved`]: which names the host resolved to which addresses
 
 pub mod action;
@@ -24,6 +24,7 @@ pub mod audit;
 pub mod decide;
 pub mod denial;
 pub mod deny;
+pub mod diff;
 pub mod edit;
 pub mod effective;
 pub mod explain;

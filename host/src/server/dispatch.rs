@@ -18,7 +18,9 @@ use crate::grant::{Action, Decision};
 use crate::plugin::registry::{Registry, Routing};
 use crate::plugin::routes::RouteTable;
 use crate::plugin::running::Plugin;
-use crate::sandbox::bindings::types::{Answer, FileAnswer, Forward, Head, Headers, Reply, Request, Verdict};
+use crate::sandbox::bindings::types::{
+    Answer, FileAnswer, Forward, Head, Headers, Reply, Request, Verdict,
+};
 use crate::sandbox::imports::via;
 use crate::sandbox::{CallError, Peer};
 use crate::telemetry::labels::{Rejection, Trap};
@@ -33,7 +35,10 @@ impl Plugins {
     /// For the plugins of this registry.
     #[must_use]
     pub fn new(registry: Arc<Registry>, facilities: Arc<Facilities>) -> Self {
-        Self { registry, facilities }
+        Self {
+            registry,
+            facilities,
+        }
     }
 }
 
@@ -48,14 +53,32 @@ impl Dispatch for Plugins {
         &routing.table
     }
 
-    async fn dispatch(&self, routing: Arc<Routing>, request: Admitted) -> Result<Response<Body>, Refusal> {
-        let plugin = routing.plugins.get(&request.plugin).cloned().ok_or(Refusal::NotReady { retry_after: SOON })?;
+    async fn dispatch(
+        &self,
+        routing: Arc<Routing>,
+        request: Admitted,
+    ) -> Result<Response<Body>, Refusal> {
+        let plugin = routing
+            .plugins
+            .get(&request.plugin)
+            .cloned()
+            .ok_or(Refusal::NotReady { retry_after: SOON })?;
         drop(routing);
         let secure = request.caller.origin.starts_with("https:");
-        if !(if secure { plugin.enabled.https() } else { plugin.enabled.http() }) {
+        if !(if secure {
+            plugin.enabled.https()
+        } else {
+            plugin.enabled.http()
+        }) {
             return Err(Refusal::NotFound);
         }
-        Served { plugin, facilities: self.facilities.clone(), peer: peer(&request.caller) }.answer(request).await
+        Served {
+            plugin,
+            facilities: self.facilities.clone(),
+            peer: peer(&request.caller),
+        }
+        .answer(request)
+        .await
     }
 }
 
@@ -88,7 +111,11 @@ impl Served {
             body,
         };
         let began = Instant::now();
-        let answer = self.plugin.sandbox.handle(class, self.peer.clone(), call).await;
+        let answer = self
+            .plugin
+            .sandbox
+            .handle(class, self.peer.clone(), call)
+            .await;
         self.plugin.metrics.waited(began.elapsed());
         match answer.map_err(|error| self.refuse(&error))? {
             Answer::Reply(reply) => self.reply(reply),
@@ -98,31 +125,62 @@ impl Served {
     }
 
     fn reply(&self, reply: Reply) -> Result<Response<Body>, Refusal> {
-        let mut response = self.head(Head { status: reply.status, headers: reply.headers }, Body::from(Bytes::from(reply.body)))?;
+        let mut response = self.head(
+            Head {
+                status: reply.status,
+                headers: reply.headers,
+            },
+            Body::from(Bytes::from(reply.body)),
+        )?;
         response.headers_mut().remove(CONTENT_LENGTH);
         Ok(response)
     }
 
-    async fn file(&self, answer: FileAnswer, headers: &HeaderMap, head_only: bool) -> Result<Response<Body>, Refusal> {
+    async fn file(
+        &self,
+        answer: FileAnswer,
+        headers: &HeaderMap,
+        head_only: bool,
+    ) -> Result<Response<Body>, Refusal> {
         match &self.plugin.sandbox.surroundings().access {
-            Some(access) => Ok(files::answer(access, answer, headers, head_only).await.unwrap_or_else(|refusal| {
-                halt(refusal.status(), refusal.to_string(), headers.get(http::header::ACCEPT))
-            })),
+            Some(access) => Ok(files::answer(access, answer, headers, head_only)
+                .await
+                .unwrap_or_else(|refusal| {
+                    halt(
+                        refusal.status(),
+                        refusal.to_string(),
+                        headers.get(http::header::ACCEPT),
+                    )
+                })),
             None => Err(self.misbehaved("it has no files".into())),
         }
     }
 
-    async fn forward(&self, forward: Forward, incoming: Option<Body>) -> Result<Response<Body>, Refusal> {
+    async fn forward(
+        &self,
+        forward: Forward,
+        incoming: Option<Body>,
+    ) -> Result<Response<Body>, Refusal> {
         if forward.keep.len() > MAX_KEEP {
-            return Err(self.misbehaved(format!("`forward.keep` has {} bytes, at most {MAX_KEEP} are allowed", forward.keep.len())));
+            return Err(self.misbehaved(format!(
+                "`forward.keep` has {} bytes, at most {MAX_KEEP} are allowed",
+                forward.keep.len()
+            )));
         }
         let class = Plugin::class(self.peer.audience);
         let via = via(Some(&self.peer));
-        let got = self.facilities.upstream.forward(&self.plugin.guard, &via, &forward, incoming).await;
+        let got = self
+            .facilities
+            .upstream
+            .forward(&self.plugin.guard, &via, &forward, incoming)
+            .await;
         let (head, body) = match got {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
-                let head = Head { status: parts.status.as_u16(), headers: to_list(&parts.headers) };
+                let head = Head {
+                    status: parts.status.as_u16(),
+                    headers: to_list(&parts.headers),
+                };
                 (Ok((head, parts.headers.get(CONTENT_LENGTH).cloned())), body)
             }
             Err(error) => (Err(error), Body::empty()),
@@ -140,7 +198,9 @@ impl Served {
             .map_err(|error| self.refuse(&error))?;
         match verdict {
             Verdict::Replace(reply) => self.reply(reply),
-            Verdict::Pass(_) if !passable => Err(self.misbehaved("it passes an upstream's answer that there is none of".into())),
+            Verdict::Pass(_) if !passable => {
+                Err(self.misbehaved("it passes an upstream's answer that there is none of".into()))
+            }
             Verdict::Pass(head) => {
                 let mut response = self.head(head, body)?;
                 // The length is the upstream's own: the body is, too.
@@ -158,20 +218,33 @@ impl Served {
         let status = StatusCode::from_u16(head.status)
             .ok()
             .filter(|status| (200..600).contains(&status.as_u16()))
-            .ok_or_else(|| self.misbehaved(format!("{} is no status to answer with", head.status)))?;
+            .ok_or_else(|| {
+                self.misbehaved(format!("{} is no status to answer with", head.status))
+            })?;
         let mut response = Response::new(body);
         *response.status_mut() = status;
         if head.headers.len() > MAX_HEADERS {
-            return Err(self.misbehaved(format!("{} headers, at most {MAX_HEADERS} are allowed", head.headers.len())));
+            return Err(self.misbehaved(format!(
+                "{} headers, at most {MAX_HEADERS} are allowed",
+                head.headers.len()
+            )));
         }
         for (name, value) in head.headers {
-            let (Ok(parsed), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value)) else {
-                return Err(self.misbehaved(format!("the header {:?} cannot be sent", crate::telemetry::text::printable(&name))));
+            let (Ok(parsed), Ok(value)) = (
+                HeaderName::from_bytes(name.as_bytes()),
+                HeaderValue::from_str(&value),
+            ) else {
+                return Err(self.misbehaved(format!(
+                    "the header {:?} cannot be sent",
+                    crate::telemetry::text::printable(&name)
+                )));
             };
             if parsed == CONTENT_LENGTH || parsed == DATE || parsed == SERVER {
                 continue;
             }
-            if let Decision::Allow = self.plugin.guard.decide(&Action::ResponseHeader { name: parsed.as_str() }) {
+            if let Decision::Allow = self.plugin.guard.decide(&Action::ResponseHeader {
+                name: parsed.as_str(),
+            }) {
                 response.headers_mut().append(parsed, value);
             }
         }
@@ -181,8 +254,14 @@ impl Served {
     /// A plugin that says what it may not.
     fn misbehaved(&self, what: String) -> Refusal {
         self.plugin.metrics.trapped(Trap::Answer);
-        tracing::error!(plugin = &*self.plugin.name, reason = what, "the plugin's answer is not sent");
-        Refusal::Failed { request_id: self.peer.request_id.to_string() }
+        tracing::error!(
+            plugin = &*self.plugin.name,
+            reason = what,
+            "the plugin's answer is not sent"
+        );
+        Refusal::Failed {
+            request_id: self.peer.request_id.to_string(),
+        }
     }
 
     /// A call that gave no answer.
@@ -190,35 +269,58 @@ impl Served {
         let metrics = &self.plugin.metrics;
         let request_id = || self.peer.request_id.to_string();
         match error {
-            CallError::Busy { retry_after, reason } => {
-                metrics.rejected(if reason.contains("queue-time") { Rejection::QueueTime } else { Rejection::QueueFull });
+            CallError::Busy {
+                retry_after,
+                reason,
+            } => {
+                metrics.rejected(if reason.contains("queue-time") {
+                    Rejection::QueueTime
+                } else {
+                    Rejection::QueueFull
+                });
                 tracing::warn!(plugin = &*self.plugin.name, reason, "request turned away");
-                Refusal::Busy { retry_after: spread(*retry_after) }
+                Refusal::Busy {
+                    retry_after: spread(*retry_after),
+                }
             }
             CallError::NotReady(reason) => {
                 metrics.rejected(Rejection::NotReady);
                 tracing::warn!(plugin = &*self.plugin.name, reason, "request turned away");
-                Refusal::NotReady { retry_after: spread(SOON) }
+                Refusal::NotReady {
+                    retry_after: spread(SOON),
+                }
             }
             CallError::Deadline(_) => {
                 metrics.trapped(Trap::Deadline);
                 tracing::error!(plugin = &*self.plugin.name, %error, "call ended");
-                Refusal::Deadline { request_id: request_id() }
+                Refusal::Deadline {
+                    request_id: request_id(),
+                }
             }
             CallError::CpuLimit(_) => {
                 metrics.trapped(Trap::Cpu);
                 tracing::error!(plugin = &*self.plugin.name, %error, "call ended");
-                Refusal::Deadline { request_id: request_id() }
+                Refusal::Deadline {
+                    request_id: request_id(),
+                }
             }
             CallError::Trapped { kind, .. } => {
-                metrics.trapped(if *kind == "memory" { Trap::Memory } else { Trap::Trap });
+                metrics.trapped(if *kind == "memory" {
+                    Trap::Memory
+                } else {
+                    Trap::Trap
+                });
                 tracing::error!(plugin = &*self.plugin.name, %error, "call failed");
-                Refusal::Failed { request_id: request_id() }
+                Refusal::Failed {
+                    request_id: request_id(),
+                }
             }
             CallError::Missing(_) | CallError::Denied(_) => {
                 metrics.trapped(Trap::Answer);
                 tracing::error!(plugin = &*self.plugin.name, %error, "call failed");
-                Refusal::Failed { request_id: request_id() }
+                Refusal::Failed {
+                    request_id: request_id(),
+                }
             }
         }
     }
@@ -247,6 +349,8 @@ fn peer(caller: &Caller) -> Arc<Peer> {
 fn to_list(headers: &HeaderMap) -> Headers {
     headers
         .iter()
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        })
         .collect()
 }

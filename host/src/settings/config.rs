@@ -92,9 +92,15 @@ impl Listener {
             return url.clone();
         }
         let scheme = if self.tls { "https" } else { "http" };
-        let (ip, port) = self.addresses.first().map_or((IpAddr::from([127, 0, 0, 1]), 0), |it| (it.ip(), it.port()));
+        let (ip, port) = self
+            .addresses
+            .first()
+            .map_or((IpAddr::from([127, 0, 0, 1]), 0), |it| (it.ip(), it.port()));
         if ip.is_unspecified() {
-            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            let name = rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned();
             format!("{scheme}://{name}:{port}")
         } else {
             format!("{scheme}://{}", SocketAddr::new(ip, port))
@@ -248,7 +254,11 @@ pub struct CompileLimits {
 impl Default for CompileLimits {
     fn default() -> Self {
         // An 18 MiB Python component takes 6 to 14 s and stays below 2 GiB on two cores.
-        Self { time: Duration::from_secs(120), memory: 4 << 30, size: 64 << 20 }
+        Self {
+            time: Duration::from_secs(120),
+            memory: 4 << 30,
+            size: 64 << 20,
+        }
     }
 }
 
@@ -306,7 +316,13 @@ impl Config {
             settings: settings
                 .iter()
                 .map(|(name, path)| {
-                    ((*name).to_owned(), (toml::Value::String(path.display().to_string()), Place::default()))
+                    (
+                        (*name).to_owned(),
+                        (
+                            toml::Value::String(path.display().to_string()),
+                            Place::default(),
+                        ),
+                    )
                 })
                 .collect(),
         };
@@ -314,7 +330,10 @@ impl Config {
             file: None,
             state: state.to_owned(),
             version: SHOWN_VERSION.into(),
-            trusted_hosts: Some(TrustedHosts::Names(vec![TRIAL_CLIENT.into(), "localhost".into()])),
+            trusted_hosts: Some(TrustedHosts::Names(vec![
+                TRIAL_CLIENT.into(),
+                "localhost".into(),
+            ])),
             forward_verify: true,
             drain: DRAIN,
             fronts: Vec::new(),
@@ -330,13 +349,24 @@ impl Config {
                 only_tls13: false,
             }),
             foreman: None,
-            plugins: Plugins { directory: None, bundled: true, policies: None },
+            plugins: Plugins {
+                directory: None,
+                bundled: true,
+                policies: None,
+            },
             features: BTreeMap::from([
                 ("tftp".into(), feature(&[("tftproot", &files)])),
                 ("httpboot".into(), feature(&[("root_dir", &files)])),
             ]),
-            engine: Engine { pool: EngineConfig::default(), compile: CompileLimits::default() },
-            log: Log { options: LogOptions::default(), buffer: 2000, buffer_errors: 1000 },
+            engine: Engine {
+                pool: EngineConfig::default(),
+                compile: CompileLimits::default(),
+            },
+            log: Log {
+                options: LogOptions::default(),
+                buffer: 2000,
+                buffer_errors: 1000,
+            },
             admin: Some(ADMIN),
             deny: DenyRules::default(),
             profiles: BTreeMap::new(),
@@ -348,10 +378,15 @@ impl Config {
     pub fn with_profile(mut self, name: &str) -> Result<Self, String> {
         let Some(profile) = self.profiles.get(name).cloned() else {
             let known: Vec<_> = self.profiles.keys().map(String::as_str).collect();
-            return Err(format!("there is no profile `{name}`; the configuration has: {}", known.join(", ")));
+            return Err(format!(
+                "there is no profile `{name}`; the configuration has: {}",
+                known.join(", ")
+            ));
         };
-        self.features.retain(|feature, _| profile.features.contains(feature));
-        self.listeners.retain(|listener| profile.listeners.contains(&listener.name));
+        self.features
+            .retain(|feature, _| profile.features.contains(feature));
+        self.listeners
+            .retain(|listener| profile.listeners.contains(&listener.name));
         Ok(self)
     }
 }
@@ -359,4 +394,5 @@ impl Config {
 /// The name in the trial's client certificate.
 pub const TRIAL_CLIENT: &str = "bulkhead-trial-client";
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
-pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9180);
+pub(super) const ADMIN: SocketAddr =
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9180);

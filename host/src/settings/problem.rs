@@ -47,17 +47,37 @@ pub(crate) struct Source<'a> {
 }
 
 impl Source<'_> {
-    pub(crate) fn problem(&self, span: &Range<usize>, message: String, help: Option<String>) -> Problem {
+    pub(crate) fn problem(
+        &self,
+        span: &Range<usize>,
+        message: String,
+        help: Option<String>,
+    ) -> Problem {
         let Place { line, column } = self.place(span);
-        Problem { file: self.path.to_owned(), line, column, message, help }
+        Problem {
+            file: self.path.to_owned(),
+            line,
+            column,
+            message,
+            help,
+        }
     }
 
     /// Line and column where a span begins.
     pub(crate) fn place(&self, span: &Range<usize>) -> Place {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1;
         let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        Place { line: small(line), column: small(column) }
+        Place {
+            line: small(line),
+            column: small(column),
+        }
     }
 }

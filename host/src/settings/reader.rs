@@ -21,7 +21,10 @@ pub(crate) enum Settings<'a> {
     /// The plugin is not known yet: the policy is only checked.
     Unknown,
     /// The plugin's settings and their values.
-    Known { settings: &'a [Setting], values: &'a HashMap<String, SettingValue> },
+    Known {
+        settings: &'a [Setting],
+        values: &'a HashMap<String, SettingValue>,
+    },
 }
 
 /// What stands under a key.
@@ -117,28 +120,46 @@ pub(crate) struct Table<'t> {
 
 impl<'t> Table<'t> {
     pub(crate) fn new(entries: &'t DeTable<'t>, name: String, span: Range<usize>) -> Self {
-        Self { entries, name, span, asked: RefCell::default() }
+        Self {
+            entries,
+            name,
+            span,
+            asked: RefCell::default(),
+        }
     }
 
     fn entry(&self, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.asked.borrow_mut().push(key.to_owned());
-        self.entries.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+        self.entries
+            .iter()
+            .find(|(name, _)| name.get_ref() == key)
+            .map(|(_, value)| value)
     }
 
     /// The dotted name of a key.
     pub(crate) fn dotted(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+        if self.name.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.name)
+        }
     }
 
     /// All values by key. They count as asked for.
     pub(crate) fn values(&self) -> impl Iterator<Item = (&'t str, &'t Spanned<DeValue<'t>>)> {
-        self.asked.borrow_mut().extend(self.entries.keys().map(|key| key.get_ref().to_string()));
-        self.entries.iter().map(|(key, value)| (key.get_ref().as_ref(), value))
+        self.asked
+            .borrow_mut()
+            .extend(self.entries.keys().map(|key| key.get_ref().to_string()));
+        self.entries
+            .iter()
+            .map(|(key, value)| (key.get_ref().as_ref(), value))
     }
 
     /// All keys with their places, asked for or not.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&'t str, Range<usize>)> {
-        self.entries.keys().map(|key| (key.get_ref().as_ref(), key.span()))
+        self.entries
+            .keys()
+            .map(|key| (key.get_ref().as_ref(), key.span()))
     }
 }
 
@@ -151,7 +172,11 @@ pub(crate) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     pub(crate) fn new(source: Source<'a>, settings: Settings<'a>) -> Self {
-        Self { source, settings, problems: RefCell::default() }
+        Self {
+            source,
+            settings,
+            problems: RefCell::default(),
+        }
     }
 
     pub(crate) fn problems(self) -> Vec<Problem> {
@@ -163,23 +188,34 @@ impl<'a> Reading<'a> {
     }
 
     /// Reports a mistake.
-    pub(crate) fn problem(&self, span: &Range<usize>, message: impl Into<String>, help: Option<String>) {
-        self.problems.borrow_mut().push(self.source.problem(span, message.into(), help));
+    pub(crate) fn problem(
+        &self,
+        span: &Range<usize>,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) {
+        self.problems
+            .borrow_mut()
+            .push(self.source.problem(span, message.into(), help));
     }
 
     /// What stands under a key.
     pub(crate) fn item<'t>(&self, table: &Table<'t>, key: &str) -> Given<Item<'t>> {
-        table.entry(key).map_or(Given::Absent, |value| self.read(value, &table.dotted(key)))
+        table
+            .entry(key)
+            .map_or(Given::Absent, |value| self.read(value, &table.dotted(key)))
     }
 
     fn read<'t>(&self, value: &'t Spanned<DeValue<'t>>, name: &str) -> Given<Item<'t>> {
         let span = value.span();
         let data = match value.get_ref() {
             DeValue::String(text) => Data::Text(text.to_string()),
-            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => Data::Integer(number),
-                Err(_) => Data::Other("a number too large"),
-            },
+            DeValue::Integer(number) => {
+                match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => Data::Integer(number),
+                    Err(_) => Data::Other("a number too large"),
+                }
+            }
             DeValue::Boolean(flag) => Data::Flag(*flag),
             DeValue::Float(_) => Data::Other("a fraction"),
             DeValue::Datetime(_) => Data::Other("a date"),
@@ -188,7 +224,11 @@ impl<'a> Reading<'a> {
                 for value in values.iter() {
                     match self.read(value, name) {
                         // A setting that is a list adds its elements.
-                        Given::Is(Item { data: Data::List(more), from_setting: true, .. }) => items.extend(more),
+                        Given::Is(Item {
+                            data: Data::List(more),
+                            from_setting: true,
+                            ..
+                        }) => items.extend(more),
                         Given::Is(item) => items.push(item),
                         Given::Absent => {}
                         Given::Unset(setting) => return Given::Unset(setting),
@@ -207,7 +247,11 @@ impl<'a> Reading<'a> {
                 Data::Table(table)
             }
         };
-        Given::Is(Item { span, data, from_setting: false })
+        Given::Is(Item {
+            span,
+            data,
+            from_setting: false,
+        })
     }
 
     /// The value of the setting that a text names.
@@ -225,27 +269,39 @@ impl<'a> Reading<'a> {
             self.problem(&span, format!("the plugin has no setting `{name}`"), help);
             return Given::Wrong;
         }
-        let item = |data| Item { span: span.clone(), data, from_setting: true };
+        let item = |data| Item {
+            span: span.clone(),
+            data,
+            from_setting: true,
+        };
         match values.get(name.as_ref()) {
             None => Given::Unset(name.to_string()),
             Some(SettingValue::Text(text)) if text.is_empty() => Given::Unset(name.to_string()),
             Some(SettingValue::Text(text)) => Given::Is(item(Data::Text(text.clone()))),
             Some(SettingValue::Integer(number)) => Given::Is(item(Data::Integer(*number))),
             Some(SettingValue::Boolean(flag)) => Given::Is(item(Data::Flag(*flag))),
-            Some(SettingValue::Texts(texts)) => {
-                Given::Is(item(Data::List(texts.iter().map(|text| item(Data::Text(text.clone()))).collect())))
-            }
+            Some(SettingValue::Texts(texts)) => Given::Is(item(Data::List(
+                texts
+                    .iter()
+                    .map(|text| item(Data::Text(text.clone())))
+                    .collect(),
+            ))),
         }
     }
 
     /// Whether a key takes its value from a setting.
     pub(crate) fn is_setting(&self, table: &Table<'_>, key: &str) -> bool {
-        matches!(table.entry(key).map(Spanned::get_ref), Some(DeValue::Table(_)))
+        matches!(
+            table.entry(key).map(Spanned::get_ref),
+            Some(DeValue::Table(_))
+        )
     }
 
     /// The value of the setting that a key names: `setting = "dns_server"` beside other keys.
     pub(crate) fn named_setting<'t>(&self, table: &Table<'t>, key: &str) -> Given<Item<'t>> {
-        table.entry(key).map_or(Given::Absent, |name| self.setting(name))
+        table
+            .entry(key)
+            .map_or(Given::Absent, |name| self.setting(name))
     }
 
     fn expect<'t, T>(
@@ -258,7 +314,15 @@ impl<'a> Reading<'a> {
         self.item(table, key).and_then(|item| {
             let found = take(&item);
             if found.is_none() {
-                self.problem(&item.span, format!("`{}` must be {what}, not {}", table.dotted(key), item.data.kind()), None);
+                self.problem(
+                    &item.span,
+                    format!(
+                        "`{}` must be {what}, not {}",
+                        table.dotted(key),
+                        item.data.kind()
+                    ),
+                    None,
+                );
             }
             found.map(|value| (value, item.span))
         })
@@ -279,22 +343,35 @@ impl<'a> Reading<'a> {
         key: &str,
         parse: impl FnOnce(&str) -> Result<T, (String, Option<String>)>,
     ) -> Given<T> {
-        self.text(table, key).and_then(|(text, span)| match parse(&text) {
-            Ok(value) => Some(value),
-            Err((message, help)) => {
-                self.problem(&span, format!("`{}`: {message}", table.dotted(key)), help);
-                None
-            }
-        })
+        self.text(table, key)
+            .and_then(|(text, span)| match parse(&text) {
+                Ok(value) => Some(value),
+                Err((message, help)) => {
+                    self.problem(&span, format!("`{}`: {message}", table.dotted(key)), help);
+                    None
+                }
+            })
     }
 
     /// One of some words.
-    pub(crate) fn word<T: Copy>(&self, table: &Table<'_>, key: &str, words: &[(&str, T)]) -> Given<T> {
+    pub(crate) fn word<T: Copy>(
+        &self,
+        table: &Table<'_>,
+        key: &str,
+        words: &[(&str, T)],
+    ) -> Given<T> {
         self.parsed(table, key, |text| {
-            words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
-                let all: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-                (format!("`{text}` is none of {}", all.join(", ")), nearest(text, words.iter().map(|(word, _)| *word)))
-            })
+            words
+                .iter()
+                .find(|(word, _)| *word == text)
+                .map(|(_, value)| *value)
+                .ok_or_else(|| {
+                    let all: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+                    (
+                        format!("`{text}` is none of {}", all.join(", ")),
+                        nearest(text, words.iter().map(|(word, _)| *word)),
+                    )
+                })
         })
     }
 
@@ -319,9 +396,16 @@ impl<'a> Reading<'a> {
             _ => None,
         });
         number.and_then(|(number, span)| {
-            let fits = N::try_from(number).ok().filter(|number| bounds.contains(number));
+            let fits = N::try_from(number)
+                .ok()
+                .filter(|number| bounds.contains(number));
             if fits.is_none() {
-                let message = format!("`{}` must be from {} to {}", table.dotted(key), bounds.start(), bounds.end());
+                let message = format!(
+                    "`{}` must be from {} to {}",
+                    table.dotted(key),
+                    bounds.start(),
+                    bounds.end()
+                );
                 self.problem(&span, message, None);
             }
             fits
@@ -330,7 +414,13 @@ impl<'a> Reading<'a> {
 
     /// A size such as `"64MiB"`.
     pub(crate) fn size(&self, table: &Table<'_>, key: &str) -> Given<u64> {
-        self.measure(table, key, "a size such as \"64MiB\"", parse_size, u64::try_from)
+        self.measure(
+            table,
+            key,
+            "a size such as \"64MiB\"",
+            parse_size,
+            u64::try_from,
+        )
     }
 
     /// A time such as `"30s"`.
@@ -355,7 +445,11 @@ impl<'a> Reading<'a> {
             };
             let found = found.filter(|value| *value != T::default());
             if found.is_none() {
-                self.problem(&item.span, format!("`{}` must be {what}", table.dotted(key)), None);
+                self.problem(
+                    &item.span,
+                    format!("`{}` must be {what}", table.dotted(key)),
+                    None,
+                );
             }
             found
         })
@@ -377,7 +471,10 @@ impl<'a> Reading<'a> {
         parse: impl Fn(&str) -> Result<T, (String, Option<String>)>,
     ) -> Given<Vec<T>> {
         self.list(table, key).and_then(|items| {
-            let read: Vec<_> = items.iter().map(|item| self.parse_item(table, key, item, &parse)).collect();
+            let read: Vec<_> = items
+                .iter()
+                .map(|item| self.parse_item(table, key, item, &parse))
+                .collect();
             read.into_iter().collect()
         })
     }
@@ -391,13 +488,25 @@ impl<'a> Reading<'a> {
         parse: impl Fn(&str) -> Result<T, (String, Option<String>)>,
     ) -> Option<T> {
         let Data::Text(text) = &item.data else {
-            self.problem(&item.span, format!("`{}` must hold texts, not {}", table.dotted(key), item.data.kind()), None);
+            self.problem(
+                &item.span,
+                format!(
+                    "`{}` must hold texts, not {}",
+                    table.dotted(key),
+                    item.data.kind()
+                ),
+                None,
+            );
             return None;
         };
         match parse(text) {
             Ok(value) => Some(value),
             Err((message, help)) => {
-                self.problem(&item.span, format!("`{}`: {message}", table.dotted(key)), help);
+                self.problem(
+                    &item.span,
+                    format!("`{}`: {message}", table.dotted(key)),
+                    help,
+                );
                 None
             }
         }
@@ -408,7 +517,15 @@ impl<'a> Reading<'a> {
         self.item(table, key).and_then(|item| match item.data {
             Data::Table(inner) => Some(inner),
             other => {
-                self.problem(&item.span, format!("`{}` must be a table, not {}", table.dotted(key), other.kind()), None);
+                self.problem(
+                    &item.span,
+                    format!(
+                        "`{}` must be a table, not {}",
+                        table.dotted(key),
+                        other.kind()
+                    ),
+                    None,
+                );
                 None
             }
         })
@@ -419,9 +536,15 @@ impl<'a> Reading<'a> {
         let mut slots = Vec::new();
         for (name, span) in table.keys() {
             let shaped = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
-                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
             if !shaped {
-                self.problem(&span, format!("`{name}` is no name of a slot: lower-case letters, digits and `-`"), None);
+                self.problem(
+                    &span,
+                    format!("`{name}` is no name of a slot: lower-case letters, digits and `-`"),
+                    None,
+                );
             }
             if let Given::Is(slot) = self.table(table, name) {
                 slots.push((name, slot));
@@ -437,11 +560,20 @@ impl<'a> Reading<'a> {
             if asked.iter().any(|known| known == key) {
                 continue;
             }
-            let place = if table.name.is_empty() { String::new() } else { format!(" in `{}`", table.name) };
-            let mut known: Vec<_> = asked.iter().map(String::as_str).filter(|key| *key != "setting").collect();
+            let place = if table.name.is_empty() {
+                String::new()
+            } else {
+                format!(" in `{}`", table.name)
+            };
+            let mut known: Vec<_> = asked
+                .iter()
+                .map(String::as_str)
+                .filter(|key| *key != "setting")
+                .collect();
             known.sort_unstable();
             known.dedup();
-            let help = nearest(key, known.iter().copied()).unwrap_or_else(|| format!("there are: {}", known.join(", ")));
+            let help = nearest(key, known.iter().copied())
+                .unwrap_or_else(|| format!("there are: {}", known.join(", ")));
             self.problem(&span, format!("unknown key `{key}`{place}"), Some(help));
         }
     }
@@ -475,9 +607,17 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
 
 /// `250ms`, `30s`, `5m`, `1h`, `7d`.
 pub(crate) fn parse_time(text: &str) -> Option<Duration> {
-    const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    const UNITS: [(&str, u64); 5] = [
+        ("ms", 1),
+        ("s", 1000),
+        ("m", 60_000),
+        ("h", 3_600_000),
+        ("d", 86_400_000),
+    ];
     let (unit, factor) = UNITS.iter().find(|(unit, _)| text.ends_with(unit))?;
-    number(text.strip_suffix(unit)?)?.checked_mul(*factor).map(Duration::from_millis)
+    number(text.strip_suffix(unit)?)?
+        .checked_mul(*factor)
+        .map(Duration::from_millis)
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -505,7 +645,10 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_offered_only_when_near() {
-        assert_eq!(nearest("acces", ["access", "directory"].into_iter()).as_deref(), Some("did you mean `access`?"));
+        assert_eq!(
+            nearest("acces", ["access", "directory"].into_iter()).as_deref(),
+            Some("did you mean `access`?")
+        );
         assert_eq!(nearest("zzz", ["access", "directory"].into_iter()), None);
     }
 }

@@ -11,11 +11,21 @@ use crate::sandbox::bindings::imports::settings::Value;
 use crate::sandbox::bindings::types::{Setting, SettingKind};
 
 /// The values of a plugin's settings: the configuration's over the manifest's defaults.
-pub fn resolve(config: &Config, plugin: &str, settings: &[Setting]) -> Result<HashMap<String, Value>, Problems> {
+pub fn resolve(
+    config: &Config,
+    plugin: &str,
+    settings: &[Setting],
+) -> Result<HashMap<String, Value>, Problems> {
     let mut problems = Vec::new();
     let file = config.file.clone().unwrap_or_else(|| "(trial)".into());
     let mut wrong = |place: Place, message: String, help: Option<String>| {
-        problems.push(Problem { file: file.clone(), line: place.line, column: place.column, message, help });
+        problems.push(Problem {
+            file: file.clone(),
+            line: place.line,
+            column: place.column,
+            message,
+            help,
+        });
     };
     let feature = config.features.get(plugin);
     let mut values = HashMap::new();
@@ -23,17 +33,34 @@ pub fn resolve(config: &Config, plugin: &str, settings: &[Setting]) -> Result<Ha
         let given = feature.and_then(|it| it.settings.get(&setting.name));
         let default = match setting.default.as_deref().map(parse_default) {
             Some(Err(reason)) => {
-                wrong(Place::default(), format!("the plugin's own default of `{}` is no TOML value: {reason}", setting.name), None);
+                wrong(
+                    Place::default(),
+                    format!(
+                        "the plugin's own default of `{}` is no TOML value: {reason}",
+                        setting.name
+                    ),
+                    None,
+                );
                 None
             }
             Some(Ok(value)) => Some((value, feature.map_or_else(Place::default, |it| it.place))),
             None => None,
         };
-        let place = given.map(|it| it.1).or(feature.map(|it| it.place)).unwrap_or_default();
+        let place = given
+            .map(|it| it.1)
+            .or(feature.map(|it| it.place))
+            .unwrap_or_default();
         match given.cloned().or(default) {
             Some((raw, place)) => match value(setting, &raw) {
                 Ok(value) if setting.required && is_empty(&value) => {
-                    wrong(place, format!("Parameter '{}' is expected to have a non-empty value", setting.name), None);
+                    wrong(
+                        place,
+                        format!(
+                            "Parameter '{}' is expected to have a non-empty value",
+                            setting.name
+                        ),
+                        None,
+                    );
                 }
                 Ok(value) => {
                     values.insert(setting.name.clone(), value);
@@ -42,8 +69,14 @@ pub fn resolve(config: &Config, plugin: &str, settings: &[Setting]) -> Result<Ha
             },
             None if setting.required => wrong(
                 place,
-                format!("Parameter '{}' is expected to have a non-empty value", setting.name),
-                Some(format!("add `{} = ...` to `[features.{plugin}]`: {}", setting.name, setting.help)),
+                format!(
+                    "Parameter '{}' is expected to have a non-empty value",
+                    setting.name
+                ),
+                Some(format!(
+                    "add `{} = ...` to `[features.{plugin}]`: {}",
+                    setting.name, setting.help
+                )),
             ),
             None => {}
         }
@@ -55,15 +88,26 @@ pub fn resolve(config: &Config, plugin: &str, settings: &[Setting]) -> Result<Ha
                 let known: Vec<_> = settings.iter().map(|it| it.name.as_str()).collect();
                 format!("there are: {}", known.join(", "))
             });
-            wrong(*place, format!("plugin `{plugin}` has no setting `{name}`"), Some(help));
+            wrong(
+                *place,
+                format!("plugin `{plugin}` has no setting `{name}`"),
+                Some(help),
+            );
         }
     }
-    if problems.is_empty() { Ok(values) } else { Err(Problems(problems)) }
+    if problems.is_empty() {
+        Ok(values)
+    } else {
+        Err(Problems(problems))
+    }
 }
 
 /// What Foreman is shown of the settings; null where unset.
 #[must_use]
-pub fn exposed(values: &HashMap<String, Value>, settings: &[Setting]) -> Vec<(String, serde_json::Value)> {
+pub fn exposed(
+    values: &HashMap<String, Value>,
+    settings: &[Setting],
+) -> Vec<(String, serde_json::Value)> {
     settings
         .iter()
         .filter(|it| it.exposed)
@@ -81,7 +125,9 @@ pub fn exposed(values: &HashMap<String, Value>, settings: &[Setting]) -> Vec<(St
 }
 
 fn parse_default(text: &str) -> Result<toml::Value, String> {
-    let table: toml::Table = format!("it = {text}").parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    let table: toml::Table = format!("it = {text}")
+        .parse()
+        .map_err(|error: toml::de::Error| error.message().to_owned())?;
     table.get("it").cloned().ok_or_else(|| "empty".into())
 }
 
@@ -95,12 +141,20 @@ fn is_empty(value: &Value) -> bool {
 
 fn value(setting: &Setting, raw: &toml::Value) -> Result<Value, String> {
     let name = &setting.name;
-    let expected = |what: &str| Err(format!("Setting '{name}' is expected to {what}, not {}", raw.type_str()));
+    let expected = |what: &str| {
+        Err(format!(
+            "Setting '{name}' is expected to {what}, not {}",
+            raw.type_str()
+        ))
+    };
     let text = |text: &str| -> Result<String, String> {
         if setting.choices.is_empty() || setting.choices.iter().any(|it| it == text) {
             Ok(text.to_owned())
         } else {
-            Err(format!("Parameter '{name}' must be one of {}", setting.choices.join(", ")))
+            Err(format!(
+                "Parameter '{name}' must be one of {}",
+                setting.choices.join(", ")
+            ))
         }
     };
     match (setting.kind, raw) {
@@ -110,16 +164,24 @@ fn value(setting: &Setting, raw: &toml::Value) -> Result<Value, String> {
         (SettingKind::Integer, _) => expected("be a whole number"),
         (SettingKind::Boolean, toml::Value::Boolean(it)) => Ok(Value::Boolean(*it)),
         (SettingKind::Boolean, _) => expected("be true/false"),
-        (SettingKind::Url, toml::Value::String(it)) if it.is_empty() => Ok(Value::Text(String::new())),
+        (SettingKind::Url, toml::Value::String(it)) if it.is_empty() => {
+            Ok(Value::Text(String::new()))
+        }
         (SettingKind::Url, toml::Value::String(it)) => match url::Url::parse(it) {
             Ok(url) if url.has_host() => Ok(Value::Text(it.clone())),
-            Ok(_) | Err(url::ParseError::RelativeUrlWithoutBase) => Err(format!("Setting '{name}' is missing a scheme")),
+            Ok(_) | Err(url::ParseError::RelativeUrlWithoutBase) => {
+                Err(format!("Setting '{name}' is missing a scheme"))
+            }
             Err(error) => Err(format!("Setting '{name}' contains an invalid url: {error}")),
         },
         (SettingKind::Url, _) => expected("contain a url"),
         (SettingKind::Texts, toml::Value::Array(items)) => items
             .iter()
-            .map(|it| it.as_str().ok_or_else(|| format!("Setting '{name}' is expected to hold texts")).and_then(text))
+            .map(|it| {
+                it.as_str()
+                    .ok_or_else(|| format!("Setting '{name}' is expected to hold texts"))
+                    .and_then(text)
+            })
             .collect::<Result<_, _>>()
             .map(Value::Texts),
         (SettingKind::Texts, toml::Value::String(it)) => Ok(Value::Texts(vec![text(it)?])),
@@ -128,7 +190,9 @@ fn value(setting: &Setting, raw: &toml::Value) -> Result<Value, String> {
             if it.is_empty() || it.starts_with('/') {
                 Ok(Value::Text(it.clone()))
             } else {
-                Err(format!("Setting '{name}' is expected to be an absolute path"))
+                Err(format!(
+                    "Setting '{name}' is expected to be an absolute path"
+                ))
             }
         }
         (SettingKind::Path, _) => expected("be a path"),

@@ -52,7 +52,10 @@ pub struct Retries {
 impl Default for Retries {
     /// What the contract says: three, ten seconds apart.
     fn default() -> Self {
-        Retries { times: 3, delay: Duration::from_secs(10) }
+        Retries {
+            times: 3,
+            delay: Duration::from_secs(10),
+        }
     }
 }
 
@@ -144,7 +147,9 @@ impl From<UpstreamError> for Problem {
         let words = text(&error).to_owned();
         match error {
             UpstreamError::Denied(_) => Problem::Denied(words),
-            UpstreamError::Timeout(_) | UpstreamError::Unreachable(_) => Problem::Unreachable(words),
+            UpstreamError::Timeout(_) | UpstreamError::Unreachable(_) => {
+                Problem::Unreachable(words)
+            }
             UpstreamError::Tls(_) | UpstreamError::Protocol(_) => Problem::Refused(words),
         }
     }
@@ -152,31 +157,77 @@ impl From<UpstreamError> for Problem {
 
 impl From<io::Error> for Problem {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::QuotaExceeded { Problem::Quota } else { Problem::Disk { reason: error.to_string() } }
+        if error.kind() == io::ErrorKind::QuotaExceeded {
+            Problem::Quota
+        } else {
+            Problem::Disk {
+                reason: error.to_string(),
+            }
+        }
     }
 }
 
 impl Downloads {
     /// A capability that connects by `dialer`.
     pub fn new(dialer: Dialer, metrics: Arc<Metrics>, retries: Retries) -> Self {
-        Downloads { shared: Arc::new(Shared { dialer, metrics, retries, plugins: Mutex::default() }) }
+        Downloads {
+            shared: Arc::new(Shared {
+                dialer,
+                metrics,
+                retries,
+                plugins: Mutex::default(),
+            }),
+        }
     }
 
     /// Starts a download and returns at once. `quota` answers the quota of a files slot: that of the slot which the grant names with `into`
     /// is charged.
-    pub fn fetch(&self, guard: &Guard, quota: impl FnOnce(&str) -> Option<Arc<Quota>>, slot: &str, url: &str, path: &str) -> Result<(), contract::Error> {
+    pub fn fetch(
+        &self,
+        guard: &Guard,
+        quota: impl FnOnce(&str) -> Option<Arc<Quota>>,
+        slot: &str,
+        url: &str,
+        path: &str,
+    ) -> Result<(), contract::Error> {
         let path = normal_path(path).map_err(contract::Error::Invalid)?;
         let url = parse_url(url).map_err(contract::Error::Invalid)?;
-        let denied = |action: Action<'_>| guard.decide(&action).check().map_err(|denial| contract::Error::Denied(denial.to_string()));
+        let denied = |action: Action<'_>| {
+            guard
+                .decide(&action)
+                .check()
+                .map_err(|denial| contract::Error::Denied(denial.to_string()))
+        };
         denied(Action::Download { slot, url: &url })?;
         let effective = guard.effective();
         let gone = || contract::Error::Denied(format!("downloads {slot:?} is no longer granted"));
         let grant = effective.downloads.get(slot).ok_or_else(gone)?.share();
-        denied(Action::FileOpen { slot: &grant.into, path: &path, write: true })?;
-        let root = effective.files.get(&grant.into).and_then(|files| files.directory()).ok_or_else(gone)?.to_owned();
+        denied(Action::FileOpen {
+            slot: &grant.into,
+            path: &path,
+            write: true,
+        })?;
+        let root = effective
+            .files
+            .get(&grant.into)
+            .and_then(|files| files.directory())
+            .ok_or_else(gone)?
+            .to_owned();
         let quota = quota(&grant.into).ok_or_else(gone)?;
-        let Some((track, places)) = self.enlist(guard, slot, &path, &url, &grant)? else { return Ok(()) };
-        let job = Start { guard: guard.clone(), slot: slot.into(), url, path, grant, root, quota, track, places };
+        let Some((track, places)) = self.enlist(guard, slot, &path, &url, &grant)? else {
+            return Ok(());
+        };
+        let job = Start {
+            guard: guard.clone(),
+            slot: slot.into(),
+            url,
+            path,
+            grant,
+            root,
+            quota,
+            track,
+            places,
+        };
         drop(self.shared.dialer.io().spawn(run(self.shared.clone(), job)));
         Ok(())
     }
@@ -184,8 +235,16 @@ impl Downloads {
     /// How far the download to a path is; none when nothing is known about it.
     pub fn query(&self, guard: &Guard, slot: &str, path: &str) -> Option<contract::Progress> {
         let path = normal_path(path).ok()?;
-        let plugins = self.shared.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        let track = plugins.get(guard.plugin())?.by_target.get(&(slot.to_owned(), path))?.clone();
+        let plugins = self
+            .shared
+            .plugins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let track = plugins
+            .get(guard.plugin())?
+            .by_target
+            .get(&(slot.to_owned(), path))?
+            .clone();
         drop(plugins);
         Some(track.progress())
     }
@@ -194,28 +253,62 @@ impl Downloads {
     pub fn sweep(guard: &Guard, quota: impl Fn(&str) -> Option<Arc<Quota>>) {
         let effective = guard.effective();
         for grant in effective.downloads.values() {
-            let Some(root) = effective.files.get(&grant.into).and_then(|files| files.directory()) else { continue };
-            let Some(quota) = quota(&grant.into) else { continue };
+            let Some(root) = effective
+                .files
+                .get(&grant.into)
+                .and_then(|files| files.directory())
+            else {
+                continue;
+            };
+            let Some(quota) = quota(&grant.into) else {
+                continue;
+            };
             match part::sweep(root, &quota) {
                 Ok(0) => {}
-                Ok(removed) => tracing::info!(target: "downloads", plugin = guard.plugin(), root = %root.display(), removed, "removed unfinished downloads of an earlier run"),
-                Err(error) => tracing::warn!(target: "downloads", plugin = guard.plugin(), root = %root.display(), %error, "unfinished downloads of an earlier run could not be looked for"),
+                Ok(removed) => {
+                    tracing::info!(target: "downloads", plugin = guard.plugin(), root = %root.display(), removed, "removed unfinished downloads of an earlier run")
+                }
+                Err(error) => {
+                    tracing::warn!(target: "downloads", plugin = guard.plugin(), root = %root.display(), %error, "unfinished downloads of an earlier run could not be looked for")
+                }
             }
         }
     }
 
     /// None: the target is being fetched already.
-    fn enlist(&self, guard: &Guard, slot: &str, path: &str, url: &str, grant: &DownloadsGrant) -> Result<Option<Enlisted>, contract::Error> {
-        let mut plugins = self.shared.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+    fn enlist(
+        &self,
+        guard: &Guard,
+        slot: &str,
+        path: &str,
+        url: &str,
+        grant: &DownloadsGrant,
+    ) -> Result<Option<Enlisted>, contract::Error> {
+        let mut plugins = self
+            .shared
+            .plugins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let tracks = plugins.entry(guard.plugin().to_owned()).or_default();
         let target = (slot.to_owned(), path.to_owned());
-        if tracks.by_target.get(&target).is_some_and(|track| track.is_active()) {
+        if tracks
+            .by_target
+            .get(&target)
+            .is_some_and(|track| track.is_active())
+        {
             return Ok(None);
         }
-        let active = tracks.by_target.iter().filter(|((of, _), track)| of == slot && track.is_active()).count();
+        let active = tracks
+            .by_target
+            .iter()
+            .filter(|((of, _), track)| of == slot && track.is_active())
+            .count();
         let allowed = u64::from(grant.concurrent.max(1)).saturating_add(grant.queue.into());
         if u64::try_from(active).unwrap_or(u64::MAX) >= allowed {
-            self.shared.metrics.plugin(guard.plugin()).downloaded(DownloadEnd::Refused);
+            self.shared
+                .metrics
+                .plugin(guard.plugin())
+                .downloaded(DownloadEnd::Refused);
             return Err(contract::Error::Busy);
         }
         let places = tracks.places(slot, grant.concurrent);
@@ -233,7 +326,10 @@ impl Downloads {
 
 impl Tracks {
     fn places(&mut self, slot: &str, concurrent: u32) -> Arc<Semaphore> {
-        let places = self.places.entry(slot.to_owned()).or_insert_with(|| (concurrent, semaphore(concurrent)));
+        let places = self
+            .places
+            .entry(slot.to_owned())
+            .or_insert_with(|| (concurrent, semaphore(concurrent)));
         if places.0 != concurrent {
             *places = (concurrent, semaphore(concurrent));
         }
@@ -244,8 +340,14 @@ impl Tracks {
         self.ended.retain(|ended| *ended != target);
         self.ended.push_back(target);
         while self.ended.len() > REMEMBERED {
-            let Some(oldest) = self.ended.pop_front() else { return };
-            if self.by_target.get(&oldest).is_some_and(|track| !track.is_active()) {
+            let Some(oldest) = self.ended.pop_front() else {
+                return;
+            };
+            if self
+                .by_target
+                .get(&oldest)
+                .is_some_and(|track| !track.is_active())
+            {
                 self.by_target.remove(&oldest);
             }
         }
@@ -253,7 +355,11 @@ impl Tracks {
 }
 
 fn semaphore(places: u32) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)))
+    Arc::new(Semaphore::new(
+        usize::try_from(places)
+            .unwrap_or(usize::MAX)
+            .clamp(1, Semaphore::MAX_PERMITS),
+    ))
 }
 
 /// What a download that was let in reports to, and where it waits for its turn.
@@ -275,36 +381,69 @@ struct Start {
 async fn run(shared: Arc<Shared>, start: Start) {
     let metrics = start.track.metrics.clone();
     metrics.downloads_running.inc();
-    let (plugin, slot, path, url) = (start.guard.plugin().to_owned(), start.slot.clone(), start.path.clone(), start.url.clone());
+    let (plugin, slot, path, url) = (
+        start.guard.plugin().to_owned(),
+        start.slot.clone(),
+        start.path.clone(),
+        start.url.clone(),
+    );
     let track = start.track.clone();
     let began = std::time::Instant::now();
     let outcome = supervised(&shared, start).await;
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     metrics.downloads_running.dec();
     match &outcome {
-        Ok(Fetched::Saved { bytes }) => tracing::info!(target: "downloads", plugin, slot, path, url, bytes, milliseconds, "downloaded"),
-        Ok(Fetched::Unchanged) => tracing::info!(target: "downloads", plugin, slot, path, url, milliseconds, "the present file is as new as the server's"),
-        Err(problem) => tracing::warn!(target: "downloads", plugin, slot, path, url, milliseconds, reason = %problem, "download failed"),
+        Ok(Fetched::Saved { bytes }) => {
+            tracing::info!(target: "downloads", plugin, slot, path, url, bytes, milliseconds, "downloaded")
+        }
+        Ok(Fetched::Unchanged) => {
+            tracing::info!(target: "downloads", plugin, slot, path, url, milliseconds, "the present file is as new as the server's")
+        }
+        Err(problem) => {
+            tracing::warn!(target: "downloads", plugin, slot, path, url, milliseconds, reason = %problem, "download failed")
+        }
     }
     metrics.downloaded(match outcome {
         Ok(Fetched::Saved { .. }) => DownloadEnd::Done,
         Ok(Fetched::Unchanged) => DownloadEnd::Unchanged,
         Err(_) => DownloadEnd::Failed,
     });
-    track.set(outcome.map_or_else(|problem| Stage::Failed(problem.to_string()), |_| Stage::Done));
-    let mut plugins = shared.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-    plugins.entry(plugin).or_default().remember_end((slot, path));
+    track.set(outcome.map_or_else(
+        |problem| Stage::Failed(problem.to_string()),
+        |_| Stage::Done,
+    ));
+    let mut plugins = shared
+        .plugins
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    plugins
+        .entry(plugin)
+        .or_default()
+        .remember_end((slot, path));
 }
 
 /// Waits for a place, then tries until it is done, time is over or the right is gone.
 async fn supervised(shared: &Shared, start: Start) -> Result<Fetched, Problem> {
     let limit = start.grant.time;
-    let gone = gone(start.guard.clone(), start.slot.clone(), start.grant.into.clone(), start.path.clone(), start.track.clone());
+    let gone = gone(
+        start.guard.clone(),
+        start.slot.clone(),
+        start.grant.into.clone(),
+        start.path.clone(),
+        start.track.clone(),
+    );
     let work = async {
-        let _place = start.places.clone().acquire_owned().await.map_err(|_| Problem::Denied("the host is stopping".into()))?;
+        let _place = start
+            .places
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| Problem::Denied("the host is stopping".into()))?;
         start.track.set(Stage::Running);
         tracing::info!(target: "downloads", plugin = start.guard.plugin(), slot = start.slot, path = start.path, url = start.url, "download started");
-        tokio::time::timeout(limit, tries(shared, start)).await.unwrap_or(Err(Problem::TooSlow { limit }))
+        tokio::time::timeout(limit, tries(shared, start))
+            .await
+            .unwrap_or(Err(Problem::TooSlow { limit }))
     };
     tokio::select! {
         outcome = work => outcome,
@@ -313,10 +452,30 @@ async fn supervised(shared: &Shared, start: Start) -> Result<Fetched, Problem> {
 }
 
 async fn tries(shared: &Shared, start: Start) -> Result<Fetched, Problem> {
-    let Start { guard, slot, url, path, grant, root, quota, track, .. } = start;
+    let Start {
+        guard,
+        slot,
+        url,
+        path,
+        grant,
+        root,
+        quota,
+        track,
+        ..
+    } = start;
     let opening = tokio::task::spawn_blocking(move || Target::open(&root, &path, quota)).await;
-    let target = opening.map_err(|error| Problem::Disk { reason: error.to_string() })??;
-    let job = Job { dialer: shared.dialer.clone(), guard, slot, url, grant, target: Arc::new(target), track };
+    let target = opening.map_err(|error| Problem::Disk {
+        reason: error.to_string(),
+    })??;
+    let job = Job {
+        dialer: shared.dialer.clone(),
+        guard,
+        slot,
+        url,
+        grant,
+        target: Arc::new(target),
+        track,
+    };
     let mut resume = Resume::default();
     let mut tried = 0;
     loop {
@@ -337,9 +496,23 @@ async fn tries(shared: &Shared, start: Start) -> Result<Fetched, Problem> {
 async fn gone(guard: Guard, slot: String, into: String, path: String, track: Arc<Track>) -> String {
     let mut rights = guard.generation();
     loop {
-        let url = track.url.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let download = Action::Download { slot: &slot, url: &url };
-        for action in [download, Action::FileOpen { slot: &into, path: &path, write: true }] {
+        let url = track
+            .url
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let download = Action::Download {
+            slot: &slot,
+            url: &url,
+        };
+        for action in [
+            download,
+            Action::FileOpen {
+                slot: &into,
+                path: &path,
+                write: true,
+            },
+        ] {
             if !guard.still_allows(&action) {
                 return format!("plugin `{}` may no longer {action}", guard.plugin());
             }
@@ -352,7 +525,10 @@ async fn gone(guard: Guard, slot: String, into: String, path: String, track: Arc
 
 impl Track {
     fn is_active(&self) -> bool {
-        matches!(*self.stage.lock().unwrap_or_else(PoisonError::into_inner), Stage::Waiting | Stage::Running)
+        matches!(
+            *self.stage.lock().unwrap_or_else(PoisonError::into_inner),
+            Stage::Waiting | Stage::Running
+        )
     }
 
     fn set(&self, stage: Stage) {
@@ -365,7 +541,8 @@ impl Track {
 
     fn expects(&self, already: u64, total: Option<u64>) {
         self.received.store(already, Ordering::Relaxed);
-        self.total.store(total.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.total
+            .store(total.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn received(&self, bytes: u64) {
@@ -381,7 +558,12 @@ impl Track {
             Stage::Failed(problem) => (contract::Stage::Failed, Some(problem.clone())),
         };
         let total = Some(self.total.load(Ordering::Relaxed)).filter(|total| *total != u64::MAX);
-        contract::Progress { stage, received: self.received.load(Ordering::Relaxed), total, problem }
+        contract::Progress {
+            stage,
+            received: self.received.load(Ordering::Relaxed),
+            total,
+            problem,
+        }
     }
 }
 
@@ -392,11 +574,15 @@ fn normal_path(path: &str) -> Result<String, String> {
         return Err(format!("a path of 1 to {MAX_PATH_BYTES} bytes is wanted"));
     }
     for name in path.split('/') {
-        if matches!(name, "" | "." | "..") || name.len() > 255 || name.chars().any(char::is_control) {
+        if matches!(name, "" | "." | "..") || name.len() > 255 || name.chars().any(char::is_control)
+        {
             return Err("the path is not made of plain names".into());
         }
         if name.starts_with(part::PREFIX) {
-            return Err(format!("names that begin with {:?} are the host's", part::PREFIX));
+            return Err(format!(
+                "names that begin with {:?} are the host's",
+                part::PREFIX
+            ));
         }
     }
     Ok(path.to_owned())

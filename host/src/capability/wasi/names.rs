@@ -69,9 +69,7 @@ impl NameLookup for Resolver {
                     Err(LookupError::Unknown)
                 }
                 Err(ResolveError::Timeout { .. }) => Err(LookupError::Temporary),
-                Err(ResolveError::Failed { .. }) => {
-                    Err(LookupError::Permanent)
-                }
+                Err(ResolveError::Failed { .. }) => Err(LookupError::Permanent),
             }
         })
     }

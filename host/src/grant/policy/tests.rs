@@ -868,3 +868,71 @@ p.toml:34:1: unknown key `cpus` in `limits`; did you mean `cpu`?"#;
         "p.toml:1:1: `plugin` is missing: the plugin this policy is for"
     );
 }
+
+/// The keys a section knows, taken from what the reader says about an unknown one.
+fn known_keys(section: &str) -> Vec<String> {
+    let told = mistakes(&format!("plugin = \"p\"\n{section}\nunheard-of-key = 1"));
+    let line = told
+        .lines()
+        .find(|line| line.contains("unheard-of-key"))
+        .unwrap_or_else(|| panic!("{told}"));
+    let (_, keys) = line
+        .split_once("there are: ")
+        .unwrap_or_else(|| panic!("{line}"));
+    keys.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_is_in_the_reference() {
+    let book = include_str!("../../../../docs/src/operators/policy-reference.md");
+    let mut sections: Vec<_> = super::super::Capability::GRANTABLE
+        .iter()
+        .map(|it| it.word())
+        .collect();
+    sections.push("limits");
+    for name in sections {
+        let header = if name == "limits" {
+            "[limits]".to_owned()
+        } else {
+            format!("[{name}.slot]")
+        };
+        let (_, chapter) = book
+            .split_once(&format!("\n## {name}\n"))
+            .unwrap_or_else(|| panic!("no chapter {name}"));
+        let chapter = chapter.split("\n## ").next().unwrap();
+        let keys = known_keys(&header);
+        assert!(keys.len() > 1, "{name}: {keys:?}");
+        for key in keys.iter().filter(|key| *key != "reason") {
+            assert!(
+                chapter.contains(&format!("`{key}`")),
+                "`{key}` of {name} is not in the policy reference"
+            );
+        }
+    }
+    for key in known_keys("")
+        .iter()
+        .filter(|key| super::super::Capability::parse(key).is_none() && *key != "limits")
+    {
+        assert!(
+            book.contains(&format!("`{key}`")),
+            "`{key}` is not in the policy reference"
+        );
+    }
+}
+
+#[test]
+fn shipped_policies_hold_no_mistake() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+    let mut found = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let policy = Policy::parse(&path, &std::fs::read_to_string(&path).unwrap())
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(
+            Some(policy.plugin()),
+            path.file_stem().and_then(|name| name.to_str())
+        );
+        found += 1;
+    }
+    assert!(found > 0);
+}
