@@ -278,6 +278,12 @@ impl Need {
         Self::new("sockets", slot, "udp", reason)
     }
 
+    /// Datagrams and connections to the same peers, for protocols that use both, such as DNS.
+    #[must_use]
+    pub fn tcp_and_udp(slot: &str, reason: &str) -> Self {
+        Self::new("sockets", slot, "tcp+udp", reason)
+    }
+
     /// Looking names up.
     #[must_use]
     pub fn names(slot: &str, reason: &str) -> Self {
