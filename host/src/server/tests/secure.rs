@@ -299,10 +299,7 @@ async fn a_client_with_nagles_algorithm_waits_for_no_acknowledgement() {
     let mut best = PATIENCE;
     for _ in 0..5 {
         let began = std::time::Instant::now();
-        assert_eq!(
-            secure.get(secure.known(), "/v2/features").await.status,
-            200
-        );
+        assert_eq!(secure.get(secure.known(), "/v2/features").await.status, 200);
         best = best.min(began.elapsed());
     }
     assert!(best < Duration::from_millis(35), "a call takes {best:?}");
