@@ -56,14 +56,14 @@ impl Folder {
     pub fn write_whole(&self, path: &str, content: &[u8]) -> Result<(), FileError> {
         let target = self.at(path)?;
         let folder = target.parent().unwrap_or(&self.place);
-        fs::create_dir_all(folder)?;
         if target.is_dir() {
             return Err(FileError::IsADirectory);
         }
         let temporary = folder.join(temporary_name());
-        let written =
-            write_synced(&temporary, content).and_then(|()| fs::rename(&temporary, &target));
-        if let Err(problem) = written {
+        let file = create_with_folders(&temporary, folder)?;
+        if let Err(problem) =
+            write_synced(file, content).and_then(|()| fs::rename(&temporary, &target))
+        {
             let _ = fs::remove_file(&temporary);
             return Err(problem.into());
         }
@@ -115,8 +115,23 @@ pub fn stays_inside(path: &str) -> bool {
     inside && normal > 0 && !path.contains('\0')
 }
 
-fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
+/// The directories nearly always exist, so they are made only when the file cannot be.
+fn create_with_folders(path: &Path, folder: &Path) -> io::Result<File> {
+    match File::create_new(path) {
+        Err(problem)
+            if matches!(
+                problem.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            fs::create_dir_all(folder)?;
+            File::create_new(path)
+        }
+        result => result,
+    }
+}
+
+fn write_synced(mut file: File, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()
 }
@@ -221,6 +236,22 @@ mod tests {
         ));
         assert_eq!(folder.read("ztp.cfg/x").unwrap(), b"one");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_an_error_and_stays() {
+        let root = TempFolder::new();
+        let _host = Host::new().folder("root", root.path()).install();
+        let folder = Folder::slot("root");
+        folder.write_whole("poap.cfg", b"one").unwrap();
+        assert_eq!(
+            folder
+                .write_whole("poap.cfg/x", b"two")
+                .unwrap_err()
+                .to_string(),
+            "File exists"
+        );
+        assert_eq!(folder.read("poap.cfg").unwrap(), b"one");
     }
 
     #[test]

@@ -278,6 +278,12 @@ impl Need {
         Self::new("sockets", slot, "udp", reason)
     }
 
+    /// Datagrams and connections to the same peers, for protocols that use both, such as DNS.
+    #[must_use]
+    pub fn tcp_and_udp(slot: &str, reason: &str) -> Self {
+        Self::new("sockets", slot, "tcp+udp", reason)
+    }
+
     /// Looking names up.
     #[must_use]
     pub fn names(slot: &str, reason: &str) -> Self {
@@ -290,7 +296,7 @@ impl Need {
         Self::new("listen", slot, "", reason)
     }
 
-    /// Calls to another plugin's `interface`, e.g. `dns-provider`.
+    /// Calls to the plugin that serves `interface`, by its full name, e.g. [`crate::dns::INTERFACE`].
     #[must_use]
     pub fn call(slot: &str, interface: &str, reason: &str) -> Self {
         Self::new("call", slot, interface, reason)

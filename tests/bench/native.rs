@@ -13,12 +13,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
+use bulkhead::api::core::CoreApi;
+use bulkhead::api::features::{Features, Snapshot};
 use bulkhead::plugin::routes::{Audiences, Claim, RouteTable};
 use bulkhead::sandbox::bindings::types::{Audience, BodyMode, Route};
 use bulkhead::server::{
-    Admitted, Dispatch, Drain, Endpoint, Fronts, Limits, Listener, PlainForeman, Refusal, Rules,
-    Server, ServerParts, Serves, SystemNames, Trust, TrustedHosts, Unobserved, bind,
+    Admitted, Dispatch, Drain, Endpoint, Fronts, LOOKUP_TIME, Limits, Listener, PlainForeman,
+    Refusal, Rules, Server, ServerParts, Serves, SystemNames, Trust, TrustedHosts, bind,
 };
+use bulkhead::telemetry::metrics::Metrics;
+use bulkhead::telemetry::ring::LogRing;
 use bulkhead_testkit::Target;
 use http::{HeaderValue, Request, Response};
 use tokio_util::io::ReaderStream;
@@ -94,33 +98,45 @@ async fn serve(file: Arc<Path>) {
             get(async || axum::Json(serde_json::json!({ "answer": "fine" }))),
         )
         .route("/native/file", get(move || send(file.clone())));
-    let server = Arc::new(Server::new(ServerParts {
-        dispatch: Routes(router),
-        core: Router::new(),
-        admin: Router::new(),
-        rules: Rules {
-            trust: Trust {
-                hosts: TrustedHosts::AnyCertificate,
-                forward_verify: false,
-            },
-            fronts: Fronts::default(),
-            server: HeaderValue::from_static("foreman-proxy/3.11.0"),
-        },
-        resolver: Box::new(SystemNames::none()),
-        observer: Arc::new(Unobserved),
-    }));
     let route = |pattern: &str| Route {
         method: "GET".to_owned(),
         pattern: pattern.to_owned(),
         audience: Audience::Public,
         body: BodyMode::None,
     };
-    let claim = Claim {
-        plugin: "native".into(),
-        mounts: vec!["/native".to_owned()],
-        routes: vec![route("/native/json"), route("/native/file")],
-    };
-    server.set_routes(RouteTable::build([claim]).expect("one plugin disputes nothing"));
+    let mut table = RouteTable::new();
+    table
+        .insert(Claim {
+            plugin: "native".into(),
+            mounts: vec!["/native".to_owned()],
+            routes: vec![route("/native/json"), route("/native/file")],
+            whole_body_limit: 0,
+        })
+        .expect("one plugin disputes nothing");
+    let none = Arc::new(Snapshot {
+        shown_version: "3.11.0".to_owned(),
+        features: Vec::new(),
+    });
+    let ring = Arc::new(LogRing::new(10, 10).expect("large enough"));
+    let server = Arc::new(Server::new(ServerParts {
+        dispatch: Routes {
+            table: Arc::new(table),
+            router,
+        },
+        core: CoreApi::new(Arc::new(NoFeatures(none)), ring),
+        admin: Router::new(),
+        rules: Rules {
+            trust: Trust {
+                hosts: TrustedHosts::AnyCertificate,
+                forward_verify: false,
+                lookup_time: LOOKUP_TIME,
+            },
+            fronts: Fronts::default(),
+            server: HeaderValue::from_static("foreman-proxy/3.11.0"),
+        },
+        resolver: Box::new(SystemNames::none()),
+        metrics: Metrics::new("0"),
+    }));
     let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
     println!(
         "{}",
@@ -128,7 +144,7 @@ async fn serve(file: Arc<Path>) {
     );
     let endpoint = Endpoint {
         name: "native".into(),
-        serves: Serves::Audiences(Audiences::of([Audience::Public])),
+        serves: Serves::Audiences(Audiences::of(&[Audience::Public])),
         tls: None,
         plain_foreman: PlainForeman::default(),
         own_names: None,
@@ -141,16 +157,42 @@ async fn serve(file: Arc<Path>) {
     Listener::new(socket, endpoint, server).run(drain).await;
 }
 
-struct Routes(Router);
+/// This side lists nothing to Foreman.
+struct NoFeatures(Arc<Snapshot>);
+
+impl Features for NoFeatures {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.clone()
+    }
+}
+
+struct Routes {
+    table: Arc<RouteTable>,
+    router: Router,
+}
 
 impl Dispatch for Routes {
-    async fn dispatch(&self, request: Admitted) -> Result<Response<Body>, Refusal> {
+    type Routing = RouteTable;
+
+    fn routing(&self) -> Arc<RouteTable> {
+        self.table.clone()
+    }
+
+    fn table(routing: &RouteTable) -> &RouteTable {
+        routing
+    }
+
+    async fn dispatch(
+        &self,
+        _: Arc<RouteTable>,
+        request: Admitted,
+    ) -> Result<Response<Body>, Refusal> {
         let request = Request::builder()
-            .method(request.method.as_str())
+            .method(request.method)
             .uri(request.path)
             .body(Body::empty())
             .map_err(|_| Refusal::Malformed("not a request"))?;
-        let Ok(response) = self.0.clone().oneshot(request).await;
+        let Ok(response) = self.router.clone().oneshot(request).await;
         Ok(response)
     }
 }

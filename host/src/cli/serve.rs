@@ -90,12 +90,11 @@ impl Serve {
             let files = TrialFiles::prepare(&state, &own_name())
                 .map_err(|error| Failure::Start(error.to_string()))?;
             let mut config = Config::trial(&state);
-            for directory in [state.join("tftpboot")] {
-                std::fs::create_dir_all(&directory).map_err(|source| Failure::File {
-                    path: directory,
-                    source,
-                })?;
-            }
+            let directory = state.join("tftpboot");
+            std::fs::create_dir_all(&directory).map_err(|source| Failure::File {
+                path: directory,
+                source,
+            })?;
             self.log_format(&mut config);
             return Ok((config, Some(files)));
         };

@@ -51,10 +51,7 @@ impl Watch {
                 None
             }
         };
-        Self {
-            watcher: watcher,
-            events,
-        }
+        Self { watcher, events }
     }
 
     /// Waits until it is time to look again.

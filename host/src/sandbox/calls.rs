@@ -71,7 +71,6 @@ impl Sandbox {
                 let feature = feature
                     .as_ref()
                     .ok_or_else(|| wasmtime::Error::msg("no `feature` export"))?;
-                let got = got.as_ref().map_err(Clone::clone).map(Clone::clone);
                 feature.call_on_upstream(store, &keep, got.as_ref()).await
             })
         })

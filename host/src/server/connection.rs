@@ -59,6 +59,14 @@ pub(super) struct Leaving {
     pub(super) now: CancellationToken,
 }
 
+/// Acknowledges the client's last message of the handshake at once. We send no answer to it (no session tickets), so the kernel would wait 40 ms
+/// for something to send along, and a client with Nagle's algorithm would hold back its request as long.
+fn acknowledge(stream: &TcpStream) {
+    if let Err(error) = rustix::net::sockopt::set_tcp_quickack(stream, true) {
+        tracing::debug!(%error, "the kernel acknowledges when it likes");
+    }
+}
+
 /// What all requests of one connection have in common.
 pub(super) struct Connection {
     pub(super) endpoint: Arc<Endpoint>,
@@ -122,7 +130,7 @@ impl Accepted {
             leaving: self.leaving,
         };
         match connection.endpoint.tls.clone() {
-            None => connection.speak(stream, server, &self.lease).await,
+            None => Box::pin(connection.speak(stream, server, &self.lease)).await,
             Some(tls) => {
                 let acceptor = TlsAcceptor::from(tls.current());
                 tokio::select! {
@@ -177,7 +185,8 @@ impl Connection {
                     .and_then(<[_]>::first)
                     .map(|certificate| Certificate::read(certificate));
                 self.certificate = certificate.map(Arc::new);
-                self.speak(stream, server, lease).await
+                acknowledge(stream.get_ref().0.get_ref());
+                Box::pin(self.speak(stream, server, lease)).await
             }
             Ok(Err(reason)) => {
                 tracing::info!(client = %self.peer, listener = %self.endpoint.name, %reason, "TLS handshake failed");
@@ -206,7 +215,9 @@ impl Connection {
             server.rules().server.clone(),
         );
         let connection = Arc::new(self);
-        let service = service_fn(move |request| server.clone().serve(connection.clone(), request));
+        // On the heap only while a request runs: a connection that waits shall be small.
+        let service =
+            service_fn(move |request| Box::pin(server.clone().serve(connection.clone(), request)));
         let mut http = pin!(
             http1::Builder::new()
                 // The gate times heads; hyper needs no clock of its own.

@@ -40,11 +40,10 @@ fn inserted(before: Vec<Claim>, claim: Claim) -> Result<(), ClaimError> {
 }
 
 /// The matched route's plugin, index and captures.
-fn found(
-    table: &RouteTable,
-    method: &str,
-    path: &str,
-) -> Option<(String, u32, Vec<(String, String)>)> {
+type Found = (String, u32, Vec<(String, String)>);
+
+/// What a lookup on Foreman's listener finds.
+fn found(table: &RouteTable, method: &str, path: &str) -> Option<Found> {
     match table.lookup(method, path, FOREMAN) {
         Outcome::Matched(hit) => {
             let captures = hit

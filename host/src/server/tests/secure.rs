@@ -292,3 +292,15 @@ async fn changed_rules_hold_for_the_next_request() {
         (403, Some("foreman-proxy/3.12.0"))
     );
 }
+
+#[tokio::test]
+async fn a_client_with_nagles_algorithm_waits_for_no_acknowledgement() {
+    let secure = secure(Setup::default()).await;
+    let mut best = PATIENCE;
+    for _ in 0..5 {
+        let began = std::time::Instant::now();
+        assert_eq!(secure.get(secure.known(), "/v2/features").await.status, 200);
+        best = best.min(began.elapsed());
+    }
+    assert!(best < Duration::from_millis(35), "a call takes {best:?}");
+}

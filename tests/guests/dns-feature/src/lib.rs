@@ -20,7 +20,7 @@ impl Plugin for DnsFeature {
         .route(delete("/dns-trial/:name"), remove)
         .need(Need::call(
             "provider",
-            "dns-provider",
+            dns::INTERFACE,
             "creates and removes the records",
         ))
     }
