@@ -42,15 +42,12 @@ impl Config {
     /// Reads and checks the text of a file. Relative paths start where the file is.
     pub fn parse(path: &Path, text: &str, state: &Path) -> Result<Self, Problems> {
         let source = Source { path, text };
-        let table = DeTable::parse(text).map_err(|error| {
-            let span = error.span().unwrap_or(0..0);
-            Problems(vec![source.problem(
-                &span,
-                error.message().to_owned(),
-                None,
-            )])
-        })?;
-        let reading = Reading::new(source, Settings::Unknown);
+        let (table, mistakes) = DeTable::parse_recoverable(text);
+        if !mistakes.is_empty() {
+            // What stands behind broken syntax is not known, so nothing else is said about such a file.
+            return Err(Problems(syntax(source, &mistakes)));
+        }
+        let reading = Reading::new(source, Settings::Never);
         let base = path.parent().unwrap_or(Path::new("."));
         let root = Table::new(table.get_ref(), String::new(), 0..0);
         let config = Reader {
@@ -60,13 +57,28 @@ impl Config {
         }
         .config(&root, path, state);
         reading.finish(&root);
-        let problems = reading.problems();
+        let mut problems = reading.problems();
+        problems.sort_by_key(|problem| (problem.line, problem.column));
         if problems.is_empty() {
             Ok(config)
         } else {
             Err(Problems(problems))
         }
     }
+}
+
+/// Mistakes of syntax, one a line: more on one line are mostly echoes of the first.
+fn syntax(source: Source<'_>, mistakes: &[toml::de::Error]) -> Vec<Problem> {
+    let mut problems: Vec<_> = mistakes
+        .iter()
+        .map(|mistake| {
+            let span = mistake.span().unwrap_or(0..0);
+            source.problem(&span, mistake.message().to_owned(), None)
+        })
+        .collect();
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    problems.dedup_by_key(|problem| problem.line);
+    problems
 }
 
 struct Reader<'a> {
@@ -151,7 +163,26 @@ impl Reader<'_> {
         if foreman && config.tls.as_ref().is_some_and(|it| it.client_ca.is_none()) {
             self.reading.problem(&at("tls"), "Foreman is known by its client certificate, but `[tls]` has no `client_ca` to check it", None);
         }
+        if let Some(TrustedHosts::Names(names)) = &config.trusted_hosts
+            && names.is_empty()
+            && foreman
+        {
+            self.reading.problem(
+                &at("trusted_hosts"),
+                "`trusted_hosts` is empty, so Foreman could not call",
+                Some("name the hosts that Foreman calls from".into()),
+            );
+        }
         for (name, profile) in &config.profiles {
+            for feature in &profile.features {
+                if !config.features.contains_key(feature) {
+                    self.reading.problem(
+                        &at("profiles"),
+                        format!("profile `{name}` names the feature `{feature}`, which has no `[features.{feature}]`"),
+                        None,
+                    );
+                }
+            }
             for listener in &profile.listeners {
                 if !config.listeners.iter().any(|it| it.name == *listener) {
                     self.reading.problem(
@@ -182,7 +213,13 @@ impl Reader<'_> {
     fn file(&self, table: &Table<'_>, key: &str) -> Option<PathBuf> {
         let (text, span) = self.reading.text(table, key).ok()?;
         let path = self.base.join(text);
-        if let Err(error) = std::fs::File::open(&path) {
+        let opened = std::fs::File::open(&path).and_then(|file| file.metadata());
+        let wrong = match opened {
+            Ok(about) if about.is_dir() => Some("it is a directory".to_owned()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(wrong) = wrong {
             self.reading.problem(
                 &span,
                 format!(
@@ -190,7 +227,7 @@ impl Reader<'_> {
                     path.display(),
                     table.dotted(key)
                 ),
-                Some(error.to_string()),
+                Some(wrong),
             );
         }
         Some(path)
@@ -532,14 +569,9 @@ impl Reader<'_> {
             return log;
         };
         let r = self.reading;
-        log.options.target = match r.text(&table, "target").ok() {
-            None => Target::Stdout,
-            Some((text, _)) => match text.as_str() {
-                "stdout" => Target::Stdout,
-                "journald" => Target::Journald,
-                path => Target::File(self.base.join(path)),
-            },
-        };
+        log.options.target = r
+            .parsed(&table, "target", |text| self.log_target(text))
+            .or(Target::Stdout);
         log.options.format = r
             .word(
                 &table,
@@ -565,6 +597,19 @@ impl Reader<'_> {
             .or(log.buffer_errors);
         r.finish(&table);
         log
+    }
+
+    /// A file has a `/` in its name, so that a misspelt word does not become one.
+    fn log_target(&self, text: &str) -> Result<Target, Wrong> {
+        match text {
+            "stdout" => Ok(Target::Stdout),
+            "journald" => Ok(Target::Journald),
+            path if path.contains('/') => Ok(Target::File(self.base.join(path))),
+            _ => Err((
+                format!("`{text}` is none of `stdout`, `journald` and no path"),
+                Some("write a file as `/var/log/bulkhead/proxy.log` or `./proxy.log`".into()),
+            )),
+        }
     }
 
     fn admin(&self, root: &Table<'_>) -> Option<SocketAddr> {

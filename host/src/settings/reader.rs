@@ -20,6 +20,8 @@ use crate::sandbox::bindings::types::Setting;
 pub(crate) enum Settings<'a> {
     /// The plugin is not known yet: the policy is only checked.
     Unknown,
+    /// Nowhere: the file is not about one plugin, and such a table is a table like any other.
+    Never,
     /// The plugin's settings and their values.
     Known {
         settings: &'a [Setting],
@@ -239,7 +241,8 @@ impl<'a> Reading<'a> {
             }
             DeValue::Table(entries) => {
                 let table = Table::new(entries, name.to_owned(), span.clone());
-                if entries.len() == 1
+                if !matches!(self.settings, Settings::Never)
+                    && entries.len() == 1
                     && let Some(setting) = table.entry("setting")
                 {
                     return self.setting(setting);
