@@ -2,7 +2,9 @@
 // The build script reads this list to build them, the crate to embed them.
 first_party! {
     "dns",
+    "dns-rfc2136",
     "dns",
+    "dns-rfc2136",
     "httpboot",
     "tftp",
 }
