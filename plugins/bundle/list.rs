@@ -2,8 +2,10 @@
 // The build script reads this list to build them, the crate to embed them.
 first_party! {
     "dns",
+    "dns-powerdns",
     "dns-rfc2136",
     "dns",
+    "dns-powerdns",
     "dns-rfc2136",
     "httpboot",
     "tftp",

@@ -7,6 +7,9 @@ use crate::plugin::Plugin;
 
 pub use crate::bindings::imports::foreman::proxy::dns_provider::{DnsRecord, Error, RecordType};
 
+/// The interface's full name, for [`crate::Need::call`].
+pub const INTERFACE: &str = "foreman:proxy/dns-provider@0.1.0";
+
 /// A plugin that changes records on some DNS server.
 pub trait DnsProvider: Plugin {
     /// All records of that name and type; empty when there are none.

@@ -25,7 +25,9 @@ pub enum FileError {
     LeadsOut,
     /// There is no such file.
     NotFound,
-    /// Something else, e.g. no space, or a directory in the way.
+    /// A directory stands where the file should be.
+    IsADirectory,
+    /// Something else, e.g. no space.
     Io(io::Error),
 }
 
@@ -54,14 +56,14 @@ impl Folder {
     pub fn write_whole(&self, path: &str, content: &[u8]) -> Result<(), FileError> {
         let target = self.at(path)?;
         let folder = target.parent().unwrap_or(&self.place);
-        fs::create_dir_all(folder)?;
         if target.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
+            return Err(FileError::IsADirectory);
         }
         let temporary = folder.join(temporary_name());
-        let written =
-            write_synced(&temporary, content).and_then(|()| fs::rename(&temporary, &target));
-        if let Err(problem) = written {
+        let file = create_with_folders(&temporary, folder)?;
+        if let Err(problem) =
+            write_synced(file, content).and_then(|()| fs::rename(&temporary, &target))
+        {
             let _ = fs::remove_file(&temporary);
             return Err(problem.into());
         }
@@ -77,10 +79,10 @@ impl Folder {
     /// # Errors
     /// See [`FileError`].
     pub fn remove(&self, path: &str) -> Result<bool, FileError> {
-        match fs::remove_file(self.at(path)?) {
+        match fs::remove_file(self.at(path)?).map_err(FileError::from) {
             Ok(()) => Ok(true),
-            Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(problem) => Err(problem.into()),
+            Err(FileError::NotFound) => Ok(false),
+            Err(problem) => Err(problem),
         }
     }
 
@@ -113,8 +115,23 @@ pub fn stays_inside(path: &str) -> bool {
     inside && normal > 0 && !path.contains('\0')
 }
 
-fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
+/// The directories nearly always exist, so they are made only when the file cannot be.
+fn create_with_folders(path: &Path, folder: &Path) -> io::Result<File> {
+    match File::create_new(path) {
+        Err(problem)
+            if matches!(
+                problem.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            fs::create_dir_all(folder)?;
+            File::create_new(path)
+        }
+        result => result,
+    }
+}
+
+fn write_synced(mut file: File, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()
 }
@@ -144,10 +161,11 @@ fn place_of(slot: &str) -> PathBuf {
 
 impl From<io::Error> for FileError {
     fn from(problem: io::Error) -> Self {
-        if problem.kind() == io::ErrorKind::NotFound {
-            Self::NotFound
-        } else {
-            Self::Io(problem)
+        match problem.kind() {
+            // Below a file there is nothing either.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::NotFound,
+            io::ErrorKind::IsADirectory => Self::IsADirectory,
+            _ => Self::Io(problem),
         }
     }
 }
@@ -156,13 +174,29 @@ impl fmt::Display for FileError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LeadsOut => formatter.write_str("path leads out of the directory"),
-            Self::NotFound => formatter.write_str("no such file"),
-            Self::Io(problem) => problem.fmt(formatter),
+            Self::NotFound => formatter.write_str("No such file or directory"),
+            Self::IsADirectory => formatter.write_str("Is a directory"),
+            Self::Io(problem) => match words(problem.kind()) {
+                Some(words) => formatter.write_str(words),
+                None => problem.fmt(formatter),
+            },
         }
     }
 }
 
 impl std::error::Error for FileError {}
+
+/// What operators meet, in the system's usual words and without an error number: that of the sandbox is not the machine's.
+fn words(kind: io::ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        io::ErrorKind::AlreadyExists => "File exists",
+        io::ErrorKind::PermissionDenied => "Permission denied",
+        io::ErrorKind::QuotaExceeded => "Disk quota exceeded",
+        io::ErrorKind::ReadOnlyFilesystem => "Read-only file system",
+        io::ErrorKind::StorageFull => "No space left on device",
+        _ => return None,
+    })
+}
 
 #[cfg(test)]
 mod tests {
@@ -198,10 +232,26 @@ mod tests {
         folder.write_whole("ztp.cfg/x", b"one").unwrap();
         assert!(matches!(
             folder.write_whole("ztp.cfg", b"two"),
-            Err(FileError::Io(_))
+            Err(FileError::IsADirectory)
         ));
         assert_eq!(folder.read("ztp.cfg/x").unwrap(), b"one");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_an_error_and_stays() {
+        let root = TempFolder::new();
+        let _host = Host::new().folder("root", root.path()).install();
+        let folder = Folder::slot("root");
+        folder.write_whole("poap.cfg", b"one").unwrap();
+        assert_eq!(
+            folder
+                .write_whole("poap.cfg/x", b"two")
+                .unwrap_err()
+                .to_string(),
+            "File exists"
+        );
+        assert_eq!(folder.read("poap.cfg").unwrap(), b"one");
     }
 
     #[test]
@@ -213,5 +263,7 @@ mod tests {
         assert!(folder.remove("x").unwrap());
         assert!(!folder.remove("x").unwrap());
         assert!(!folder.remove("absent/x").unwrap());
+        folder.write_whole("x", b"one").unwrap();
+        assert!(!folder.remove("x/below").unwrap());
     }
 }

@@ -296,7 +296,7 @@ impl Need {
         Self::new("listen", slot, "", reason)
     }
 
-    /// Calls to another plugin's `interface`, e.g. `dns-provider`.
+    /// Calls to the plugin that serves `interface`, by its full name, e.g. [`crate::dns::INTERFACE`].
     #[must_use]
     pub fn call(slot: &str, interface: &str, reason: &str) -> Self {
         Self::new("call", slot, interface, reason)

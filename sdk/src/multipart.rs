@@ -6,12 +6,16 @@
 use crate::form::BadForm;
 use crate::params::{MAX_PARAMS, Params, Value};
 
-/// The `boundary` of a multipart content type. None: absent or empty.
+/// Longest boundary (RFC 2046 section 5.1.1). A longer one would only make the search slow.
+const MAX_BOUNDARY: usize = 70;
+
+/// The `boundary` of a multipart content type. None: absent, empty or too long.
 pub(crate) fn boundary(content_type: &str) -> Option<&str> {
     content_type.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         let value = value.trim().trim_matches('"');
-        (name.trim().eq_ignore_ascii_case("boundary") && !value.is_empty()).then_some(value)
+        (name.trim().eq_ignore_ascii_case("boundary") && (1..=MAX_BOUNDARY).contains(&value.len()))
+            .then_some(value)
     })
 }
 
@@ -105,6 +109,10 @@ mod tests {
         );
         assert_eq!(boundary("multipart/form-data"), None);
         assert_eq!(boundary("multipart/form-data; boundary="), None);
+        assert_eq!(
+            boundary(&format!("multipart/form-data; boundary={}", "x".repeat(71))),
+            None
+        );
     }
 
     #[test]

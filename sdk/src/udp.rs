@@ -230,7 +230,7 @@ mod system {
             ErrorCode::WouldBlock => io::ErrorKind::WouldBlock,
             _ => io::ErrorKind::Other,
         };
-        io::Error::new(kind, format!("{code:?}"))
+        io::Error::new(kind, code.name())
     }
 }
 

@@ -100,8 +100,18 @@ pub struct Place {
 ///
 /// # Errors
 /// Each variant of [`WalkError`] says when.
-pub fn walk(start: &Arc<OwnedFd>, path: &OsStr, last: LastLink, absolute: AbsoluteLinks<'_>) -> Result<Place, WalkError> {
-    let mut walk = Walk { start, stack: Vec::new(), rest: Vec::new(), must_be_directory: false };
+pub fn walk(
+    start: &Arc<OwnedFd>,
+    path: &OsStr,
+    last: LastLink,
+    absolute: AbsoluteLinks<'_>,
+) -> Result<Place, WalkError> {
+    let mut walk = Walk {
+        start,
+        stack: Vec::new(),
+        rest: Vec::new(),
+        must_be_directory: false,
+    };
     if path.is_empty() {
         return Err(WalkError::Invalid);
     }
@@ -118,10 +128,20 @@ pub fn walk(start: &Arc<OwnedFd>, path: &OsStr, last: LastLink, absolute: Absolu
         }
         let parent = walk.here();
         let is_last = walk.rest.is_empty();
-        let handle = match rustix::fs::openat(&*parent, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        let handle = match rustix::fs::openat(
+            &*parent,
+            &name,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
             Ok(handle) => File::from(handle),
             Err(rustix::io::Errno::NOENT) if is_last => {
-                return Ok(Place { parent, name: Some(name), node: Node::Missing, wants_directory: walk.must_be_directory });
+                return Ok(Place {
+                    parent,
+                    name: Some(name),
+                    node: Node::Missing,
+                    wants_directory: walk.must_be_directory,
+                });
             }
             Err(rustix::io::Errno::NOENT) => return Err(WalkError::NotFound),
             Err(rustix::io::Errno::NOTDIR) => return Err(WalkError::NotDirectory),
@@ -142,7 +162,8 @@ pub fn walk(start: &Arc<OwnedFd>, path: &OsStr, last: LastLink, absolute: Absolu
             if links > MAX_LINKS {
                 return Err(WalkError::Loop);
             }
-            let target = rustix::fs::readlinkat(&handle, "", Vec::new()).map_err(io::Error::from)?;
+            let target =
+                rustix::fs::readlinkat(&handle, "", Vec::new()).map_err(io::Error::from)?;
             walk.follow(OsString::from_vec(target.into_bytes()), absolute)?;
             continue;
         }
@@ -157,7 +178,12 @@ pub fn walk(start: &Arc<OwnedFd>, path: &OsStr, last: LastLink, absolute: Absolu
         } else {
             Node::Special(metadata)
         };
-        return Ok(Place { parent, name: Some(name), node, wants_directory: false });
+        return Ok(Place {
+            parent,
+            name: Some(name),
+            node,
+            wants_directory: false,
+        });
     }
     walk.end_at_directory()
 }
@@ -169,7 +195,11 @@ pub fn walk(start: &Arc<OwnedFd>, path: &OsStr, last: LastLink, absolute: Absolu
 pub fn open_found(handle: &impl AsFd, flags: OFlags) -> io::Result<File> {
     let link = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
     // NONBLOCK costs nothing on a regular file and bounds the damage if the handle is ever something else.
-    let opened = rustix::fs::open(link, flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty())?;
+    let opened = rustix::fs::open(
+        link,
+        flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK,
+        Mode::empty(),
+    )?;
     Ok(File::from(opened))
 }
 
@@ -178,7 +208,11 @@ pub fn open_found(handle: &impl AsFd, flags: OFlags) -> io::Result<File> {
 /// # Errors
 /// What the system says; `NotADirectory` for anything else.
 pub fn open_directory(path: &Path) -> io::Result<Arc<OwnedFd>> {
-    let handle = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let handle = rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     Ok(Arc::new(handle))
 }
 
@@ -194,7 +228,9 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn here(&self) -> Arc<OwnedFd> {
-        self.stack.last().map_or_else(|| self.start.clone(), |(handle, ..)| handle.clone())
+        self.stack
+            .last()
+            .map_or_else(|| self.start.clone(), |(handle, ..)| handle.clone())
     }
 
     fn push_path(&mut self, path: &OsStr) -> Result<(), WalkError> {
@@ -214,7 +250,12 @@ impl Walk<'_> {
         if self.rest.len() + names.len() > MAX_DEPTH {
             return Err(WalkError::TooLong);
         }
-        self.rest.extend(names.into_iter().rev().map(|name| OsStr::from_bytes(name).to_owned()));
+        self.rest.extend(
+            names
+                .into_iter()
+                .rev()
+                .map(|name| OsStr::from_bytes(name).to_owned()),
+        );
         Ok(())
     }
 
@@ -227,7 +268,10 @@ impl Walk<'_> {
             return Err(WalkError::LeadsOut);
         };
         // `..` in the target is not resolved for the comparison: it is walked afterwards, and cannot leave the start.
-        let below = homes.iter().find_map(|home| path.strip_prefix(home).ok()).ok_or(WalkError::LeadsOut)?;
+        let below = homes
+            .iter()
+            .find_map(|home| path.strip_prefix(home).ok())
+            .ok_or(WalkError::LeadsOut)?;
         self.stack.clear();
         // The comparison above drops a trailing slash, which would have asked for a directory.
         self.must_be_directory |= self.rest.is_empty() && target.as_bytes().ends_with(b"/");
@@ -236,12 +280,20 @@ impl Walk<'_> {
 
     fn end_at_directory(mut self) -> Result<Place, WalkError> {
         match self.stack.pop() {
-            Some((handle, name, metadata)) => {
-                Ok(Place { parent: self.here(), name: Some(name), node: Node::Directory(handle, metadata), wants_directory: self.must_be_directory })
-            }
+            Some((handle, name, metadata)) => Ok(Place {
+                parent: self.here(),
+                name: Some(name),
+                node: Node::Directory(handle, metadata),
+                wants_directory: self.must_be_directory,
+            }),
             None => {
                 let metadata = File::from(self.start.try_clone()?).metadata()?;
-                Ok(Place { parent: self.start.clone(), name: None, node: Node::Directory(self.start.clone(), metadata), wants_directory: self.must_be_directory })
+                Ok(Place {
+                    parent: self.start.clone(),
+                    name: None,
+                    node: Node::Directory(self.start.clone(), metadata),
+                    wants_directory: self.must_be_directory,
+                })
             }
         }
     }

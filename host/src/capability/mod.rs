@@ -4,9 +4,12 @@
 //! of requests or routes; `sandbox` binds these functions to the imports of `wit/`.
 
 pub mod beneath;
+pub mod downloads;
+pub mod files;
 pub mod resolve;
 pub mod secrets;
 pub mod store;
+mod throttle;
 pub mod upstream;
 pub mod wasi;
 

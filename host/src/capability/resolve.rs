@@ -1,7 +1,7 @@
 //! Names to addresses: the one resolver of the host, for itself and for plugins.
 //!
-//! It refuses to look anything up for a plugin that its policy does not let resolve that name (a question alone can carry data
-//! out), and to let one plugin's slow names take the resolver from the others.
+//! It refuses to let one plugin's slow names take the resolver from the others. Whether a plugin may resolve a name (a question alone
+//! can carry data out) is decided by its callers: `wasi/names.rs` for plugins, the URL rules for the host's own clients.
 //!
 //! The one idea: whoever connects by name asks here once, has every answer decided, and connects to an address of
 //! that very answer. `/etc/hosts` wins over DNS; a name with a dot is taken as complete and never searched for elsewhere.
@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
+    ResolverOpts,
+};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
@@ -24,7 +27,6 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::grant::matchers::host::AskedHost;
-use crate::grant::{Action, Denial, Guard};
 
 /// How long one name may take in all, retries and further servers included: what `resolv.conf` defaults come to.
 const LOOKUP_TIME: Duration = Duration::from_secs(10);
@@ -64,9 +66,6 @@ pub struct Resolved {
 /// Why a name has no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
-    /// The plugin may not ask for this name.
-    #[error(transparent)]
-    Denied(Box<Denial>),
     /// Not a host name.
     #[error("{name:?} is not a host name")]
     Malformed {
@@ -126,7 +125,13 @@ impl std::fmt::Debug for State {
 impl Resolver {
     /// A resolver whose sockets live on `io`.
     pub fn new(io: Handle, servers: Servers) -> Self {
-        Resolver { io, servers, hosts_file: "/etc/hosts".into(), state: Mutex::default(), shares: Mutex::default() }
+        Resolver {
+            io,
+            servers,
+            hosts_file: "/etc/hosts".into(),
+            state: Mutex::default(),
+            shares: Mutex::default(),
+        }
     }
 
     /// The same with another hosts file.
@@ -135,31 +140,58 @@ impl Resolver {
         self
     }
 
-    /// Resolves for the host itself or for an action that is decided otherwise (`plugin` only shares the load: the empty
-    /// name is the host).
+    /// Resolves a name in any spelling. `plugin` is whose share of lookups it counts in; the empty name is the host itself.
     pub async fn resolve(&self, plugin: &str, name: &str) -> Result<Resolved, ResolveError> {
         let name = match AskedHost::parse(name) {
-            None => return Err(ResolveError::Malformed { name: name.chars().take(260).collect() }),
-            Some(AskedHost::Address(address)) => return Ok(Resolved { name: address.to_string(), addresses: vec![address], ttl: Duration::MAX }),
+            None => {
+                return Err(ResolveError::Malformed {
+                    name: name.chars().take(260).collect(),
+                });
+            }
+            Some(AskedHost::Address(address)) => {
+                return Ok(Resolved {
+                    name: address.to_string(),
+                    addresses: vec![address],
+                    ttl: Duration::MAX,
+                });
+            }
             Some(AskedHost::Name(name)) => name.into_owned(),
         };
-        let timeout = || ResolveError::Timeout { name: name.clone(), limit: LOOKUP_TIME };
+        let timeout = || ResolveError::Timeout {
+            name: name.clone(),
+            limit: LOOKUP_TIME,
+        };
         let share = self.share(plugin);
         let waited = Instant::now();
-        let place = tokio::time::timeout(LOOKUP_TIME, share.acquire_owned()).await.map_err(|_| timeout())?;
+        let place = tokio::time::timeout(LOOKUP_TIME, share.acquire_owned())
+            .await
+            .map_err(|_| timeout())?;
         let (hosts, dns) = self.sources(&name)?;
         if let Some(addresses) = static_addresses(&hosts, &name) {
-            return Ok(Resolved { name, addresses, ttl: LOOK_AGAIN });
+            return Ok(Resolved {
+                name,
+                addresses,
+                ttl: LOOK_AGAIN,
+            });
         }
         // A name with a dot is complete: the final dot keeps the search list (and who owns its domains) out of it.
-        let question = if name.contains('.') { format!("{name}.") } else { name.clone() };
+        let question = if name.contains('.') {
+            format!("{name}.")
+        } else {
+            name.clone()
+        };
         let asking = AbortOnDropHandle::new(self.io.spawn(async move {
             let _place = place;
             dns.lookup_ip(question).await
         }));
         let left = LOOKUP_TIME.saturating_sub(waited.elapsed());
-        let answer = tokio::time::timeout(left, asking).await.map_err(|_| timeout())?;
-        let answer = answer.map_err(|error| ResolveError::Failed { name: name.clone(), reason: error.to_string() })?;
+        let answer = tokio::time::timeout(left, asking)
+            .await
+            .map_err(|_| timeout())?;
+        let answer = answer.map_err(|error| ResolveError::Failed {
+            name: name.clone(),
+            reason: error.to_string(),
+        })?;
         let answer = answer.map_err(|error| failed(&name, &error))?;
         let mut addresses: Vec<IpAddr> = Vec::new();
         for address in answer.iter().map(|address| address.to_canonical()) {
@@ -170,16 +202,14 @@ impl Resolver {
         if addresses.is_empty() {
             return Err(ResolveError::NotFound { name });
         }
-        let ttl = answer.valid_until().saturating_duration_since(Instant::now());
-        Ok(Resolved { name, addresses, ttl })
-    }
-
-    /// Resolves for a plugin: decided, and on record for the rules that name this name.
-    pub async fn lookup(&self, guard: &Guard, name: &str) -> Result<Resolved, ResolveError> {
-        guard.decide(&Action::Resolve { name }).check().map_err(ResolveError::Denied)?;
-        let resolved = self.resolve(guard.plugin(), name).await?;
-        guard.record_resolved(&resolved.name, &resolved.addresses, resolved.ttl);
-        Ok(resolved)
+        let ttl = answer
+            .valid_until()
+            .saturating_duration_since(Instant::now());
+        Ok(Resolved {
+            name,
+            addresses,
+            ttl,
+        })
     }
 
     fn share(&self, plugin: &str) -> Arc<Semaphore> {
@@ -195,7 +225,10 @@ impl Resolver {
     /// Hosts file and DNS client, read again when their files changed.
     fn sources(&self, name: &str) -> Result<(Arc<Hosts>, TokioResolver), ResolveError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN) {
+        if state
+            .looked
+            .is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN)
+        {
             state.looked = Some(Instant::now());
             let changed = modified(&self.hosts_file);
             if changed != state.hosts_changed {
@@ -209,11 +242,17 @@ impl Resolver {
             }
         }
         if state.dns.is_none() {
-            state.dns = Some(self.dns().map_err(|error| ResolveError::Failed { name: name.to_owned(), reason: error.to_string() })?);
+            state.dns = Some(self.dns().map_err(|error| ResolveError::Failed {
+                name: name.to_owned(),
+                reason: error.to_string(),
+            })?);
         }
         match &state.dns {
             Some(dns) => Ok((state.hosts.clone(), dns.clone())),
-            None => Err(ResolveError::Failed { name: name.to_owned(), reason: "no DNS client".into() }),
+            None => Err(ResolveError::Failed {
+                name: name.to_owned(),
+                reason: "no DNS client".into(),
+            }),
         }
     }
 
@@ -222,10 +261,11 @@ impl Resolver {
             Servers::System => TokioResolver::builder_tokio()?,
             Servers::Fixed(servers) => {
                 let servers = servers.iter().map(|server| {
-                    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                        connection.port = server.port();
-                        connection
-                    });
+                    let connections =
+                        [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+                            connection.port = server.port();
+                            connection
+                        });
                     NameServerConfig::new(server.ip(), true, connections.to_vec())
                 });
                 let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
@@ -243,9 +283,17 @@ impl Resolver {
 fn failed(name: &str, error: &NetError) -> ResolveError {
     let name = name.to_owned();
     match error {
-        error if error.is_nx_domain() || error.is_no_records_found() => ResolveError::NotFound { name },
-        NetError::Timeout => ResolveError::Timeout { name, limit: LOOKUP_TIME },
-        error => ResolveError::Failed { name, reason: error.to_string() },
+        error if error.is_nx_domain() || error.is_no_records_found() => {
+            ResolveError::NotFound { name }
+        }
+        NetError::Timeout => ResolveError::Timeout {
+            name,
+            limit: LOOKUP_TIME,
+        },
+        error => ResolveError::Failed {
+            name,
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -255,26 +303,37 @@ fn static_addresses(hosts: &Hosts, name: &str) -> Option<Vec<IpAddr>> {
     let mut found = Vec::new();
     for kind in [RecordType::AAAA, RecordType::A] {
         if let Some(lookup) = hosts.lookup_static_host(&Query::query(parsed.clone(), kind)) {
-            found.extend(lookup.answers().iter().filter_map(|record| record.data.ip_addr()).map(|address| address.to_canonical()));
+            found.extend(
+                lookup
+                    .answers()
+                    .iter()
+                    .filter_map(|record| record.data.ip_addr())
+                    .map(|address| address.to_canonical()),
+            );
         }
     }
     if found.is_empty() && (name == "localhost" || name.ends_with(".localhost")) {
-        found = vec![IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        found = vec![
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+        ];
     }
     found.truncate(MAX_ADDRESSES);
     (!found.is_empty()).then_some(found)
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+    fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .ok()
 }
 
 fn read_hosts(path: &Path) -> Hosts {
     let mut hosts = Hosts::default();
-    if let Ok(file) = fs::File::open(path) {
-        if let Err(error) = hosts.read_hosts_conf(file) {
-            tracing::warn!(target: "resolve", path = %path.display(), %error, "the hosts file is not understood");
-        }
+    if let Ok(file) = fs::File::open(path)
+        && let Err(error) = hosts.read_hosts_conf(file)
+    {
+        tracing::warn!(target: "resolve", path = %path.display(), %error, "the hosts file is not understood");
     }
     hosts
 }
@@ -282,18 +341,43 @@ fn read_hosts(path: &Path) -> Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capability::testing::{NameServer, guard_with};
-    use crate::grant::effective::{Inside, Slot, SocketsGrant};
-    use crate::grant::matchers::socket::SocketRule;
+    use crate::capability::testing::NameServer;
 
     #[tokio::test]
     async fn addresses_in_odd_spellings_are_addresses_and_junk_is_refused() {
         let resolver = Resolver::new(Handle::current(), Servers::Fixed(Vec::new()));
-        for loopback in ["127.0.0.1", "0x7f.1", "2130706433", "0177.0.0.1", "::ffff:127.0.0.1", "[::ffff:7f00:1]"] {
-            assert_eq!(resolver.resolve("p", loopback).await.unwrap().addresses, [IpAddr::from([127, 0, 0, 1])], "{loopback}");
+        for loopback in [
+            "127.0.0.1",
+            "0x7f.1",
+            "2130706433",
+            "0177.0.0.1",
+            "::ffff:127.0.0.1",
+            "[::ffff:7f00:1]",
+        ] {
+            assert_eq!(
+                resolver.resolve("p", loopback).await.unwrap().addresses,
+                [IpAddr::from([127, 0, 0, 1])],
+                "{loopback}"
+            );
         }
-        for wrong in ["", ".", "a b", "a/b", "user@host", "host:80", "a..b", &"a.".repeat(130), "a\0b"] {
-            assert!(matches!(resolver.resolve("p", wrong).await, Err(ResolveError::Malformed { .. })), "{wrong:?}");
+        for wrong in [
+            "",
+            ".",
+            "a b",
+            "a/b",
+            "user@host",
+            "host:80",
+            "a..b",
+            &"a.".repeat(130),
+            "a\0b",
+        ] {
+            assert!(
+                matches!(
+                    resolver.resolve("p", wrong).await,
+                    Err(ResolveError::Malformed { .. })
+                ),
+                "{wrong:?}"
+            );
         }
     }
 
@@ -304,8 +388,18 @@ mod tests {
         let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()]));
         let mut found = resolver.resolve("p", "NS.example.com.").await.unwrap();
         found.addresses.sort();
-        assert_eq!(found.addresses, ["192.0.2.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
-        assert!(found.ttl <= Duration::from_secs(30) && found.ttl > Duration::from_secs(25), "{:?}", found.ttl);
+        assert_eq!(
+            found.addresses,
+            [
+                "192.0.2.1".parse::<IpAddr>().unwrap(),
+                "2001:db8::1".parse().unwrap()
+            ]
+        );
+        assert!(
+            found.ttl <= Duration::from_secs(30) && found.ttl > Duration::from_secs(25),
+            "{:?}",
+            found.ttl
+        );
         assert_eq!(found.name, "ns.example.com");
     }
 
@@ -313,8 +407,20 @@ mod tests {
     async fn a_name_that_does_not_exist_is_told_from_a_server_that_fails() {
         let server = NameServer::start().await;
         let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()]));
-        assert_eq!(resolver.resolve("p", "no.example.com").await, Err(ResolveError::NotFound { name: "no.example.com".into() }));
-        assert!(server.questions().iter().all(|question| question == "no.example.com."), "{:?}", server.questions());
+        assert_eq!(
+            resolver.resolve("p", "no.example.com").await,
+            Err(ResolveError::NotFound {
+                name: "no.example.com".into()
+            })
+        );
+        assert!(
+            server
+                .questions()
+                .iter()
+                .all(|question| question == "no.example.com."),
+            "{:?}",
+            server.questions()
+        );
     }
 
     #[tokio::test]
@@ -324,28 +430,30 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let hosts = directory.path().join("hosts");
         fs::write(&hosts, "192.0.2.77 box.example.com box\n").unwrap();
-        let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()])).with_hosts_file(&hosts);
-        assert_eq!(resolver.resolve("p", "box.example.com").await.unwrap().addresses, ["192.0.2.77".parse::<IpAddr>().unwrap()]);
-        assert_eq!(resolver.resolve("p", "box").await.unwrap().addresses, ["192.0.2.77".parse::<IpAddr>().unwrap()]);
-        assert_eq!(resolver.resolve("p", "localhost").await.unwrap().addresses.len(), 2);
+        let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()]))
+            .with_hosts_file(&hosts);
+        assert_eq!(
+            resolver
+                .resolve("p", "box.example.com")
+                .await
+                .unwrap()
+                .addresses,
+            ["192.0.2.77".parse::<IpAddr>().unwrap()]
+        );
+        assert_eq!(
+            resolver.resolve("p", "box").await.unwrap().addresses,
+            ["192.0.2.77".parse::<IpAddr>().unwrap()]
+        );
+        assert_eq!(
+            resolver
+                .resolve("p", "localhost")
+                .await
+                .unwrap()
+                .addresses
+                .len(),
+            2
+        );
         assert!(server.questions().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_plugin_resolves_only_granted_names_and_may_then_connect_to_them() {
-        let server = NameServer::start().await;
-        server.set("ns.example.com", 30, &["192.0.2.1"]);
-        let resolver = Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()]));
-        let guard = guard_with(|effective| {
-            let allow = vec![SocketRule::parse("tcp ns.example.com:53").unwrap()];
-            effective.sockets.insert("server".into(), Slot::new(SocketsGrant { allow, open: 1, inside: Inside::default() }));
-        });
-        let connect = |address: &str| guard.decide(&Action::TcpConnect { addr: address.parse().unwrap(), name: None }).is_allowed();
-        assert!(!connect("192.0.2.1:53"));
-        resolver.lookup(&guard, "ns.example.com").await.unwrap();
-        assert!(connect("192.0.2.1:53") && !connect("192.0.2.1:80") && !connect("192.0.2.2:53"));
-        assert!(matches!(resolver.lookup(&guard, "secret-data.evil.example").await, Err(ResolveError::Denied(_))));
-        assert!(!server.questions().iter().any(|question| question.contains("evil")));
     }
 
     #[tokio::test]
@@ -353,7 +461,10 @@ mod tests {
         let server = NameServer::start().await;
         server.set("fast.example.com", 30, &["192.0.2.1"]);
         server.silence("slow.example.com");
-        let resolver = Arc::new(Resolver::new(Handle::current(), Servers::Fixed(vec![server.address()])));
+        let resolver = Arc::new(Resolver::new(
+            Handle::current(),
+            Servers::Fixed(vec![server.address()]),
+        ));
         let slow: Vec<_> = (0..LOOKUPS_AT_ONCE * 2)
             .map(|_| {
                 let resolver = resolver.clone();
@@ -363,7 +474,11 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let started = Instant::now();
         resolver.resolve("other", "fast.example.com").await.unwrap();
-        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            started.elapsed()
+        );
         for task in slow {
             task.abort();
         }

@@ -19,6 +19,9 @@ pub enum Failure {
     /// Configuration or policies are wrong; the text lists every problem.
     #[error("{0}")]
     Configuration(String),
+    /// The host does not start.
+    #[error("{0}")]
+    Start(String),
     /// A file could not be read or written.
     #[error("{path}: {source}", path = .path.display())]
     File {
@@ -30,12 +33,6 @@ pub enum Failure {
     /// What was printed did not arrive.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
-    /// This build cannot do it.
-    #[error("`bulkhead {command}` is not part of this build")]
-    Unavailable {
-        /// The command.
-        command: &'static str,
-    },
 }
 
 impl Failure {
@@ -44,7 +41,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) => ExitCode::from(3),
-            Self::Client(_) | Self::File { .. } | Self::Output(_) | Self::Unavailable { .. } => {
+            Self::Client(_) | Self::Start(_) | Self::File { .. } | Self::Output(_) => {
                 ExitCode::FAILURE
             }
         }

@@ -5,8 +5,10 @@
 
 pub mod check;
 pub mod client;
+pub mod compile;
 pub mod completions;
 pub mod exit;
+pub mod host;
 pub mod man;
 pub mod place;
 pub mod plugin;
@@ -14,6 +16,8 @@ pub mod policy;
 pub mod ports;
 pub mod print;
 pub mod serve;
+pub mod trial;
+pub mod workbench;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -21,6 +25,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use exit::Failure;
+
+use crate::plugin::registry::Bundled;
 
 /// A Foreman Smart Proxy that runs every feature as a sandboxed WebAssembly component.
 #[derive(Debug, Parser)]
@@ -55,13 +61,16 @@ pub enum Command {
     Ports(ports::Ports),
     Completions(completions::Completions),
     Man(man::Man),
+    #[command(hide = true)]
+    CompileComponent(compile::CompileComponent),
 }
 
 impl Command {
-    fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
+    fn run(self, bundled: Vec<Bundled>, out: &mut dyn Write) -> Result<(), Failure> {
         match self {
-            Self::Serve(serve) => serve.run(),
-            Self::Check(check) => check.run(out),
+            Self::Serve(serve) => serve.run(bundled),
+            Self::Check(check) => check.run(&bundled, out),
+            Self::CompileComponent(compile) => compile.run(),
             Self::Plugin(plugin) => plugin.run(out),
             Self::Policy(policy) => policy.run(out),
             Self::Ports(ports) => ports.run(out),
@@ -73,12 +82,16 @@ impl Command {
 
 /// Runs the command the program was called with.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(bundled: Vec<Bundled>) -> ExitCode {
     // Wrong usage ends here, with code 2 and a hint.
     let cli = Cli::parse();
     // Not locked: `serve` runs in here, and the log writes to standard output from its own thread.
     let mut out = io::stdout();
-    let failure = match cli.command.run(&mut out).and_then(|()| Ok(out.flush()?)) {
+    let failure = match cli
+        .command
+        .run(bundled, &mut out)
+        .and_then(|()| Ok(out.flush()?))
+    {
         Ok(()) => return ExitCode::SUCCESS,
         Err(failure) => failure,
     };

@@ -9,6 +9,7 @@ use super::client::Client;
 use super::exit::Failure;
 use super::place::Place;
 use super::print::{self, Format, Listing, Table};
+use super::workbench::{self, Inspection};
 use crate::api::control::{Done, PluginView};
 use crate::api::socket::Approval;
 
@@ -99,9 +100,10 @@ impl Plugin {
                 let plugins: Vec<PluginView> = Client::new(&list.place)?.get("/plugins")?;
                 show(&plugins, list.listing.format, out)
             }
-            Self::Inspect(_) => Err(Failure::Unavailable {
-                command: "plugin inspect",
-            }),
+            Self::Inspect(Inspect { file, listing }) => {
+                let (inspection, _) = workbench::look(&file)?;
+                show_inspection(&inspection, listing.format, out)
+            }
             Self::Approve(Approve {
                 name,
                 digest,
@@ -126,6 +128,76 @@ impl Plugin {
 /// A name as one segment of a path. Plugin names need no escape; what an operator mistypes may.
 pub(super) fn segment(name: &str) -> String {
     percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+fn show_inspection(seen: &Inspection, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
+    if format == Format::Json {
+        return print::json(seen, out);
+    }
+    let fits = seen.problem.as_deref().unwrap_or("yes");
+    if let Some(manifest) = &seen.manifest {
+        print::line(
+            out,
+            &format!(
+                "{} {}: {}",
+                manifest.name, manifest.version, manifest.summary
+            ),
+        )?;
+    }
+    print::line(
+        out,
+        &format!("file      {}, {} bytes", seen.file.display(), seen.size),
+    )?;
+    print::line(out, &format!("digest    {}", seen.digest))?;
+    print::line(out, &format!("fits      {fits}"))?;
+    if let Some(manifest) = &seen.manifest {
+        print::line(out, &format!("lifetime  {}", manifest.lifetime))?;
+        print::line(out, &format!("mounts    {}", manifest.mounts.join(" ")))?;
+        let mut routes = Table::new(["METHOD", "PATTERN", "AUDIENCE", "BODY"]);
+        for route in &manifest.routes {
+            routes.row([&route.method, &route.pattern, route.audience, route.body]);
+        }
+        writeln!(out)?;
+        routes.print(out)?;
+        let mut needs = Table::new(["NEEDS", "SLOT", "ACCESS", "REQUIRED", "BECAUSE"]);
+        for need in &manifest.needs {
+            let required = if need.required { "yes" } else { "no" };
+            needs.row([
+                &need.capability,
+                &need.slot,
+                &need.access,
+                required,
+                &need.reason,
+            ]);
+        }
+        writeln!(out)?;
+        needs.print(out)?;
+        let mut settings = Table::new(["SETTING", "KIND", "DEFAULT", "REQUIRED", "SHOWN", "HELP"]);
+        for setting in &manifest.settings {
+            let required = if setting.required { "yes" } else { "no" };
+            let shown = if setting.exposed { "yes" } else { "no" };
+            let default = setting.default.as_deref().unwrap_or_default();
+            settings.row([
+                &setting.name,
+                setting.kind,
+                default,
+                required,
+                shown,
+                &setting.help,
+            ]);
+        }
+        writeln!(out)?;
+        settings.print(out)?;
+    }
+    writeln!(out, "\nImports")?;
+    for import in &seen.surface.imports {
+        print::line(out, &format!("  {import}"))?;
+    }
+    writeln!(out, "\nExports")?;
+    for export in &seen.surface.exports {
+        print::line(out, &format!("  {export}"))?;
+    }
+    Ok(())
 }
 
 fn show(plugins: &[PluginView], format: Format, out: &mut dyn Write) -> Result<(), Failure> {

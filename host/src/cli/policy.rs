@@ -10,8 +10,11 @@ use super::exit::Failure;
 use super::place::Place;
 use super::plugin::segment;
 use super::print::{self, Format, Listing, Table};
+use super::workbench;
 use crate::api::control::{DenialView, Done, Explanation, NeedView};
 use crate::api::socket::Allowance;
+use crate::grant;
+use crate::sandbox::bindings::types::Manifest;
 
 /// See and change what plugins may do
 // A doc on a variant would replace that of its struct in the help.
@@ -128,12 +131,35 @@ impl Policy {
                     Client::new(&place)?.get(&format!("/policy/{}/explain", segment(&plugin)))?;
                 show_explanation(&explanation, listing.format, out)
             }
-            Self::Check(_) => Err(Failure::Unavailable {
-                command: "policy check",
-            }),
-            Self::Diff(_) => Err(Failure::Unavailable {
-                command: "policy diff",
-            }),
+            Self::Check(Check { file, listing }) => {
+                let text = std::fs::read_to_string(&file).map_err(|source| Failure::File {
+                    path: file.clone(),
+                    source,
+                })?;
+                let problems = grant::policy::Policy::parse(&file, &text)
+                    .err()
+                    .map(|it| it.0)
+                    .unwrap_or_default();
+                show_problems(
+                    &problems,
+                    listing.format,
+                    out,
+                    &format!("{}: good", file.display()),
+                )
+            }
+            Self::Diff(Diff { old, new, listing }) => {
+                let changes = grant::diff::diff(&manifest(&old)?, &manifest(&new)?);
+                if listing.format == Format::Json {
+                    return print::json(&changes, out);
+                }
+                if changes.is_empty() {
+                    print::line(out, "Both ask for the same.")?;
+                }
+                for change in &changes {
+                    print::line(out, &change.to_string())?;
+                }
+                Ok(())
+            }
             Self::Allow(Allow {
                 plugin,
                 line,
@@ -160,6 +186,36 @@ impl Policy {
             }
         }
     }
+}
+
+fn manifest(file: &std::path::Path) -> Result<Manifest, Failure> {
+    let (seen, manifest) = workbench::look(file)?;
+    manifest.ok_or_else(|| {
+        Failure::Start(format!(
+            "{}: {}",
+            file.display(),
+            seen.problem.unwrap_or_default()
+        ))
+    })
+}
+
+/// Problems as a list; an error if there is one, so that scripts see it.
+pub(super) fn show_problems<P: serde::Serialize + std::fmt::Display>(
+    problems: &[P],
+    format: Format,
+    out: &mut dyn Write,
+    good: &str,
+) -> Result<(), Failure> {
+    if format == Format::Json {
+        print::json(&problems, out)?;
+    } else if problems.is_empty() {
+        print::line(out, good)?;
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let text: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    Err(Failure::Configuration(text.join("\n")))
 }
 
 fn show_explanation(

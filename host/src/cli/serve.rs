@@ -1,9 +1,25 @@
 //! `bulkhead serve`: runs the proxy.
 
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use clap::{Args, ValueEnum};
+use sd_notify::NotifyState;
 
 use super::exit::Failure;
+use super::host::{Host, took};
 use super::place::Place;
+use super::trial::banner as trial_banner;
+use crate::api::control::PluginState;
+use crate::api::core::OWN_VERSION;
+use crate::plugin::registry::Bundled;
+use crate::server::TrialFiles;
+use crate::settings::Config;
+use crate::telemetry::log::Logging;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::output::Format;
+use crate::telemetry::ring::LogRing;
 
 /// Run the proxy
 ///
@@ -43,7 +59,217 @@ pub enum LogFormat {
 
 impl Serve {
     /// Serves until it is told to stop.
-    pub fn run(self) -> Result<(), Failure> {
-        Err(Failure::Unavailable { command: "serve" })
+    pub fn run(self, bundled: Vec<Bundled>) -> Result<(), Failure> {
+        let (config, trial) = self.configuration()?;
+        let began = Instant::now();
+        let metrics = Metrics::new(OWN_VERSION);
+        let ring = LogRing::new(config.log.buffer, config.log.buffer_errors)
+            .map_err(|error| Failure::Configuration(error.to_string()))?;
+        let ring = Arc::new(ring);
+        let logging = Logging::start(&config.log.options, &ring, &metrics.log_lines_lost)
+            .map_err(|error| Failure::Start(error.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("serve")
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::Start(format!("no threads: {error}")))?;
+        let result =
+            runtime.block_on(self.serve(config, trial, ring, metrics, bundled, &logging, began));
+        runtime.shutdown_timeout(SHUTDOWN);
+        if let Err(failure) = &result {
+            tracing::error!("{failure}");
+        }
+        logging.finish();
+        result
+    }
+
+    /// The configuration, and the certificates of a trial.
+    fn configuration(&self) -> Result<(Config, Option<TrialFiles>), Failure> {
+        let state = self.place.state_directory()?;
+        let Some(file) = self.place.config_file() else {
+            let files = TrialFiles::prepare(&state, &own_name())
+                .map_err(|error| Failure::Start(error.to_string()))?;
+            let mut config = Config::trial(&state);
+            let directory = state.join("tftpboot");
+            std::fs::create_dir_all(&directory).map_err(|source| Failure::File {
+                path: directory,
+                source,
+            })?;
+            self.log_format(&mut config);
+            return Ok((config, Some(files)));
+        };
+        let mut config = Config::load(&file, &state)
+            .map_err(|problems| Failure::Configuration(problems.to_string()))?;
+        if let Some(state) = &self.place.state {
+            config.state.clone_from(state);
+        }
+        if let Some(profile) = &self.profile {
+            config = config
+                .with_profile(profile)
+                .map_err(Failure::Configuration)?;
+        }
+        self.log_format(&mut config);
+        Ok((config, None))
+    }
+
+    fn log_format(&self, config: &mut Config) {
+        match self.log_format {
+            Some(LogFormat::Text) => config.log.options.format = Format::Text,
+            Some(LogFormat::Json) => config.log.options.format = Format::Json,
+            None => {}
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn serve(
+        &self,
+        config: Config,
+        trial: Option<TrialFiles>,
+        ring: Arc<LogRing>,
+        metrics: Arc<Metrics>,
+        bundled: Vec<Bundled>,
+        logging: &Logging,
+        began: Instant,
+    ) -> Result<(), Failure> {
+        let mut signals =
+            Signals::listen().map_err(|error| Failure::Start(format!("signals: {error}")))?;
+        let progress = |what: &str| tracing::info!(after = took(began), "bringing up {what}");
+        let started = Host::start(config, ring, metrics, bundled, progress);
+        let mut host = tokio::select! {
+            started = started => started.map_err(|error| Failure::Start(error.to_string()))?,
+            () = signals.stopped() => return Ok(()),
+        };
+        tracing::info!(
+            "Smart proxy has launched on {} socket(s), waiting for requests",
+            host.bound().len()
+        );
+        tracing::info!(after = took(began), "ready");
+        if let Some(files) = &trial {
+            let mut out = std::io::stdout();
+            let _ = out
+                .write_all(trial_banner(&host, files).as_bytes())
+                .and_then(|()| out.flush());
+        }
+        let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status(&host))]);
+        let watchdog = watchdog();
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Stop => break,
+                    Signal::Reload => self.reload(&mut host, logging).await,
+                    Signal::Reopen => logging.reopen(),
+                },
+                () = tokio::time::sleep(watchdog.unwrap_or(Duration::MAX)), if watchdog.is_some() => {
+                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                }
+            }
+        }
+        tracing::info!("stopping: requests in progress may finish");
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        tokio::select! {
+            () = host.stop() => tracing::info!("stopped"),
+            () = signals.stopped() => tracing::warn!("stopped at once by a second signal"),
+        }
+        Ok(())
+    }
+
+    /// Reads configuration and policies again. A wrong one changes nothing.
+    async fn reload(&self, host: &mut Host, logging: &Logging) {
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            let _ = sd_notify::notify(&[NotifyState::Reloading, now]);
+        }
+        let reloaded = match self.configuration() {
+            Ok((config, _)) => {
+                let level = config.log.options.level;
+                let result = host.reload(config).await.map_err(|error| error.to_string());
+                if result.is_ok() {
+                    logging.set_level(level);
+                }
+                result
+            }
+            Err(failure) => Err(failure.to_string()),
+        };
+        match reloaded {
+            Ok(changes) if changes.is_empty() => {
+                tracing::info!("configuration read again: nothing changed")
+            }
+            Ok(changes) => {
+                for change in changes {
+                    tracing::info!("configuration read again: {change}");
+                }
+            }
+            Err(problem) => {
+                host.refused_reload();
+                for line in problem.lines() {
+                    tracing::error!("configuration not taken over: {line}");
+                }
+            }
+        }
+        let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status(host))]);
+    }
+}
+
+/// How long blocked file operations may hold up the end of the program.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
+fn status(host: &Host) -> String {
+    let views = host.registry().views();
+    let running = views
+        .iter()
+        .filter(|it| it.state == PluginState::Running)
+        .count();
+    format!("{running} of {} plugins running", views.len())
+}
+
+fn own_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Half of what systemd allows between two signs of life.
+fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|time| time / 2)
+}
+
+enum Signal {
+    Stop,
+    Reload,
+    Reopen,
+}
+
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+    hup: tokio::signal::unix::Signal,
+    usr1: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.term.recv() => Signal::Stop,
+            _ = self.int.recv() => Signal::Stop,
+            _ = self.hup.recv() => Signal::Reload,
+            _ = self.usr1.recv() => Signal::Reopen,
+        }
+    }
+
+    async fn stopped(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
     }
 }

@@ -177,6 +177,7 @@ fn made(addition: &Item, depth: usize) -> Item {
                 inline.insert(name, value);
             }
         }
+        inline.fmt();
         return Item::Value(Value::InlineTable(inline));
     }
     let mut table = Table::new();

@@ -6,6 +6,7 @@
 //!
 //! This floor refuses to act itself: it opens no file, resolves no name, sends nothing. It answers, counts and explains.
 //!
+//! - [`policy`]: the operator's file
 //! - [`action`]: everything a plugin can attempt, each with its sentence
 //! - [`decide`](mod@decide): the one function
 //! - [`deny`]: what the operator forbids to all, which always wins
@@ -13,6 +14,8 @@
 //! - [`guard`]: the object a capability holds; changes while plugins run
 //! - [`limits`]: what it may use up
 //! - [`denial`], [`audit`]: what was refused, once, with the line that would allow it
+//! - [`approvals`]: which component a policy is for
+//! - [`edit`], [`explain`], [`diff`](mod@diff): working with policies
 //! - [`resolved`]: which names the host resolved to which addresses
 
 pub mod action;
@@ -21,12 +24,14 @@ pub mod audit;
 pub mod decide;
 pub mod denial;
 pub mod deny;
+pub mod diff;
 pub mod edit;
 pub mod effective;
 pub mod explain;
 pub mod guard;
 pub mod limits;
 pub mod matchers;
+pub mod policy;
 pub mod resolved;
 
 pub use action::{Action, Capability};
@@ -36,3 +41,4 @@ pub use deny::Deny;
 pub use effective::Effective;
 pub use guard::{Connected, Guard, HostRules};
 pub use limits::Limits;
+pub use policy::{Missing, Policy, Resolution};

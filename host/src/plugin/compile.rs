@@ -9,7 +9,6 @@ use std::hash::{Hash, Hasher};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
@@ -17,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wasmtime::component::Component;
 
 use crate::sandbox::Engine;
+use crate::settings::config::CompileLimits;
 
 /// Who wrote the component, which decides where it is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,24 +25,6 @@ pub enum Origin {
     FirstParty,
     /// A file of the plugin directory: compiled in a child process with limits.
     ThirdParty,
-}
-
-/// Limits of the compiling child. `[engine]` keys `compile-time` and `compile-memory`.
-#[derive(Debug, Clone)]
-pub struct CompileLimits {
-    /// CPU and wall time.
-    pub time: Duration,
-    /// Bytes of address space.
-    pub memory: u64,
-    /// The largest component that is read at all, in bytes.
-    pub size: u64,
-}
-
-impl Default for CompileLimits {
-    fn default() -> Self {
-        // An 18 MiB Python component takes 6 to 14 s and stays below 2 GiB on two cores.
-        Self { time: Duration::from_secs(120), memory: 4 << 30, size: 64 << 20 }
-    }
 }
 
 /// Why there is no machine code.
@@ -80,14 +62,23 @@ const MAC_LENGTH: usize = 32;
 impl Compiler {
     /// Opens the cache, making it when missing. `program` is this program, which is run again as `program compile-component` for third
     /// parties' components.
-    pub fn open(engine: Engine, directory: PathBuf, limits: CompileLimits, program: PathBuf) -> Result<Self, CompileError> {
-        let fail = |path: &Path, reason: String| CompileError::Cache { path: path.to_owned(), reason };
+    pub fn open(
+        engine: Engine,
+        directory: PathBuf,
+        limits: CompileLimits,
+        program: PathBuf,
+    ) -> Result<Self, CompileError> {
+        let fail = |path: &Path, reason: String| CompileError::Cache {
+            path: path.to_owned(),
+            reason,
+        };
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&directory)
             .map_err(|error| fail(&directory, error.to_string()))?;
-        let found = std::fs::symlink_metadata(&directory).map_err(|error| fail(&directory, error.to_string()))?;
+        let found = std::fs::symlink_metadata(&directory)
+            .map_err(|error| fail(&directory, error.to_string()))?;
         let me = rustix::process::geteuid().as_raw();
         if !found.is_dir() || found.uid() != me || found.mode() & 0o077 != 0 {
             return Err(fail(
@@ -99,8 +90,15 @@ impl Compiler {
                 ),
             ));
         }
-        let key = read_or_make_key(&directory.join("key")).map_err(|error| fail(&directory.join("key"), error.to_string()))?;
-        Ok(Self { engine, directory, key, limits, program })
+        let key = read_or_make_key(&directory.join("key"))
+            .map_err(|error| fail(&directory.join("key"), error.to_string()))?;
+        Ok(Self {
+            engine,
+            directory,
+            key,
+            limits,
+            program,
+        })
     }
 
     /// The limits in force.
@@ -112,13 +110,17 @@ impl Compiler {
     /// The machine code of a component, from the cache or compiled now.
     pub async fn component(&self, wasm: &[u8], origin: Origin) -> Result<Component, CompileError> {
         if wasmtime::Engine::detect_precompiled(wasm).is_some() {
-            return Err(CompileError::Invalid("it is machine code; only WebAssembly components are accepted".into()));
+            return Err(CompileError::Invalid(
+                "it is machine code; only WebAssembly components are accepted".into(),
+            ));
         }
         let path = self.directory.join(self.entry_name(wasm));
         if let Some(code) = self.read(&path) {
             match self.load(&code) {
                 Ok(component) => return Ok(component),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "cache entry does not load; compiling anew"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cache entry does not load; compiling anew")
+                }
             }
         }
         let code = match origin {
@@ -146,14 +148,26 @@ impl Compiler {
             }
         }
         let mut engine = Sha(Sha256::new());
-        self.engine.inner().precompile_compatibility_hash().hash(&mut engine);
+        self.engine
+            .inner()
+            .precompile_compatibility_hash()
+            .hash(&mut engine);
         let digest = Sha256::digest(wasm);
-        format!("{}-{}.code", hex(&digest), hex(engine.0.finalize().get(..8).unwrap_or_default()))
+        format!(
+            "{}-{}.code",
+            hex(&digest),
+            hex(engine.0.finalize().get(..8).unwrap_or_default())
+        )
     }
 
     fn mac(&self, path: &Path, code: &[u8]) -> Hmac<Sha256> {
-        let mut mac = <Hmac<Sha256> as Mac>::new(hmac::digest::Key::<Hmac<Sha256>>::from_slice(&self.key));
-        mac.update(path.file_name().map(std::ffi::OsStr::as_encoded_bytes).unwrap_or_default());
+        let mut mac =
+            <Hmac<Sha256> as Mac>::new(hmac::digest::Key::<Hmac<Sha256>>::from_slice(&self.key));
+        mac.update(
+            path.file_name()
+                .map(std::ffi::OsStr::as_encoded_bytes)
+                .unwrap_or_default(),
+        );
         mac.update(code);
         mac
     }
@@ -163,7 +177,10 @@ impl Compiler {
         let code = bytes.split_off(MAC_LENGTH.min(bytes.len()));
         if self.mac(path, &code).verify_slice(&bytes).is_ok() {
             // Marks it as used, for `evict`.
-            let _ = std::fs::File::options().append(true).open(path).and_then(|file| file.set_modified(std::time::SystemTime::now()));
+            let _ = std::fs::File::options()
+                .append(true)
+                .open(path)
+                .and_then(|file| file.set_modified(std::time::SystemTime::now()));
             Some(code)
         } else {
             tracing::warn!(path = %path.display(), "cache entry is not authentic; compiling anew");
@@ -173,7 +190,11 @@ impl Compiler {
 
     fn write(&self, path: &Path, code: &[u8]) -> std::io::Result<()> {
         let part = path.with_extension(format!("part-{}", uuid::Uuid::new_v4().simple()));
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&part)?;
         let written = file
             .write_all(&self.mac(path, code).finalize().into_bytes())
             .and_then(|()| file.write_all(code))
@@ -187,7 +208,9 @@ impl Compiler {
     }
 
     fn evict(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
+        let Ok(entries) = std::fs::read_dir(&self.directory) else {
+            return;
+        };
         let mut found: Vec<_> = entries
             .flatten()
             .filter(|entry| entry.path().extension().is_some_and(|it| it == "code"))
@@ -216,7 +239,11 @@ impl Compiler {
         let mut child = tokio::process::Command::new(&self.program)
             .arg("compile-component")
             .arg("--reservation")
-            .arg(self.engine.reservation().map_or_else(|| "none".to_owned(), |bytes| bytes.to_string()))
+            .arg(
+                self.engine
+                    .reservation()
+                    .map_or_else(|| "none".to_owned(), |bytes| bytes.to_string()),
+            )
             .arg("--seconds")
             .arg(self.limits.time.as_secs().max(1).to_string())
             .arg("--memory")
@@ -228,7 +255,8 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed("does not start", &error))?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = (stdin, stdout, stderr) else {
             return Err(failed("has no pipes", &""));
         };
@@ -239,19 +267,33 @@ impl Compiler {
                 drop(stdin);
             };
             let (mut code, mut words) = (Vec::new(), Vec::new());
-            let (_, read, _) = tokio::join!(feed, stdout.read_to_end(&mut code), stderr.read_to_end(&mut words));
+            let (_, read, _) = tokio::join!(
+                feed,
+                stdout.read_to_end(&mut code),
+                stderr.read_to_end(&mut words)
+            );
             read.map_err(|error| failed("broke its pipe", &error))?;
-            let status = child.wait().await.map_err(|error| failed("was lost", &error))?;
+            let status = child
+                .wait()
+                .await
+                .map_err(|error| failed("was lost", &error))?;
             Ok((status, code, words))
         };
         let (status, code, words) = tokio::time::timeout(self.limits.time, work)
             .await
-            .map_err(|_| CompileError::Limit(format!("it took longer than {} s", self.limits.time.as_secs())))??;
+            .map_err(|_| {
+                CompileError::Limit(format!(
+                    "it took longer than {} s",
+                    self.limits.time.as_secs()
+                ))
+            })??;
         let words = String::from_utf8_lossy(&words).trim().to_owned();
         match status.code() {
             Some(0) => Ok(code),
             Some(1) => Err(CompileError::Invalid(words)),
-            _ => Err(CompileError::Limit(format!("the compiling process ended with {status}: {words}"))),
+            _ => Err(CompileError::Limit(format!(
+                "the compiling process ended with {status}: {words}"
+            ))),
         }
     }
 }
@@ -262,28 +304,49 @@ pub fn compile_child(reservation: Option<u64>, seconds: u64, memory: u64) -> Res
     use rustix::process::{Resource, Rlimit, setrlimit};
     use std::io::Read as _;
     let limit = |resource, amount| {
-        setrlimit(resource, Rlimit { current: Some(amount), maximum: Some(amount) }).map_err(|error| error.to_string())
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(amount),
+                maximum: Some(amount),
+            },
+        )
+        .map_err(|error| error.to_string())
     };
     limit(Resource::Cpu, seconds)?;
     limit(Resource::As, memory)?;
     limit(Resource::Core, 0)?;
     limit(Resource::Nofile, 16)?;
     let mut wasm = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut wasm).map_err(|error| error.to_string())?;
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut wasm)
+        .map_err(|error| error.to_string())?;
     let engine = Engine::compiler(reservation).map_err(|error| error.to_string())?;
-    let code = engine.precompile_component(&wasm).map_err(|error| format!("{error:#}"))?;
-    std::io::stdout().lock().write_all(&code).map_err(|error| error.to_string())
+    let code = engine
+        .precompile_component(&wasm)
+        .map_err(|error| format!("{error:#}"))?;
+    std::io::stdout()
+        .lock()
+        .write_all(&code)
+        .map_err(|error| error.to_string())
 }
 
 fn read_or_make_key(path: &Path) -> std::io::Result<[u8; 64]> {
     match std::fs::read(path) {
-        Ok(bytes) => bytes.try_into().map_err(|_| std::io::Error::other("it must hold 64 bytes; remove it and start again")),
+        Ok(bytes) => bytes
+            .try_into()
+            .map_err(|_| std::io::Error::other("it must hold 64 bytes; remove it and start again")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let mut key = [0u8; 64];
             rand::fill(&mut key);
             let part = path.with_extension("part");
             let _ = std::fs::remove_file(&part);
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&part)?;
             file.write_all(&key)?;
             file.sync_all()?;
             std::fs::rename(&part, path)?;
@@ -311,8 +374,17 @@ mod tests {
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
     fn open(directory: &Path) -> Result<Compiler, CompileError> {
-        let engine = Engine::new(&EngineConfig { instances: 32, ..EngineConfig::default() }).unwrap();
-        Compiler::open(engine, directory.to_owned(), CompileLimits::default(), PathBuf::from("/nonexistent"))
+        let engine = Engine::new(&EngineConfig {
+            instances: 32,
+            ..EngineConfig::default()
+        })
+        .unwrap();
+        Compiler::open(
+            engine,
+            directory.to_owned(),
+            CompileLimits::default(),
+            PathBuf::from("/nonexistent"),
+        )
     }
 
     #[tokio::test]

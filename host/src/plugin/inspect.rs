@@ -11,12 +11,12 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use super::manifest::{self, BadManifest};
+use crate::grant::limits::Limits;
 use crate::grant::{Deny, Effective, Guard, HostRules};
 use crate::sandbox::bindings::types::{Lifetime, Manifest};
 use crate::sandbox::context::{Site, Surroundings};
 use crate::sandbox::peers::Peers;
 use crate::sandbox::{CallError, Program, Sandbox, runtimes};
-use crate::grant::limits::Limits;
 
 /// Why a component cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +39,12 @@ pub enum InspectError {
 #[must_use]
 pub fn digest(wasm: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(wasm).iter().fold("sha256:".to_owned(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Sha256::digest(wasm)
+        .iter()
+        .fold("sha256:".to_owned(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// One second for what takes microseconds; the rest of the limits as for any call.
@@ -52,7 +54,8 @@ fn limits() -> Limits {
         time: Duration::from_secs(1),
         cpu: Duration::from_secs(1),
         concurrency: 1,
-        host_call: 1 << 20,
+        transfer: 1 << 20,
+        warm: 0,
         reply_body: 1 << 20,
         ..Limits::default()
     }
@@ -66,7 +69,10 @@ pub async fn describe(
 ) -> Result<Manifest, InspectError> {
     let program = Program::link(engine, component)?;
     let surroundings = Arc::new(Surroundings {
-        guard: Guard::new(&HostRules::new(Deny::default()), Effective::nothing("describe")),
+        guard: Guard::new(
+            &HostRules::new(Deny::default()),
+            Effective::nothing("describe"),
+        ),
         settings: std::collections::HashMap::new(),
         site: Site::default(),
         access: None,
@@ -74,7 +80,13 @@ pub async fn describe(
         facilities: None,
         peers: Peers::default(),
     });
-    let sandbox = Arc::new(Sandbox::new(program, surroundings, limits(), Lifetime::Fresh, runtimes));
+    let sandbox = Arc::new(Sandbox::new(
+        program,
+        surroundings,
+        limits(),
+        Lifetime::Fresh,
+        runtimes,
+    ));
     let manifest = sandbox.describe().await.map_err(InspectError::Describe)?;
     let again = sandbox.describe().await.map_err(InspectError::Describe)?;
     if fingerprint(&manifest) != fingerprint(&again) {
@@ -104,7 +116,13 @@ pub struct Surface {
 pub fn surface(engine: &crate::sandbox::Engine, component: &Component) -> Surface {
     let ty = component.component_type();
     Surface {
-        imports: ty.imports(engine.inner()).map(|(name, _)| name.to_owned()).collect(),
-        exports: ty.exports(engine.inner()).map(|(name, _)| name.to_owned()).collect(),
+        imports: ty
+            .imports(engine.inner())
+            .map(|(name, _)| name.to_owned())
+            .collect(),
+        exports: ty
+            .exports(engine.inner())
+            .map(|(name, _)| name.to_owned())
+            .collect(),
     }
 }

@@ -52,7 +52,10 @@ impl Library {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(failed(&path, &error)),
         };
-        Ok(Self { directory, history: Mutex::new(history) })
+        Ok(Self {
+            directory,
+            history: Mutex::new(history),
+        })
     }
 
     /// Keeps a copy of a component under its digest.
@@ -123,16 +126,26 @@ impl Library {
     fn sweep(&self, history: &BTreeMap<String, History>) {
         let named = |file: &str| {
             history.values().any(|it| {
-                [Some(&it.current), it.previous.as_ref(), it.withdrawn.as_ref()]
-                    .into_iter()
-                    .flatten()
-                    .any(|digest| file_name(digest) == file)
+                [
+                    Some(&it.current),
+                    it.previous.as_ref(),
+                    it.withdrawn.as_ref(),
+                ]
+                .into_iter()
+                .flatten()
+                .any(|digest| file_name(digest) == file)
             })
         };
-        let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
+        let Ok(entries) = std::fs::read_dir(&self.directory) else {
+            return;
+        };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let old = entry.metadata().ok().and_then(|it| it.modified().ok()?.elapsed().ok()).is_some_and(|age| age > KEEP_UNNAMED);
+            let old = entry
+                .metadata()
+                .ok()
+                .and_then(|it| it.modified().ok()?.elapsed().ok())
+                .is_some_and(|age| age > KEEP_UNNAMED);
             if name.ends_with(".wasm") && old && !named(&name) {
                 let _ = std::fs::remove_file(entry.path());
             }
@@ -156,19 +169,28 @@ const KEEP_UNNAMED: std::time::Duration = std::time::Duration::from_secs(7 * 24 
 pub fn read_component(path: &Path, largest: u64) -> std::io::Result<Vec<u8>> {
     let file = std::fs::OpenOptions::new()
         .read(true)
-        .custom_flags((rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC).bits().cast_signed())
+        .custom_flags(
+            (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC)
+                .bits()
+                .cast_signed(),
+        )
         .open(path)?;
     let found = file.metadata()?;
     if !found.is_file() {
         return Err(std::io::Error::other("not a regular file"));
     }
     if found.len() > largest {
-        return Err(std::io::Error::other(format!("{} bytes; engine.plugin-size allows {largest}", found.len())));
+        return Err(std::io::Error::other(format!(
+            "{} bytes; engine.plugin-size allows {largest}",
+            found.len()
+        )));
     }
     let mut wasm = Vec::new();
     file.take(largest + 1).read_to_end(&mut wasm)?;
     if wasm.len() as u64 > largest {
-        return Err(std::io::Error::other(format!("it grows beyond engine.plugin-size = {largest}")));
+        return Err(std::io::Error::other(format!(
+            "it grows beyond engine.plugin-size = {largest}"
+        )));
     }
     Ok(wasm)
 }
@@ -179,12 +201,20 @@ fn file_name(digest: &str) -> String {
 
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let part = path.with_extension(format!("part-{}", uuid::Uuid::new_v4().simple()));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)?;
     let written = file
         .write_all(bytes)
         .and_then(|()| file.sync_all())
         .and_then(|()| std::fs::rename(&part, path))
-        .and_then(|()| path.parent().map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all()));
+        .and_then(|()| {
+            path.parent().map_or(Ok(()), |directory| {
+                std::fs::File::open(directory)?.sync_all()
+            })
+        });
     if written.is_err() {
         let _ = std::fs::remove_file(&part);
     }
@@ -192,7 +222,10 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 fn failed(path: &Path, error: &dyn std::fmt::Display) -> LibraryError {
-    LibraryError { path: path.to_owned(), reason: error.to_string() }
+    LibraryError {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -208,7 +241,10 @@ mod tests {
         library.runs("a", "sha256:2").unwrap();
         let library = Library::open(place.path().join("plugins")).unwrap();
         let history = library.history("a").unwrap();
-        assert_eq!((history.current.as_str(), history.previous.as_deref()), ("sha256:2", Some("sha256:1")));
+        assert_eq!(
+            (history.current.as_str(), history.previous.as_deref()),
+            ("sha256:2", Some("sha256:1"))
+        );
     }
 
     #[test]
@@ -218,7 +254,10 @@ mod tests {
         library.runs("a", "sha256:1").unwrap();
         library.runs("a", "sha256:2").unwrap();
         library.rolled_back("a", "sha256:2", "sha256:1").unwrap();
-        assert_eq!(library.history("a").unwrap().withdrawn.as_deref(), Some("sha256:2"));
+        assert_eq!(
+            library.history("a").unwrap().withdrawn.as_deref(),
+            Some("sha256:2")
+        );
         library.reinstate("a").unwrap();
         assert_eq!(library.history("a").unwrap().withdrawn, None);
     }

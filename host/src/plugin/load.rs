@@ -5,7 +5,7 @@
 //! what this module hands it.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -15,9 +15,11 @@ use super::inspect;
 use super::running::{Health, Plugin};
 use crate::capability::Facilities;
 use crate::capability::wasi::access::PluginAccess;
-use crate::grant::approvals::{Approvals, ApprovalsError, Digest, Standing};
-use crate::grant::policy::Policy;
-use crate::grant::{Guard, HostRules};
+use crate::grant::approvals::{Approvals, Digest, Standing};
+use crate::grant::limits::Limits;
+use crate::grant::policy::{Policy, Problems, Resolution};
+use crate::grant::{Effective, Guard, HostRules};
+use crate::sandbox::bindings::imports::settings::Value;
 use crate::sandbox::bindings::types::Manifest;
 use crate::sandbox::context::{Site, Surroundings};
 use crate::sandbox::peers::Peers;
@@ -42,6 +44,30 @@ pub struct Found {
     pub fingerprint: String,
     /// Exposed settings, null where not known.
     pub exposed: Vec<(String, serde_json::Value)>,
+}
+
+/// Values of a plugin's settings.
+type Values = HashMap<String, Value>;
+
+/// Which policy holds for a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The operator's file.
+    File,
+    /// The one that comes with the program.
+    Shipped,
+    /// There is none.
+    Nothing,
+}
+
+impl Source {
+    fn name(self, policy: &Policy) -> String {
+        match self {
+            Self::File => policy.path().display().to_string(),
+            Self::Shipped => "the shipped policy".into(),
+            Self::Nothing => format!("there is no policy {}", policy.path().display()),
+        }
+    }
 }
 
 /// Why a version does not run.
@@ -125,7 +151,15 @@ impl Loader {
     /// A loader for a configuration.
     #[must_use]
     pub fn new(parts: Parts, config: Arc<Config>) -> Self {
-        let Parts { engine, compiler, runtimes, rules, facilities, metrics, approvals } = parts;
+        let Parts {
+            engine,
+            compiler,
+            runtimes,
+            rules,
+            facilities,
+            metrics,
+            approvals,
+        } = parts;
         Self {
             engine,
             compiler,
@@ -160,36 +194,63 @@ impl Loader {
     /// A running plugin.
     #[must_use]
     pub fn running(&self, name: &str) -> Option<Arc<Plugin>> {
-        self.running.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.running
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
     }
 
     /// Every running plugin.
     #[must_use]
     pub fn all_running(&self) -> Vec<Arc<Plugin>> {
-        self.running.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.running
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Warnings of the last preparation: grants that no need asks for, and the like.
     #[must_use]
     pub fn warnings(&self, name: &str) -> Vec<String> {
-        self.warnings.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
+        self.warnings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Puts a version in its place; answers the one before.
     pub(super) fn install(&self, plugin: Arc<Plugin>) -> Option<Arc<Plugin>> {
         self.peers.put(&plugin.name, plugin.sandbox.clone());
-        self.running.write().unwrap_or_else(PoisonError::into_inner).insert(plugin.name.to_string(), plugin)
+        self.running
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(plugin.name.to_string(), plugin)
     }
 
     pub(super) fn uninstall(&self, name: &str) -> Option<Arc<Plugin>> {
         self.peers.remove(name);
-        self.running.write().unwrap_or_else(PoisonError::into_inner).remove(name)
+        self.running
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name)
     }
 
     /// Approves a component by its digest, with the manifest it has now.
-    pub(super) fn approve(&self, name: &str, digest: &str, fingerprint: &str) -> Result<(), ApprovalsError> {
-        let digest: Digest = digest.parse().map_err(|error| ApprovalsError::new(self.approvals.path(), error))?;
-        self.approvals.approve(name, &digest, fingerprint)
+    pub(super) fn approve(
+        &self,
+        name: &str,
+        digest: &str,
+        fingerprint: &str,
+    ) -> Result<(), String> {
+        let digest: Digest = digest.parse().map_err(|error| format!("{error}"))?;
+        self.approvals
+            .approve(name, &digest, fingerprint)
+            .map_err(|error| error.to_string())
     }
 
     /// Goes through every step with a component. Nothing that runs is touched.
@@ -199,7 +260,10 @@ impl Loader {
         origin: Origin,
         shipped: Option<&str>,
     ) -> (Found, Result<Arc<Plugin>, Trouble>) {
-        let mut found = Found { digest: inspect::digest(wasm), ..Found::default() };
+        let mut found = Found {
+            digest: inspect::digest(wasm),
+            ..Found::default()
+        };
         let result = self.steps(wasm, origin, shipped, &mut found).await;
         (found, result)
     }
@@ -212,8 +276,14 @@ impl Loader {
         found: &mut Found,
     ) -> Result<Arc<Plugin>, Trouble> {
         let failed = |error: &dyn std::fmt::Display| Trouble::Failed(error.to_string());
-        let component = self.compiler.component(wasm, origin).await.map_err(|error| failed(&error))?;
-        let manifest = inspect::describe(&self.engine, &component, self.runtimes.clone()).await.map_err(|error| failed(&error))?;
+        let component = self
+            .compiler
+            .component(wasm, origin)
+            .await
+            .map_err(|error| failed(&error))?;
+        let manifest = inspect::describe(&self.engine, &component, self.runtimes.clone())
+            .await
+            .map_err(|error| failed(&error))?;
         found.name.clone_from(&manifest.name);
         found.version.clone_from(&manifest.version);
         found.mounts.clone_from(&manifest.mounts);
@@ -232,19 +302,12 @@ impl Loader {
         }
         let settings = self.settings(&config, &manifest)?;
         found.exposed = schema::exposed(&settings, &manifest.settings);
-        let bound = policy.bind(&manifest, &settings).map_err(|problems| failed(&problems))?;
-        self.warnings.write().unwrap_or_else(PoisonError::into_inner).insert(manifest.name.clone(), bound.warnings.clone());
-        if !bound.missing.is_empty() {
-            return Err(Trouble::Pending {
-                reason: format!("{source} does not grant {}", bound.missing_needs()),
-                missing: bound.missing_lines(),
-            });
-        }
-        self.refuse_cycle(&manifest.name, &bound.effective)?;
+        let rights = self.rights(&manifest, &settings, &policy, source)?;
+        self.refuse_cycle(&manifest.name, &rights)?;
 
         let program = Program::link(&self.engine, &component).map_err(|error| failed(&error))?;
-        let limits = bound.effective.limits.clone();
-        let guard = Guard::new(&self.rules, bound.effective);
+        let limits = rights.limits.clone();
+        let guard = Guard::new(&self.rules, rights);
         let metrics = self.metrics.plugin(&manifest.name);
         let access = {
             // The watcher of policy changes lives on the background runtime.
@@ -260,9 +323,17 @@ impl Loader {
             metrics: Some(metrics.clone()),
             peers: self.peers.clone(),
         });
-        let sandbox =
-            Arc::new(Sandbox::new(program, surroundings, limits, manifest.lifetime, self.runtimes.clone()));
-        sandbox.start().await.map_err(|error| Trouble::Failed(format!("`start` failed: {error}")))?;
+        let sandbox = Arc::new(Sandbox::new(
+            program,
+            surroundings,
+            limits,
+            manifest.lifetime,
+            self.runtimes.clone(),
+        ));
+        sandbox
+            .start()
+            .await
+            .map_err(|error| Trouble::Failed(format!("`start` failed: {error}")))?;
         let plugin = Arc::new(Plugin {
             name: manifest.name.as_str().into(),
             digest: found.digest.clone(),
@@ -274,6 +345,7 @@ impl Loader {
             sandbox,
             metrics,
             settings,
+            policy: ArcSwap::from_pointee(policy),
             health: ArcSwap::from_pointee(Health::default()),
         });
         plugin.refresh().await;
@@ -281,90 +353,162 @@ impl Loader {
     }
 
     /// Reads the policy of a running plugin again. True: it changed and holds now. An error leaves the old one, but for a required need that is
-    /// no longer granted: then the rights are gone.
+    /// no longer granted: then the rights are gone at once.
     pub(super) fn repolicy(&self, plugin: &Plugin, shipped: Option<&str>) -> Result<bool, Trouble> {
         let (policy, source) = self.policy(&plugin.name, shipped)?;
-        let bound = policy
-            .bind(&plugin.manifest, &plugin.settings)
-            .map_err(|problems| Trouble::Failed(problems.to_string()))?;
-        self.warnings.write().unwrap_or_else(PoisonError::into_inner).insert(plugin.name.to_string(), bound.warnings.clone());
-        let trouble = (!bound.missing.is_empty()).then(|| Trouble::Pending {
-            reason: format!("{source} does not grant {}", bound.missing_needs()),
-            missing: bound.missing_lines(),
-        });
-        let changed = bound.effective != *plugin.guard.effective();
-        if changed {
-            plugin.guard.replace(bound.effective);
+        if **plugin.policy.load() == policy {
+            return Ok(false);
         }
-        trouble.map_or(Ok(changed), Err)
+        match self.rights(&plugin.manifest, &plugin.settings, &policy, source) {
+            Ok(rights) => {
+                plugin.guard.replace(rights);
+                plugin.policy.store(Arc::new(policy));
+                Ok(true)
+            }
+            Err(trouble) => {
+                if let Trouble::Pending { .. } = trouble {
+                    let resolution = self.resolve(&plugin.manifest, &plugin.settings, &policy);
+                    plugin.guard.replace(resolution.effective);
+                    plugin.policy.store(Arc::new(policy));
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    fn resolve(&self, manifest: &Manifest, settings: &Values, policy: &Policy) -> Resolution {
+        policy.resolve(manifest, settings, &Limits::default(), &self.rules.deny())
+    }
+
+    /// What a policy gives to a plugin, if that is all it needs.
+    fn rights(
+        &self,
+        manifest: &Manifest,
+        settings: &Values,
+        policy: &Policy,
+        source: Source,
+    ) -> Result<Effective, Trouble> {
+        let resolution = self.resolve(manifest, settings, policy);
+        let warnings = resolution
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        self.warnings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(manifest.name.clone(), warnings);
+        if !resolution.problems.is_empty() {
+            return Err(Trouble::Failed(Problems(resolution.problems).to_string()));
+        }
+        let missing: Vec<_> = resolution.missing.iter().filter(|it| it.required).collect();
+        if missing.is_empty() {
+            return Ok(resolution.effective);
+        }
+        let reasons: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        Err(Trouble::Pending {
+            reason: format!("{}: {}", source.name(policy), reasons.join("; ")),
+            missing: missing
+                .iter()
+                .flat_map(|it| it.lines.iter().cloned())
+                .collect(),
+        })
     }
 
     /// Where the operator's policy of a plugin is, if there is a directory for policies.
     #[must_use]
     pub fn policy_file(&self, name: &str) -> Option<PathBuf> {
-        self.config().plugins.policies.as_ref().map(|directory| directory.join(format!("{name}.toml")))
+        self.config()
+            .plugins
+            .policies
+            .as_ref()
+            .map(|directory| directory.join(format!("{name}.toml")))
     }
 
-    /// The policy of a plugin: the operator's file, else the shipped one, else nothing granted; and how to call it in messages.
-    pub fn policy(&self, name: &str, shipped: Option<&str>) -> Result<(Policy, String), Trouble> {
-        let parse = |path: &std::path::Path, text: &str| {
-            Policy::parse(path, text, name).map_err(|problems| Trouble::Failed(problems.to_string()))
+    /// The policy of a plugin: the operator's file, else the shipped one, else nothing granted.
+    pub fn policy(&self, name: &str, shipped: Option<&str>) -> Result<(Policy, Source), Trouble> {
+        let parse = |path: &Path, text: &str| {
+            Policy::parse(path, text).map_err(|problems| Trouble::Failed(problems.to_string()))
         };
         if let Some(path) = self.policy_file(name) {
             match std::fs::read_to_string(&path) {
-                Ok(text) => return Ok((parse(&path, &text)?, path.display().to_string())),
+                Ok(text) => return Ok((parse(&path, &text)?, Source::File)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Trouble::Failed(format!("{}: {error}", path.display()))),
             }
         }
-        let path = PathBuf::from(format!("policies/{name}.toml"));
+        let path = self
+            .policy_file(name)
+            .unwrap_or_else(|| PathBuf::from(format!("policies/{name}.toml")));
         match shipped {
-            Some(text) => Ok((parse(&path, text)?, "the shipped policy".into())),
-            None => Ok((Policy::nothing(name), format!("there is no policy `{name}.toml`, which"))),
+            Some(text) => Ok((parse(&path, text)?, Source::Shipped)),
+            None => Ok((Policy::nothing(&path, name), Source::Nothing)),
         }
     }
 
     fn approved(&self, name: &str, found: &Found, policy: &Policy) -> Result<(), Trouble> {
-        let digest: Digest =
-            found.digest.parse().map_err(|error| Trouble::Failed(format!("{}: {error}", found.digest)))?;
+        let digest: Digest = found
+            .digest
+            .parse()
+            .map_err(|error| Trouble::Failed(format!("{}: {error}", found.digest)))?;
         let waits = |what: String| {
-            Err(Trouble::Pending { reason: format!("{what}; `bulkhead plugin approve {name}` if you trust it"), missing: Vec::new() })
+            Err(Trouble::Pending {
+                reason: format!("{what}; `bulkhead plugin approve {name}` if you trust it"),
+                missing: Vec::new(),
+            })
         };
-        match self.approvals.standing(name, &digest, &found.fingerprint, policy.approved()) {
+        match self
+            .approvals
+            .standing(name, &digest, &found.fingerprint, policy.approved())
+        {
             Standing::Approved => Ok(()),
-            Standing::Unknown => waits(format!("{digest} is not approved")),
-            Standing::Other { .. } => waits(format!("the file changed: {digest} is not the version that was approved")),
-            Standing::ManifestChanged => {
-                waits(format!("{digest} describes itself differently than when it was approved"))
-            }
+            Standing::New => waits(format!("{digest} is not approved")),
+            Standing::Changed { .. } => waits(format!(
+                "the file changed: {digest} is not the version that was approved"
+            )),
+            Standing::ManifestChanged => waits(format!(
+                "{digest} describes itself differently than when it was approved"
+            )),
         }
     }
 
-    fn settings(
-        &self,
-        config: &Config,
-        manifest: &Manifest,
-    ) -> Result<HashMap<String, crate::sandbox::bindings::imports::settings::Value>, Trouble> {
+    fn settings(&self, config: &Config, manifest: &Manifest) -> Result<Values, Trouble> {
         schema::resolve(config, &manifest.name, &manifest.settings)
             .map_err(|problems| Trouble::Failed(problems.to_string()))
     }
 
     /// Calls between plugins must not come back to the caller: two instances would wait for each other.
-    fn refuse_cycle(&self, name: &str, effective: &crate::grant::Effective) -> Result<(), Trouble> {
+    fn refuse_cycle(&self, name: &str, effective: &Effective) -> Result<(), Trouble> {
         let mut path = vec![name.to_owned()];
-        let mut next: Vec<(usize, String)> =
-            effective.call.values().map(|grant| (1, grant.plugin.clone())).collect();
+        let mut next: Vec<(usize, String)> = effective
+            .call
+            .values()
+            .map(|grant| (1, grant.plugin.clone()))
+            .collect();
         while let Some((depth, callee)) = next.pop() {
             path.truncate(depth);
             path.push(callee.clone());
             if callee == name {
-                return Err(Trouble::Failed(format!("its calls go in a circle: {}", path.join(" -> "))));
+                return Err(Trouble::Failed(format!(
+                    "its calls go in a circle: {}",
+                    path.join(" -> ")
+                )));
             }
             if depth > MAX_DEPTH {
-                return Err(Trouble::Failed(format!("its calls go too deep: {}", path.join(" -> "))));
+                return Err(Trouble::Failed(format!(
+                    "its calls go too deep: {}",
+                    path.join(" -> ")
+                )));
             }
             if let Some(running) = self.running(&callee) {
-                next.extend(running.guard.effective().call.values().map(|grant| (depth + 1, grant.plugin.clone())));
+                next.extend(
+                    running
+                        .guard
+                        .effective()
+                        .call
+                        .values()
+                        .map(|grant| (depth + 1, grant.plugin.clone())),
+                );
             }
         }
         Ok(())
@@ -386,7 +530,11 @@ fn enabled(config: &Config, name: &str, origin: Origin) -> Enabled {
 fn site(config: &Config, enabled: Enabled) -> Site {
     use crate::sandbox::bindings::types::Audience;
     let url = |audience| {
-        config.listeners.iter().find(|it| it.audiences.contains(&audience)).map(crate::settings::Listener::base_url)
+        config
+            .listeners
+            .iter()
+            .find(|it| it.audiences.contains(&audience))
+            .map(crate::settings::Listener::base_url)
     };
     let port = |tls: bool| {
         config
@@ -397,7 +545,11 @@ fn site(config: &Config, enabled: Enabled) -> Site {
             .find_map(|it| it.addresses.first().map(std::net::SocketAddr::port))
     };
     Site {
-        public_urls: [url(Audience::Foreman), url(Audience::Host), url(Audience::Public)],
+        public_urls: [
+            url(Audience::Foreman),
+            url(Audience::Host),
+            url(Audience::Public),
+        ],
         http_port: enabled.http().then(|| port(false)).flatten(),
         https_port: enabled.https().then(|| port(true)).flatten(),
         version: config.version.clone(),

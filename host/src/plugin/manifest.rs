@@ -22,7 +22,19 @@ const MAX_TEXT: usize = 1024;
 
 /// Capabilities a need can name.
 pub const CAPABILITIES: [&str; 13] = [
-    "files", "sockets", "listen", "names", "http", "foreman", "store", "secrets", "call", "downloads", "watch", "probe", "link",
+    "files",
+    "sockets",
+    "listen",
+    "names",
+    "http",
+    "foreman",
+    "store",
+    "secrets",
+    "call",
+    "downloads",
+    "watch",
+    "probe",
+    "link",
 ];
 
 /// Names that would be mistaken for the host's own.
@@ -32,32 +44,48 @@ const RESERVED: [&str; 6] = ["root", "bulkhead", "host", "v2", "version", "logs"
 pub fn check(manifest: &Manifest) -> Result<(), BadManifest> {
     let bad = |text: String| Err(BadManifest(text));
     if !is_name(&manifest.name, '-') {
-        return bad(format!("the name {:?} is not of the form [a-z][a-z0-9-]*, at most {MAX_NAME} characters", manifest.name));
+        return bad(format!(
+            "the name {:?} is not of the form [a-z][a-z0-9-]*, at most {MAX_NAME} characters",
+            manifest.name
+        ));
     }
     if RESERVED.contains(&manifest.name.as_str()) {
         return bad(format!("the name `{}` belongs to the host", manifest.name));
     }
     if !is_version(&manifest.version) {
-        return bad(format!("the version {:?} is not of the form 1.2.3", manifest.version));
+        return bad(format!(
+            "the version {:?} is not of the form 1.2.3",
+            manifest.version
+        ));
     }
     if manifest.mounts.len() > MAX_MOUNTS || manifest.routes.len() > MAX_ROUTES {
-        return bad(format!("at most {MAX_MOUNTS} mounts and {MAX_ROUTES} routes"));
+        return bad(format!(
+            "at most {MAX_MOUNTS} mounts and {MAX_ROUTES} routes"
+        ));
     }
     if manifest.needs.len() > MAX_NEEDS || manifest.settings.len() > MAX_SETTINGS {
-        return bad(format!("at most {MAX_NEEDS} needs and {MAX_SETTINGS} settings"));
+        return bad(format!(
+            "at most {MAX_NEEDS} needs and {MAX_SETTINGS} settings"
+        ));
     }
     text("summary", &manifest.summary)?;
     let mut seen = HashSet::new();
     for need in &manifest.needs {
         check_need(need)?;
         if !seen.insert((need.capability.as_str(), need.slot.as_str())) {
-            return bad(format!("the need {}.{} is listed twice", need.capability, need.slot));
+            return bad(format!(
+                "the need {}.{} is listed twice",
+                need.capability, need.slot
+            ));
         }
     }
     let mut seen = HashSet::new();
     for setting in &manifest.settings {
         if !is_name(&setting.name, '_') {
-            return bad(format!("the setting {:?} is not of the form [a-z][a-z0-9_]*", setting.name));
+            return bad(format!(
+                "the setting {:?} is not of the form [a-z][a-z0-9_]*",
+                setting.name
+            ));
         }
         if setting.name == "enabled" {
             return bad("the setting `enabled` belongs to the host".into());
@@ -79,7 +107,10 @@ fn check_need(need: &Need) -> Result<(), BadManifest> {
         )));
     }
     if !is_name(&need.slot, '-') {
-        return Err(BadManifest(format!("the slot {:?} is not of the form [a-z][a-z0-9-]*", need.slot)));
+        return Err(BadManifest(format!(
+            "the slot {:?} is not of the form [a-z][a-z0-9-]*",
+            need.slot
+        )));
     }
     let accesses: &[&str] = match need.capability.as_str() {
         "files" | "store" => &["read", "read-write"],
@@ -97,14 +128,19 @@ fn check_need(need: &Need) -> Result<(), BadManifest> {
         )));
     }
     if need.reason.trim().is_empty() {
-        return Err(BadManifest(format!("the need {}.{} gives no reason", need.capability, need.slot)));
+        return Err(BadManifest(format!(
+            "the need {}.{} gives no reason",
+            need.capability, need.slot
+        )));
     }
     text("reason of a need", &need.reason)
 }
 
 fn text(what: &str, text: &str) -> Result<(), BadManifest> {
     if text.len() > MAX_TEXT || text.chars().any(char::is_control) {
-        return Err(BadManifest(format!("the {what} must be one line of at most {MAX_TEXT} bytes")));
+        return Err(BadManifest(format!(
+            "the {what} must be one line of at most {MAX_TEXT} bytes"
+        )));
     }
     Ok(())
 }
@@ -112,16 +148,22 @@ fn text(what: &str, text: &str) -> Result<(), BadManifest> {
 fn is_name(name: &str, joint: char) -> bool {
     name.len() <= MAX_NAME
         && name.starts_with(|it: char| it.is_ascii_lowercase())
-        && name.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == joint)
+        && name
+            .chars()
+            .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == joint)
 }
 
 fn is_version(version: &str) -> bool {
     let core = version.split(['-', '+']).next().unwrap_or_default();
     let parts: Vec<_> = core.split('.').collect();
     parts.len() == 3
-        && parts.iter().all(|part| !part.is_empty() && part.len() < 10 && part.bytes().all(|it| it.is_ascii_digit()))
+        && parts.iter().all(|part| {
+            !part.is_empty() && part.len() < 10 && part.bytes().all(|it| it.is_ascii_digit())
+        })
         && version.len() <= MAX_NAME * 2
-        && version.chars().all(|it| it.is_ascii_alphanumeric() || matches!(it, '.' | '-' | '+'))
+        && version
+            .chars()
+            .all(|it| it.is_ascii_alphanumeric() || matches!(it, '.' | '-' | '+'))
 }
 
 #[cfg(test)]
@@ -161,8 +203,20 @@ mod tests {
 
     #[test]
     fn names_that_could_be_mistaken_are_refused() {
-        for name in ["", "Tftp", "../x", "a b", "logs", "host", "-x", "averyveryveryveryverylongpluginname"] {
-            assert!(refused(|it| it.name = name.into()).contains("name"), "{name}");
+        for name in [
+            "",
+            "Tftp",
+            "../x",
+            "a b",
+            "logs",
+            "host",
+            "-x",
+            "averyveryveryveryverylongpluginname",
+        ] {
+            assert!(
+                refused(|it| it.name = name.into()).contains("name"),
+                "{name}"
+            );
         }
     }
 

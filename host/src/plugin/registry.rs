@@ -18,7 +18,7 @@ use super::library::{Library, read_component};
 use super::load::{Found, Loader, Trouble};
 use super::routes::{Claim, RouteTable};
 use super::running::Plugin;
-use crate::api::control::{Done, ControlError, PluginState, PluginView, Unready};
+use crate::api::control::{ControlError, Done, PluginState, PluginView, Unready};
 use crate::api::features::{FeatureView, Features, Snapshot, State};
 use crate::settings::Config;
 use crate::telemetry::ring::LogRing;
@@ -94,7 +94,12 @@ const DRAIN: Duration = Duration::from_secs(60);
 impl Registry {
     /// A registry in which nothing runs yet.
     #[must_use]
-    pub fn new(loader: Loader, library: Library, bundled: Vec<Bundled>, ring: Arc<LogRing>) -> Arc<Self> {
+    pub fn new(
+        loader: Loader,
+        library: Library,
+        bundled: Vec<Bundled>,
+        ring: Arc<LogRing>,
+    ) -> Arc<Self> {
         let shown_version = loader.config().version.clone();
         Arc::new(Self {
             loader,
@@ -102,7 +107,10 @@ impl Registry {
             bundled,
             ring,
             routing: ArcSwap::default(),
-            snapshot: ArcSwap::from_pointee(Snapshot { shown_version, features: Vec::new() }),
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                shown_version,
+                features: Vec::new(),
+            }),
             records: ArcSwap::default(),
             work: Mutex::default(),
         })
@@ -132,7 +140,12 @@ impl Registry {
         if self.loader.config().plugins.bundled {
             for bundled in &self.bundled {
                 progress(bundled.name);
-                self.load(Place::Bundled(bundled.name), bundled.wasm, Some(bundled.policy)).await;
+                self.load(
+                    Place::Bundled(bundled.name),
+                    bundled.wasm,
+                    Some(bundled.policy),
+                )
+                .await;
             }
         }
         self.look_at_files(&mut work, &progress).await;
@@ -162,7 +175,12 @@ impl Registry {
                     changed.push(format!("{}: removed", bundled.name));
                 }
             } else if known.is_none() || !same_feature(&before, &config, bundled.name) {
-                self.load(Place::Bundled(bundled.name), bundled.wasm, Some(bundled.policy)).await;
+                self.load(
+                    Place::Bundled(bundled.name),
+                    bundled.wasm,
+                    Some(bundled.policy),
+                )
+                .await;
                 changed.push(format!("{}: {}", bundled.name, self.state_of(bundled.name)));
             }
         }
@@ -206,39 +224,73 @@ impl Registry {
     /// Approves the file that waits under this name, and loads it.
     pub async fn approve(&self, name: &str, digest: Option<&str>) -> Result<Done, ControlError> {
         let mut work = self.work.lock().await;
-        let record = self.records.load().get(name).cloned().ok_or_else(|| unknown(name))?;
+        let record = self
+            .records
+            .load()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| unknown(name))?;
         let Place::File(path) = &record.place else {
-            return Err(ControlError::Refused(format!("`{name}` is part of this program and needs no approval")));
+            return Err(ControlError::Refused(format!(
+                "`{name}` is part of this program and needs no approval"
+            )));
         };
         if digest.is_some_and(|it| it != record.found.digest) {
-            return Err(ControlError::Refused(format!("the file that waits is {}, not the one you named", record.found.digest)));
+            return Err(ControlError::Refused(format!(
+                "the file that waits is {}, not the one you named",
+                record.found.digest
+            )));
         }
         self.loader
             .approve(name, &record.found.digest, &record.found.fingerprint)
-            .map_err(|error| ControlError::Refused(error.to_string()))?;
+            .map_err(ControlError::Failed)?;
         let _ = self.library.reinstate(name);
         work.files.remove(path);
         self.look_at_files(&mut work, &|_| {}).await;
         self.settle();
-        Ok(Done { message: format!("{name} {} is approved and {}", record.found.digest, self.state_of(name)) })
+        Ok(Done {
+            message: format!(
+                "{name} {} is approved and {}",
+                record.found.digest,
+                self.state_of(name)
+            ),
+        })
     }
 
     /// Returns to the version of a plugin that ran before.
     pub async fn rollback(&self, name: &str) -> Result<Done, ControlError> {
         let _work = self.work.lock().await;
         let refused = |text: String| ControlError::Refused(text);
-        let record = self.records.load().get(name).cloned().ok_or_else(|| unknown(name))?;
+        let record = self
+            .records
+            .load()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| unknown(name))?;
         let history = self.library.history(name).unwrap_or_default();
         let Some(previous) = history.previous else {
             return Err(refused(format!("no earlier version of `{name}` is known")));
         };
-        let wasm = self.library.read(&previous).ok_or_else(|| refused(format!("the copy of {previous} is gone")))?;
+        let wasm = self
+            .library
+            .read(&previous)
+            .ok_or_else(|| refused(format!("the copy of {previous} is gone")))?;
         let (_, ready) = self.loader.prepare(&wasm, Origin::ThirdParty, None).await;
-        let plugin = ready.map_err(|trouble| refused(format!("{previous} does not run any more: {}", trouble.reason())))?;
+        let plugin = ready.map_err(|trouble| {
+            refused(format!(
+                "{previous} does not run any more: {}",
+                trouble.reason()
+            ))
+        })?;
         self.switch(&record.place, plugin).map_err(refused)?;
         let _ = self.library.rolled_back(name, &history.current, &previous);
         self.settle();
-        Ok(Done { message: format!("{name} is back at {previous}; {} stays out until its file changes or is approved", history.current) })
+        Ok(Done {
+            message: format!(
+                "{name} is back at {previous}; {} stays out until its file changes or is approved",
+                history.current
+            ),
+        })
     }
 
     // --- one plugin ---
@@ -249,11 +301,21 @@ impl Registry {
             Place::File(_) => Origin::ThirdParty,
         };
         let (found, ready) = self.loader.prepare(wasm, origin, policy).await;
-        let key = if found.name.is_empty() { place.label() } else { found.name.clone() };
+        let key = if found.name.is_empty() {
+            place.label()
+        } else {
+            found.name.clone()
+        };
         if let Some(owner) = self.records.load().get(&key).filter(|it| it.place != place) {
-            let reason = format!("another plugin is called `{key}` already ({}); a name belongs to one plugin", owner.place.label());
+            let reason = format!(
+                "another plugin is called `{key}` already ({}); a name belongs to one plugin",
+                owner.place.label()
+            );
             tracing::error!(file = place.label(), reason, "plugin refused");
-            self.record(place.label(), Record::new(place, found, PluginState::Failed, Some(reason)));
+            self.record(
+                place.label(),
+                Record::new(place, found, PluginState::Failed, Some(reason)),
+            );
             return;
         }
         if key != place.label() {
@@ -270,13 +332,21 @@ impl Registry {
                         {
                             tracing::warn!(plugin = key, %error, "history not written; a rollback will not know this version");
                         }
-                        tracing::info!(plugin = key, version = found.version, digest = found.digest, "Successfully initialized '{key}'");
+                        tracing::info!(
+                            plugin = key,
+                            version = found.version,
+                            digest = found.digest,
+                            "Successfully initialized '{key}'"
+                        );
                         let mut record = Record::new(place, found, PluginState::Running, None);
                         record.warnings = warnings;
                         record.is_feature = is_feature;
                         self.record(key, record);
                     }
-                    Err(reason) => self.trouble(place, key, found, Trouble::Failed(reason)).await,
+                    Err(reason) => {
+                        self.trouble(place, key, found, Trouble::Failed(reason))
+                            .await
+                    }
                 }
             }
             Err(trouble) => self.trouble(place, key, found, trouble).await,
@@ -299,7 +369,12 @@ impl Registry {
             self.record(key, record);
             return;
         }
-        tracing::error!(plugin = key, version = record.found.version, reason, "plugin does not run");
+        tracing::error!(
+            plugin = key,
+            version = record.found.version,
+            reason,
+            "plugin does not run"
+        );
         if self.loader.running(&key).is_none()
             && let Place::File(_) = place
             && let Some(history) = self.library.history(&key)
@@ -308,12 +383,19 @@ impl Registry {
             && let (_, Ok(good)) = self.loader.prepare(&wasm, Origin::ThirdParty, None).await
             && self.switch(&place, good).is_ok()
         {
-            tracing::warn!(plugin = key, digest = history.current, "the last good version runs in its place");
+            tracing::warn!(
+                plugin = key,
+                digest = history.current,
+                "the last good version runs in its place"
+            );
         }
         record.reason = Some(match self.loader.running(&key) {
             Some(good) => {
                 record.state = PluginState::Running;
-                format!("{reason}; version {} ({}) runs on", good.manifest.version, good.digest)
+                format!(
+                    "{reason}; version {} ({}) runs on",
+                    good.manifest.version, good.digest
+                )
             }
             None => reason,
         });
@@ -361,7 +443,9 @@ impl Registry {
 
     async fn look_at_files(&self, work: &mut Work, progress: &impl Fn(&str)) {
         let config = self.loader.config();
-        let Some(directory) = config.plugins.directory.clone() else { return };
+        let Some(directory) = config.plugins.directory.clone() else {
+            return;
+        };
         let largest = self.loader.largest_component();
         let mut present: Vec<(PathBuf, Stamp)> = match list(&directory) {
             Ok(files) => files,
@@ -371,8 +455,12 @@ impl Registry {
             }
         };
         present.sort_by(|one, two| one.0.cmp(&two.0));
-        let gone: Vec<PathBuf> =
-            work.files.keys().filter(|known| !present.iter().any(|(path, _)| path == *known)).cloned().collect();
+        let gone: Vec<PathBuf> = work
+            .files
+            .keys()
+            .filter(|known| !present.iter().any(|(path, _)| path == *known))
+            .cloned()
+            .collect();
         for path in gone {
             work.files.remove(&path);
             let names: Vec<String> = self
@@ -404,7 +492,12 @@ impl Registry {
             Ok(Ok(wasm)) => wasm,
             Ok(Err(error)) => {
                 tracing::error!(file = place.label(), %error, "plugin file not read");
-                let record = Record::new(place.clone(), Found::default(), PluginState::Failed, Some(format!("not read: {error}")));
+                let record = Record::new(
+                    place.clone(),
+                    Found::default(),
+                    PluginState::Failed,
+                    Some(format!("not read: {error}")),
+                );
                 self.record(place.label(), record);
                 return;
             }
@@ -415,7 +508,11 @@ impl Registry {
             tracing::warn!(file = place.label(), %error, "no copy kept; a rollback to this version will not be possible");
         }
         let withdrawn = self.records.load().iter().any(|(name, record)| {
-            record.place == place && self.library.history(name).is_some_and(|it| it.withdrawn.as_deref() == Some(digest.as_str()))
+            record.place == place
+                && self
+                    .library
+                    .history(name)
+                    .is_some_and(|it| it.withdrawn.as_deref() == Some(digest.as_str()))
         });
         if withdrawn {
             return;
@@ -426,14 +523,25 @@ impl Registry {
     /// Reads every policy again; what changed takes effect at once.
     async fn reread_policies(&self) {
         for plugin in self.loader.all_running() {
-            let policy = self.bundled.iter().find(|it| it.name == &*plugin.name).map(|it| it.policy);
+            let policy = self
+                .bundled
+                .iter()
+                .find(|it| it.name == &*plugin.name)
+                .map(|it| it.policy);
             match self.loader.repolicy(&plugin, policy) {
                 Ok(false) => {}
-                Ok(true) => tracing::info!(plugin = &*plugin.name, "policy changed; it holds from now on"),
+                Ok(true) => tracing::info!(
+                    plugin = &*plugin.name,
+                    "policy changed; it holds from now on"
+                ),
                 Err(trouble @ Trouble::Pending { .. }) => {
                     // The rights are gone already; without them the plugin cannot work.
                     let reason = trouble.reason();
-                    tracing::error!(plugin = &*plugin.name, reason, "policy no longer covers what the plugin needs");
+                    tracing::error!(
+                        plugin = &*plugin.name,
+                        reason,
+                        "policy no longer covers what the plugin needs"
+                    );
                     self.withdraw(&plugin.name, "its policy no longer covers its needs");
                     if let Some(mut record) = self.records.load().get(&*plugin.name).cloned() {
                         record.state = PluginState::Pending;
@@ -443,19 +551,26 @@ impl Registry {
                     }
                 }
                 Err(trouble) => {
-                    tracing::error!(plugin = &*plugin.name, reason = trouble.reason(), "policy not taken over; the one before stays");
+                    tracing::error!(
+                        plugin = &*plugin.name,
+                        reason = trouble.reason(),
+                        "policy not taken over; the one before stays"
+                    );
                 }
             }
         }
         // What waits may have been granted.
         for (name, record) in self.records.load_full().iter() {
-            if !matches!(record.state, PluginState::Pending | PluginState::Failed) || self.loader.running(name).is_some() {
+            if !matches!(record.state, PluginState::Pending | PluginState::Failed)
+                || self.loader.running(name).is_some()
+            {
                 continue;
             }
             match &record.place {
                 Place::Bundled(name) => {
                     if let Some(bundled) = self.bundled.iter().find(|it| it.name == *name) {
-                        self.load(record.place.clone(), bundled.wasm, Some(bundled.policy)).await;
+                        self.load(record.place.clone(), bundled.wasm, Some(bundled.policy))
+                            .await;
                     }
                 }
                 Place::File(_) => {
@@ -502,8 +617,11 @@ impl Registry {
         let mut features = Vec::new();
         for (name, record) in records.iter() {
             let running = self.loader.running(name);
-            let problem = running.as_ref().and_then(|it| it.health.load().problem.clone());
-            let reason = problem.or_else(|| running.is_none().then(|| record.reason.clone()).flatten());
+            let problem = running
+                .as_ref()
+                .and_then(|it| it.health.load().problem.clone());
+            let reason =
+                problem.or_else(|| running.is_none().then(|| record.reason.clone()).flatten());
             match &reason {
                 Some(reason) => self.ring.fail_module(name, reason),
                 None => self.ring.clear_module(name),
@@ -517,19 +635,30 @@ impl Registry {
                 (_, PluginState::Starting) => State::Starting,
                 _ => State::Failed,
             };
-            let enabled = running.as_ref().map(|it| it.enabled).filter(|_| state == State::Running);
+            let enabled = running
+                .as_ref()
+                .map(|it| it.enabled)
+                .filter(|_| state == State::Running);
             features.push(FeatureView {
                 name: name.clone(),
                 version: record.found.version.clone(),
                 http_enabled: enabled.is_some_and(|it| it.http()),
                 https_enabled: enabled.is_some_and(|it| it.https()),
                 state,
-                settings: running.as_ref().map_or_else(|| record.found.exposed.clone(), |it| it.shown_settings()),
-                capabilities: running.as_ref().map(|it| it.health.load().capabilities.clone()).unwrap_or_default(),
+                settings: running
+                    .as_ref()
+                    .map_or_else(|| record.found.exposed.clone(), |it| it.shown_settings()),
+                capabilities: running
+                    .as_ref()
+                    .map(|it| it.health.load().capabilities.clone())
+                    .unwrap_or_default(),
             });
         }
         let shown_version = self.loader.config().version.clone();
-        self.snapshot.store(Arc::new(Snapshot { shown_version, features }));
+        self.snapshot.store(Arc::new(Snapshot {
+            shown_version,
+            features,
+        }));
     }
 
     /// Every plugin for the operator.
@@ -540,14 +669,21 @@ impl Registry {
             .iter()
             .map(|(name, record)| {
                 let running = self.loader.running(name);
-                let shown = running.as_ref().map_or(&record.found.digest, |it| &it.digest);
+                let shown = running
+                    .as_ref()
+                    .map_or(&record.found.digest, |it| &it.digest);
                 PluginView {
                     name: name.clone(),
-                    version: running.as_ref().map_or_else(|| record.found.version.clone(), |it| it.manifest.version.clone()),
+                    version: running.as_ref().map_or_else(
+                        || record.found.version.clone(),
+                        |it| it.manifest.version.clone(),
+                    ),
                     digest: shown.clone(),
                     origin: record.place.label(),
                     state: record.state,
-                    reason: running.and_then(|it| it.health.load().problem.clone()).or_else(|| record.reason.clone()),
+                    reason: running
+                        .and_then(|it| it.health.load().problem.clone())
+                        .or_else(|| record.reason.clone()),
                     mounts: record.found.mounts.clone(),
                     missing: record.missing.clone(),
                     warnings: record.warnings.clone(),
@@ -563,10 +699,15 @@ impl Registry {
         self.records
             .load()
             .iter()
-            .filter(|(name, record)| record.state != PluginState::Disabled && self.loader.running(name).is_none())
+            .filter(|(name, record)| {
+                record.state != PluginState::Disabled && self.loader.running(name).is_none()
+            })
             .map(|(name, record)| Unready {
                 plugin: name.clone(),
-                reason: record.reason.clone().unwrap_or_else(|| record.state.to_string()),
+                reason: record
+                    .reason
+                    .clone()
+                    .unwrap_or_else(|| record.state.to_string()),
             })
             .collect()
     }
@@ -590,7 +731,15 @@ impl Place {
 impl Record {
     fn new(place: Place, found: Found, state: PluginState, reason: Option<String>) -> Self {
         let is_feature = found.is_feature;
-        Self { place, found, state, reason, missing: Vec::new(), warnings: Vec::new(), is_feature }
+        Self {
+            place,
+            found,
+            state,
+            reason,
+            missing: Vec::new(),
+            warnings: Vec::new(),
+            is_feature,
+        }
     }
 }
 
@@ -598,14 +747,18 @@ fn drain(plugin: Option<Arc<Plugin>>) {
     if let Some(plugin) = plugin {
         tokio::spawn(async move {
             if !plugin.sandbox.drained(DRAIN).await {
-                tracing::warn!(plugin = &*plugin.name, digest = plugin.digest, "the old version still has calls after 60 s; they end by their own deadline");
+                tracing::warn!(
+                    plugin = &*plugin.name,
+                    digest = plugin.digest,
+                    "the old version still has calls after 60 s; they end by their own deadline"
+                );
             }
         });
     }
 }
 
 fn unknown(name: &str) -> ControlError {
-    ControlError::Unknown(format!("no plugin is called `{name}`"))
+    ControlError::UnknownPlugin(name.to_owned())
 }
 
 fn same_feature(before: &Config, after: &Config, name: &str) -> bool {
@@ -617,13 +770,24 @@ fn list(directory: &Path) -> std::io::Result<Vec<(PathBuf, Stamp)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        let hidden = path.file_name().is_none_or(|it| it.as_encoded_bytes().starts_with(b"."));
+        let hidden = path
+            .file_name()
+            .is_none_or(|it| it.as_encoded_bytes().starts_with(b"."));
         if hidden || path.extension().is_none_or(|it| it != "wasm") {
             continue;
         }
         // A link is looked through: operators link versions into place. A file that vanished meanwhile is not there.
-        let Ok(found) = std::fs::metadata(&path) else { continue };
-        files.push((path, Stamp { size: found.len(), modified: found.modified().ok(), inode: found.ino() }));
+        let Ok(found) = std::fs::metadata(&path) else {
+            continue;
+        };
+        files.push((
+            path,
+            Stamp {
+                size: found.len(),
+                modified: found.modified().ok(),
+                inode: found.ino(),
+            },
+        ));
     }
     Ok(files)
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::compile::Origin;
 use crate::grant::Guard;
+use crate::grant::policy::Policy;
 use crate::sandbox::Sandbox;
 use crate::sandbox::bindings::imports::settings::Value as SettingValue;
 use crate::sandbox::bindings::types::{Audience, Manifest};
@@ -29,6 +30,8 @@ pub struct Plugin {
     pub enabled: Enabled,
     /// Its rights.
     pub guard: Guard,
+    /// The policy in force.
+    pub policy: ArcSwap<Policy>,
     /// Its instances.
     pub sandbox: Arc<Sandbox>,
     /// Its numbers.

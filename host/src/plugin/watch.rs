@@ -27,7 +27,13 @@ impl Watch {
         let (sender, events) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // A full channel already says "look". Reading a file is no change.
-            if !matches!(event, Ok(notify::Event { kind: notify::EventKind::Access(_), .. })) {
+            if !matches!(
+                event,
+                Ok(notify::Event {
+                    kind: notify::EventKind::Access(_),
+                    ..
+                })
+            ) {
                 let _ = sender.try_send(());
             }
         });
@@ -45,7 +51,7 @@ impl Watch {
                 None
             }
         };
-        Self { watcher: watcher, events }
+        Self { watcher, events }
     }
 
     /// Waits until it is time to look again.
@@ -54,7 +60,10 @@ impl Watch {
             tokio::time::sleep(SLOW_LOOK).await;
             return;
         }
-        if tokio::time::timeout(SLOW_LOOK, self.events.recv()).await.is_ok() {
+        if tokio::time::timeout(SLOW_LOOK, self.events.recv())
+            .await
+            .is_ok()
+        {
             while let Ok(Some(())) = tokio::time::timeout(QUIET, self.events.recv()).await {}
         }
     }
@@ -73,6 +82,8 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             std::fs::write(path, b"x").unwrap();
         });
-        tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), watch.changed())
+            .await
+            .unwrap();
     }
 }

@@ -35,7 +35,11 @@ pub fn foreign_imports(component: &Component, engine: &Engine) -> Vec<String> {
 }
 
 /// Defines every foreign import of the component in the linker.
-pub(super) fn link(linker: &mut Linker<Context>, component: &Component, engine: &Engine) -> wasmtime::Result<()> {
+pub(super) fn link(
+    linker: &mut Linker<Context>,
+    component: &Component,
+    engine: &Engine,
+) -> wasmtime::Result<()> {
     let ty = component.component_type();
     for (interface, item) in ty.imports(engine.inner()) {
         if SERVED.iter().any(|served| interface.starts_with(served)) {
@@ -50,7 +54,8 @@ pub(super) fn link(linker: &mut Linker<Context>, component: &Component, engine: 
         for (function, item) in instance.exports(engine.inner()) {
             match item.ty {
                 ComponentItem::ComponentFunc(ty) => {
-                    let plain = ty.params().all(|(_, ty)| is_plain(&ty)) && ty.results().all(|ty| is_plain(&ty));
+                    let plain = ty.params().all(|(_, ty)| is_plain(&ty))
+                        && ty.results().all(|ty| is_plain(&ty));
                     if !plain {
                         return Err(wasmtime::Error::msg(format!(
                             "`{interface}`.{function} passes a resource, stream or future; calls between plugins carry plain values"
@@ -82,10 +87,25 @@ fn define(
         let error_is_text = ty.results().next().is_some_and(|ty| has_text_error(&ty));
         // What the context knows is taken now: it is not shared between threads while the callee works.
         let context = store.data();
-        let (callee, class, peer) = (context.callee(&interface), context.class(), context.peer().cloned());
+        let (callee, class, peer) = (
+            context.callee(&interface),
+            context.class(),
+            context.peer().cloned(),
+        );
         Box::new(async move {
             let outcome = match callee {
-                Ok(callee) => call(&callee, class, peer, interface, function, params.to_vec(), results.len()).await,
+                Ok(callee) => {
+                    call(
+                        &callee,
+                        class,
+                        peer,
+                        interface,
+                        function,
+                        params.to_vec(),
+                        results.len(),
+                    )
+                    .await
+                }
                 Err(error) => Err(error),
             };
             match outcome {
@@ -120,10 +140,17 @@ async fn call(
     let values = callee
         .call(class, peer, move |live| {
             Box::pin(async move {
-                let Live { store, instance, .. } = live;
-                let missing = || wasmtime::Error::msg(format!("it does not export `{interface}`.{function}"));
-                let index = instance.get_export_index(&mut *store, None, &interface).ok_or_else(missing)?;
-                let index = instance.get_export_index(&mut *store, Some(&index), &function).ok_or_else(missing)?;
+                let Live {
+                    store, instance, ..
+                } = live;
+                let missing =
+                    || wasmtime::Error::msg(format!("it does not export `{interface}`.{function}"));
+                let index = instance
+                    .get_export_index(&mut *store, None, &interface)
+                    .ok_or_else(missing)?;
+                let index = instance
+                    .get_export_index(&mut *store, Some(&index), &function)
+                    .ok_or_else(missing)?;
                 let callee = instance.get_func(&mut *store, index).ok_or_else(missing)?;
                 let mut values = vec![Val::Bool(false); results];
                 callee.call_async(&mut *store, &params, &mut values).await?;
@@ -140,22 +167,35 @@ fn bounded(values: &[Val]) -> Result<(), CallError> {
     if values.iter().all(|value| count(value, &mut left)) {
         Ok(())
     } else {
-        Err(CallError::Trapped { kind: "transfer", detail: format!("a call between plugins carries at most {MAX_VALUES} values") })
+        Err(CallError::Trapped {
+            kind: "transfer",
+            detail: format!("a call between plugins carries at most {MAX_VALUES} values"),
+        })
     }
 }
 
 /// Counts a value and all within; false when there are too many.
 fn count(value: &Val, left: &mut usize) -> bool {
-    let Some(rest) = left.checked_sub(1) else { return false };
+    let Some(rest) = left.checked_sub(1) else {
+        return false;
+    };
     *left = rest;
     match value {
-        Val::List(items) | Val::Tuple(items) | Val::FixedLengthList(items) => items.iter().all(|it| count(it, left)),
+        Val::List(items) | Val::Tuple(items) | Val::FixedLengthList(items) => {
+            items.iter().all(|it| count(it, left))
+        }
         Val::Record(fields) => fields.iter().all(|(_, it)| count(it, left)),
-        Val::Map(pairs) => pairs.iter().all(|(key, it)| count(key, left) && count(it, left)),
-        Val::Variant(_, Some(it)) | Val::Option(Some(it)) | Val::Result(Ok(Some(it)) | Err(Some(it))) => count(it, left),
+        Val::Map(pairs) => pairs
+            .iter()
+            .all(|(key, it)| count(key, left) && count(it, left)),
+        Val::Variant(_, Some(it))
+        | Val::Option(Some(it))
+        | Val::Result(Ok(Some(it)) | Err(Some(it))) => count(it, left),
         Val::String(text) => {
             // Text is cheap to move; it is charged by the kilobyte.
-            let Some(rest) = left.checked_sub(text.len() / 1024) else { return false };
+            let Some(rest) = left.checked_sub(text.len() / 1024) else {
+                return false;
+            };
             *left = rest;
             true
         }
@@ -165,14 +205,19 @@ fn count(value: &Val, left: &mut usize) -> bool {
 
 fn is_plain(ty: &Type) -> bool {
     match ty {
-        Type::Own(_) | Type::Borrow(_) | Type::Future(_) | Type::Stream(_) | Type::ErrorContext => false,
+        Type::Own(_) | Type::Borrow(_) | Type::Future(_) | Type::Stream(_) | Type::ErrorContext => {
+            false
+        }
         Type::List(list) => is_plain(&list.ty()),
         Type::Record(record) => record.fields().all(|field| is_plain(&field.ty)),
         Type::Tuple(tuple) => tuple.types().all(|ty| is_plain(&ty)),
-        Type::Variant(variant) => variant.cases().all(|case| case.ty.is_none_or(|ty| is_plain(&ty))),
+        Type::Variant(variant) => variant
+            .cases()
+            .all(|case| case.ty.is_none_or(|ty| is_plain(&ty))),
         Type::Option(option) => is_plain(&option.ty()),
         Type::Result(result) => {
-            result.ok().is_none_or(|ty| is_plain(&ty)) && result.err().is_none_or(|ty| is_plain(&ty))
+            result.ok().is_none_or(|ty| is_plain(&ty))
+                && result.err().is_none_or(|ty| is_plain(&ty))
         }
         Type::Map(map) => is_plain(&map.key()) && is_plain(&map.value()),
         Type::FixedLengthList(list) => is_plain(&list.ty()),

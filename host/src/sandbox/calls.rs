@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::bindings::types::{Answer, Head, Manifest, PluginStatus, Request, UpstreamError, Verdict};
 use super::bindings::exports::{lifecycle::Event, reactor::Datagram};
+use super::bindings::types::{
+    Answer, Head, Manifest, PluginStatus, Request, UpstreamError, Verdict,
+};
 use super::context::Peer;
 use super::error::CallError;
 use super::instance::Live;
@@ -13,12 +15,18 @@ use super::runtimes::Class;
 impl Sandbox {
     /// What the plugin is. The caller has given this sandbox nothing.
     pub async fn describe(self: &Arc<Self>) -> Result<Manifest, CallError> {
-        self.call(Class::Heavy, None, |live| Box::pin(live.lifecycle.call_describe(&mut live.store))).await
+        self.call(Class::Heavy, None, |live| {
+            Box::pin(live.lifecycle.call_describe(&mut live.store))
+        })
+        .await
     }
 
     /// The plugin's health and what Foreman shall see.
     pub async fn status(self: &Arc<Self>) -> Result<PluginStatus, CallError> {
-        self.call(Class::Heavy, None, |live| Box::pin(live.lifecycle.call_status(&mut live.store))).await
+        self.call(Class::Heavy, None, |live| {
+            Box::pin(live.lifecycle.call_status(&mut live.store))
+        })
+        .await
     }
 
     /// Tells a `single` plugin what happened; answers the milliseconds to its next timer.
@@ -40,7 +48,10 @@ impl Sandbox {
             return Err(CallError::Missing("foreman:proxy/feature".into()));
         }
         let transfer = self.limits().reply_body;
-        self.call(class, Some(peer), move |live| handle(live, request, transfer)).await
+        self.call(class, Some(peer), move |live| {
+            handle(live, request, transfer)
+        })
+        .await
     }
 
     /// Asks what becomes of an upstream's answer.
@@ -57,8 +68,9 @@ impl Sandbox {
         self.call(class, Some(peer), move |live| {
             Box::pin(async move {
                 let Live { store, feature, .. } = live;
-                let feature = feature.as_ref().ok_or_else(|| wasmtime::Error::msg("no `feature` export"))?;
-                let got = got.as_ref().map_err(Clone::clone).map(Clone::clone);
+                let feature = feature
+                    .as_ref()
+                    .ok_or_else(|| wasmtime::Error::msg("no `feature` export"))?;
                 feature.call_on_upstream(store, &keep, got.as_ref()).await
             })
         })
@@ -66,14 +78,19 @@ impl Sandbox {
     }
 
     /// Feeds a service its datagrams and answers what it wants sent.
-    pub async fn datagrams(self: &Arc<Self>, batch: Vec<Datagram>) -> Result<Vec<Datagram>, CallError> {
+    pub async fn datagrams(
+        self: &Arc<Self>,
+        batch: Vec<Datagram>,
+    ) -> Result<Vec<Datagram>, CallError> {
         if !self.program().is_service() {
             return Err(CallError::Missing("foreman:proxy/reactor".into()));
         }
         self.call(Class::Control, None, move |live| {
             Box::pin(async move {
                 let Live { store, reactor, .. } = live;
-                let reactor = reactor.as_ref().ok_or_else(|| wasmtime::Error::msg("no `reactor` export"))?;
+                let reactor = reactor
+                    .as_ref()
+                    .ok_or_else(|| wasmtime::Error::msg("no `reactor` export"))?;
                 reactor.call_datagrams(store, &batch).await
             })
         })
@@ -87,7 +104,9 @@ fn handle(live: &mut Live, request: Request, transfer: u64) -> CallFuture<'_, An
             return super::http_guest::handle(live, request, transfer).await;
         }
         let Live { store, feature, .. } = live;
-        let feature = feature.as_ref().ok_or_else(|| wasmtime::Error::msg("no `feature` export"))?;
+        let feature = feature
+            .as_ref()
+            .ok_or_else(|| wasmtime::Error::msg("no `feature` export"))?;
         feature.call_handle(store, &request).await
     })
 }

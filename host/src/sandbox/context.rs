@@ -20,8 +20,8 @@ use super::runtimes::Class;
 use crate::capability::Facilities;
 use crate::capability::wasi::access::PluginAccess;
 use crate::capability::wasi::{WasiHost, WasiParts};
-use crate::grant::{Action, Decision, Guard};
 use crate::grant::limits::Limits;
+use crate::grant::{Action, Decision, Guard};
 use crate::telemetry::metrics::PluginMetrics;
 
 /// The end of the chain that the host verified: who asked.
@@ -157,15 +157,23 @@ impl Context {
     /// The plugin that serves an interface to this one, if the policy lets it call there.
     pub(super) fn callee(&self, interface: &str) -> Result<Arc<Sandbox>, CallError> {
         let effective = self.surroundings.guard.effective();
-        let callee = effective.call.get(interface).map_or("", |grant| grant.plugin.as_str());
-        match self.surroundings.guard.decide(&Action::Call { interface, callee }) {
+        let callee = effective
+            .call
+            .get(interface)
+            .map_or("", |grant| grant.plugin.as_str());
+        match self
+            .surroundings
+            .guard
+            .decide(&Action::Call { interface, callee })
+        {
             Decision::Allow => {}
             Decision::Deny(denial) => return Err(CallError::Denied(denial.reason.clone())),
         }
-        self.surroundings
-            .peers
-            .get(callee)
-            .ok_or_else(|| CallError::NotReady(format!("plugin `{callee}`, which serves `{interface}`, is not running")))
+        self.surroundings.peers.get(callee).ok_or_else(|| {
+            CallError::NotReady(format!(
+                "plugin `{callee}`, which serves `{interface}`, is not running"
+            ))
+        })
     }
 }
 
@@ -177,7 +185,11 @@ impl WasiHost for Context {
 
 impl WasiHttpView for Context {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.hooks,
+        }
     }
 }
 

@@ -71,7 +71,10 @@ impl Engine {
             instances = (instances / 2).max(MIN_INSTANCES);
             attempts.push((instances, Some(FULL_RESERVATION)));
         }
-        attempts.push((config.instances.max(MIN_INSTANCES), Some(config.largest_memory)));
+        attempts.push((
+            config.instances.max(MIN_INSTANCES),
+            Some(config.largest_memory),
+        ));
         attempts.push((MIN_INSTANCES, Some(config.largest_memory)));
         attempts.push((MIN_INSTANCES, None));
         for (position, (instances, reservation)) in attempts.into_iter().enumerate() {
@@ -88,7 +91,13 @@ impl Engine {
                         ),
                     });
                     let ticker = Ticker::start(&engine);
-                    return Ok(Self { engine, ticker, instances, reservation, shrunk });
+                    return Ok(Self {
+                        engine,
+                        ticker,
+                        instances,
+                        reservation,
+                        shrunk,
+                    });
                 }
                 Err(error) => reason = first_line(&error.to_string()),
             }
@@ -158,12 +167,20 @@ fn code_config(reservation: Option<u64>) -> wasmtime::Config {
     it.async_stack_size(1 << 20);
     if let Some(bytes) = reservation {
         it.memory_reservation(bytes);
-        it.memory_guard_size(if bytes == FULL_RESERVATION { 32 << 20 } else { 64 << 10 });
+        it.memory_guard_size(if bytes == FULL_RESERVATION {
+            32 << 20
+        } else {
+            64 << 10
+        });
     }
     it
 }
 
-fn wasmtime_config(config: &EngineConfig, instances: u32, reservation: Option<u64>) -> wasmtime::Config {
+fn wasmtime_config(
+    config: &EngineConfig,
+    instances: u32,
+    reservation: Option<u64>,
+) -> wasmtime::Config {
     let mut it = code_config(reservation);
     if reservation.is_some() {
         let mut pool = PoolingAllocationConfig::new();
@@ -200,24 +217,35 @@ struct Ticker {
 
 impl Ticker {
     fn start(engine: &wasmtime::Engine) -> Arc<Self> {
-        let ticker = Arc::new(Self { active: AtomicU32::new(0), stop: AtomicBool::new(false) });
+        let ticker = Arc::new(Self {
+            active: AtomicU32::new(0),
+            stop: AtomicBool::new(false),
+        });
         let weak = engine.weak();
         let shared = Arc::downgrade(&ticker);
-        let spawned = std::thread::Builder::new().name("epoch".into()).spawn(move || {
-            let mut idle_for = 0u32;
-            loop {
-                let Some(ticker) = shared.upgrade() else { return };
-                if ticker.stop.load(Ordering::Relaxed) {
-                    return;
+        let spawned = std::thread::Builder::new()
+            .name("epoch".into())
+            .spawn(move || {
+                let mut idle_for = 0u32;
+                loop {
+                    let Some(ticker) = shared.upgrade() else {
+                        return;
+                    };
+                    if ticker.stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    idle_for = if ticker.active.load(Ordering::Relaxed) > 0 {
+                        0
+                    } else {
+                        idle_for.saturating_add(1)
+                    };
+                    drop(ticker);
+                    let Some(engine) = weak.upgrade() else { return };
+                    engine.increment_epoch();
+                    drop(engine);
+                    std::thread::sleep(if idle_for > 50 { IDLE_TICK } else { TICK });
                 }
-                idle_for = if ticker.active.load(Ordering::Relaxed) > 0 { 0 } else { idle_for.saturating_add(1) };
-                drop(ticker);
-                let Some(engine) = weak.upgrade() else { return };
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(if idle_for > 50 { IDLE_TICK } else { TICK });
-            }
-        });
+            });
         if let Err(error) = spawned {
             tracing::error!(%error, "the epoch clock does not start; components run without time slices");
         }

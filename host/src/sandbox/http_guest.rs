@@ -11,13 +11,29 @@ use super::bindings::types::{Answer, Reply, Request};
 use super::instance::Live;
 
 /// Calls `wasi:http/incoming-handler.handle` and collects the answer.
-pub(super) async fn handle(live: &mut Live, request: Request, transfer: u64) -> wasmtime::Result<Answer> {
+pub(super) async fn handle(
+    live: &mut Live,
+    request: Request,
+    transfer: u64,
+) -> wasmtime::Result<Answer> {
     let Live { store, http, .. } = live;
-    let guest = http.as_ref().ok_or_else(|| wasmtime::Error::msg("no `wasi:http/incoming-handler` export"))?;
-    let origin = store.data().peer().map_or_else(|| "http://localhost".to_owned(), |peer| peer.origin.clone());
+    let guest = http
+        .as_ref()
+        .ok_or_else(|| wasmtime::Error::msg("no `wasi:http/incoming-handler` export"))?;
+    let origin = store
+        .data()
+        .peer()
+        .map_or_else(|| "http://localhost".to_owned(), |peer| peer.origin.clone());
     let incoming = to_http(request, &origin)?;
-    let scheme = if origin.starts_with("https:") { Scheme::Https } else { Scheme::Http };
-    let incoming = store.data_mut().http().new_incoming_request(scheme, incoming)?;
+    let scheme = if origin.starts_with("https:") {
+        Scheme::Https
+    } else {
+        Scheme::Http
+    };
+    let incoming = store
+        .data_mut()
+        .http()
+        .new_incoming_request(scheme, incoming)?;
     let (sender, mut receiver) = tokio::sync::oneshot::channel();
     let outparam = store.data_mut().http().new_response_outparam(sender)?;
 
@@ -25,7 +41,11 @@ pub(super) async fn handle(live: &mut Live, request: Request, transfer: u64) -> 
     let collected = async {
         let response = match (&mut receiver).await {
             Ok(Ok(response)) => response,
-            Ok(Err(code)) => return Err(wasmtime::Error::msg(format!("it answered with the error {code:?}"))),
+            Ok(Err(code)) => {
+                return Err(wasmtime::Error::msg(format!(
+                    "it answered with the error {code:?}"
+                )));
+            }
             Err(_) => return Err(wasmtime::Error::msg("it returned without an answer")),
         };
         let (parts, body) = response.into_parts();
@@ -37,15 +57,22 @@ pub(super) async fn handle(live: &mut Live, request: Request, transfer: u64) -> 
             .to_bytes();
         Ok((parts, body))
     };
-    let (called, collected) = futures::join!(guest.call_handle(store, incoming, outparam), collected);
+    let (called, collected) =
+        futures::join!(guest.call_handle(store, incoming, outparam), collected);
     called?;
     let (parts, body) = collected?;
     let headers = parts
         .headers
         .iter()
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        })
         .collect();
-    Ok(Answer::Reply(Reply { status: parts.status.as_u16(), headers, body: body.to_vec() }))
+    Ok(Answer::Reply(Reply {
+        status: parts.status.as_u16(),
+        headers,
+        body: body.to_vec(),
+    }))
 }
 
 fn to_http(
@@ -53,8 +80,14 @@ fn to_http(
     origin: &str,
 ) -> wasmtime::Result<hyper::Request<http_body_util::Full<bytes::Bytes>>> {
     let path = percent_encoding::utf8_percent_encode(&request.path, PATH).to_string();
-    let target = if request.query.is_empty() { path } else { format!("{path}?{}", request.query) };
-    let mut builder = hyper::Request::builder().method(request.method.as_str()).uri(format!("{origin}{target}"));
+    let target = if request.query.is_empty() {
+        path
+    } else {
+        format!("{path}?{}", request.query)
+    };
+    let mut builder = hyper::Request::builder()
+        .method(request.method.as_str())
+        .uri(format!("{origin}{target}"));
     for (name, value) in &request.headers {
         builder = builder.header(name, value);
     }
@@ -62,5 +95,14 @@ fn to_http(
 }
 
 /// What may not stand in a path (RFC 3986 section 3.3).
-const PATH: &percent_encoding::AsciiSet =
-    &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}').add(b'%');
+const PATH: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}')
+    .add(b'%');

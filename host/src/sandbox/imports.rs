@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::imports::{caller, dns_provider, downloads, foreman, http_client, log, secrets, settings, site, store};
+use super::bindings::imports::{
+    caller, dns_provider, downloads, foreman, http_client, log, secrets, settings, site, store,
+};
 use super::bindings::types::{Audience, Incoming, Outgoing, UpstreamError};
 use super::context::{Context, Peer};
 use super::error::CallError;
@@ -43,10 +45,23 @@ impl Context {
         via(self.peer().map(AsRef::as_ref))
     }
 
-    async fn send(&self, kind: Kind, request: Outgoing) -> Result<Incoming, UpstreamError> {
-        match self.facilities() {
-            Some(facilities) => facilities.upstream.send(&self.surroundings.guard, kind, &self.via(), request).await,
-            None => Err(UpstreamError::Denied(EMPTY.into())),
+    /// Takes what it needs and leaves the context alone: a store may not be shared between threads while the future waits.
+    fn exchange(
+        &self,
+        kind: Kind,
+        request: Outgoing,
+    ) -> impl Future<Output = Result<Incoming, UpstreamError>> + Send + use<> {
+        let (surroundings, via) = (self.surroundings.clone(), self.via());
+        async move {
+            match &surroundings.facilities {
+                Some(facilities) => {
+                    facilities
+                        .upstream
+                        .send(&surroundings.guard, kind, &via, request)
+                        .await
+                }
+                None => Err(UpstreamError::Denied(EMPTY.into())),
+            }
         }
     }
 }
@@ -56,7 +71,9 @@ impl Context {
 pub fn via(peer: Option<&Peer>) -> Via {
     Via {
         request_id: peer.map(|it| it.request_id.to_string()),
-        client: peer.filter(|it| it.audience != Audience::Foreman).and_then(|it| it.address.parse().ok()),
+        client: peer
+            .filter(|it| it.audience != Audience::Foreman)
+            .and_then(|it| it.address.parse().ok()),
     }
 }
 
@@ -103,7 +120,9 @@ impl settings::Host for Context {
 
 impl log::Host for Context {
     async fn write(&mut self, level: log::Level, message: String) {
-        let Some(access) = &self.surroundings.access else { return };
+        let Some(access) = &self.surroundings.access else {
+            return;
+        };
         let plugin = self.surroundings.plugin();
         let LineFate::Log { dropped } = access.lines().take() else {
             if let Some(metrics) = &self.surroundings.metrics {
@@ -112,7 +131,11 @@ impl log::Host for Context {
             return;
         };
         if dropped > 0 {
-            tracing::warn!(plugin, dropped, "log lines beyond limits.log-lines were dropped");
+            tracing::warn!(
+                plugin,
+                dropped,
+                "log lines beyond limits.log-lines were dropped"
+            );
         }
         let message = text::printable(&message);
         match level {
@@ -126,20 +149,29 @@ impl log::Host for Context {
 
 impl foreman::Host for Context {
     async fn send(&mut self, request: Outgoing) -> Result<Incoming, UpstreamError> {
-        Context::send(self, Kind::Foreman, request).await
+        self.exchange(Kind::Foreman, request).await
     }
 }
 
 impl http_client::Host for Context {
     async fn send(&mut self, request: Outgoing) -> Result<Incoming, UpstreamError> {
-        Context::send(self, Kind::Http, request).await
+        self.exchange(Kind::Http, request).await
     }
 }
 
 impl store::Host for Context {
-    async fn get(&mut self, slot: String, key: String) -> Result<Option<store::Entry>, store::Error> {
-        let facilities = self.facilities().ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
-        facilities.store.get(&self.surroundings.guard, &slot, &key).await
+    async fn get(
+        &mut self,
+        slot: String,
+        key: String,
+    ) -> Result<Option<store::Entry>, store::Error> {
+        let facilities = self
+            .facilities()
+            .ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
+        facilities
+            .store
+            .get(&self.surroundings.guard, &slot, &key)
+            .await
     }
 
     async fn scan(
@@ -149,52 +181,116 @@ impl store::Host for Context {
         after: Option<String>,
         limit: u32,
     ) -> Result<Vec<store::Entry>, store::Error> {
-        let facilities = self.facilities().ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
-        facilities.store.scan(&self.surroundings.guard, &slot, &prefix, after.as_deref(), limit).await
+        let facilities = self
+            .facilities()
+            .ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
+        facilities
+            .store
+            .scan(
+                &self.surroundings.guard,
+                &slot,
+                &prefix,
+                after.as_deref(),
+                limit,
+            )
+            .await
     }
 
-    async fn apply(&mut self, slot: String, changes: Vec<store::Change>) -> Result<u64, store::Error> {
-        let facilities = self.facilities().ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
-        facilities.store.apply(&self.surroundings.guard, &slot, changes).await
+    async fn apply(
+        &mut self,
+        slot: String,
+        changes: Vec<store::Change>,
+    ) -> Result<u64, store::Error> {
+        let facilities = self
+            .facilities()
+            .ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
+        facilities
+            .store
+            .apply(&self.surroundings.guard, &slot, changes)
+            .await
     }
 
-    async fn changes(&mut self, slot: String, since: u64, limit: u32) -> Result<store::History, store::Error> {
-        let facilities = self.facilities().ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
-        facilities.store.changes(&self.surroundings.guard, &slot, since, limit).await
+    async fn changes(
+        &mut self,
+        slot: String,
+        since: u64,
+        limit: u32,
+    ) -> Result<store::History, store::Error> {
+        let facilities = self
+            .facilities()
+            .ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
+        facilities
+            .store
+            .changes(&self.surroundings.guard, &slot, since, limit)
+            .await
     }
 }
 
 impl secrets::Host for Context {
     async fn about(&mut self, slot: String) -> Result<secrets::Key, secrets::Error> {
-        let facilities = self.facilities().ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
+        let facilities = self
+            .facilities()
+            .ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
         facilities.secrets.about(&self.surroundings.guard, &slot)
     }
 
     async fn sign(&mut self, slot: String, message: Vec<u8>) -> Result<Vec<u8>, secrets::Error> {
-        let facilities = self.facilities().ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
-        facilities.secrets.sign(&self.surroundings.guard, &slot, &message)
+        let facilities = self
+            .facilities()
+            .ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
+        facilities
+            .secrets
+            .sign(&self.surroundings.guard, &slot, &message)
     }
 
-    async fn verify(&mut self, slot: String, message: Vec<u8>, mac: Vec<u8>) -> Result<bool, secrets::Error> {
-        let facilities = self.facilities().ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
-        facilities.secrets.verify(&self.surroundings.guard, &slot, &message, &mac)
+    async fn verify(
+        &mut self,
+        slot: String,
+        message: Vec<u8>,
+        mac: Vec<u8>,
+    ) -> Result<bool, secrets::Error> {
+        let facilities = self
+            .facilities()
+            .ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
+        facilities
+            .secrets
+            .verify(&self.surroundings.guard, &slot, &message, &mac)
     }
 
     async fn reveal(&mut self, slot: String) -> Result<Vec<u8>, secrets::Error> {
-        let facilities = self.facilities().ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
+        let facilities = self
+            .facilities()
+            .ok_or_else(|| secrets::Error::Denied(EMPTY.into()))?;
         facilities.secrets.reveal(&self.surroundings.guard, &slot)
     }
 }
 
 impl downloads::Host for Context {
-    async fn fetch(&mut self, slot: String, url: String, path: String) -> Result<(), downloads::Error> {
-        let facilities = self.facilities().ok_or_else(|| downloads::Error::Denied(EMPTY.into()))?;
-        let Some(access) = self.surroundings.access.clone() else { return Err(downloads::Error::Denied(EMPTY.into())) };
-        facilities.downloads.fetch(&access, &slot, &url, &path).await
+    async fn fetch(
+        &mut self,
+        slot: String,
+        url: String,
+        path: String,
+    ) -> Result<(), downloads::Error> {
+        let facilities = self
+            .facilities()
+            .ok_or_else(|| downloads::Error::Denied(EMPTY.into()))?;
+        let Some(access) = self.surroundings.access.clone() else {
+            return Err(downloads::Error::Denied(EMPTY.into()));
+        };
+        facilities.downloads.fetch(
+            &self.surroundings.guard,
+            |slot| access.quota(slot),
+            &slot,
+            &url,
+            &path,
+        )
     }
 
     async fn query(&mut self, slot: String, path: String) -> Option<downloads::Progress> {
-        self.facilities()?.downloads.query(&self.surroundings.guard, &slot, &path)
+        self.facilities()?
+            .downloads
+            .query(&self.surroundings.guard, &slot, &path)
     }
 }
 
@@ -205,17 +301,24 @@ impl dns_provider::Host for Context {
         name: String,
         kind: dns_provider::RecordType,
     ) -> Result<Vec<dns_provider::DnsRecord>, dns_provider::Error> {
-        self.dns(move |guest, store| Box::pin(async move { guest.call_find(store, &name, exported_kind(kind)).await }))
-            .await?
-            .map(|records| records.into_iter().map(imported_record).collect())
-            .map_err(imported_error)
+        self.dns(move |guest, store| {
+            Box::pin(async move { guest.call_find(store, &name, exported_kind(kind)).await })
+        })
+        .await?
+        .map(|records| records.into_iter().map(imported_record).collect())
+        .map_err(imported_error)
     }
 
-    async fn create(&mut self, wanted: dns_provider::DnsRecord) -> Result<bool, dns_provider::Error> {
+    async fn create(
+        &mut self,
+        wanted: dns_provider::DnsRecord,
+    ) -> Result<bool, dns_provider::Error> {
         let wanted = exported_record(wanted);
-        self.dns(move |guest, store| Box::pin(async move { guest.call_create(store, &wanted).await }))
-            .await?
-            .map_err(imported_error)
+        self.dns(move |guest, store| {
+            Box::pin(async move { guest.call_create(store, &wanted).await })
+        })
+        .await?
+        .map_err(imported_error)
     }
 
     async fn remove(
@@ -225,7 +328,11 @@ impl dns_provider::Host for Context {
         value: Option<String>,
     ) -> Result<bool, dns_provider::Error> {
         self.dns(move |guest, store| {
-            Box::pin(async move { guest.call_remove(store, &name, exported_kind(kind), value.as_deref()).await })
+            Box::pin(async move {
+                guest
+                    .call_remove(store, &name, exported_kind(kind), value.as_deref())
+                    .await
+            })
         })
         .await?
         .map_err(imported_error)
@@ -238,28 +345,43 @@ type DnsCall<'a, R> = super::pool::CallFuture<'a, Result<R, exported::Error>>;
 
 impl Context {
     /// One call of the plugin that serves `dns-provider` to this one.
-    async fn dns<R, F>(&self, call: F) -> Result<Result<R, exported::Error>, dns_provider::Error>
+    fn dns<R, F>(
+        &self,
+        call: F,
+    ) -> impl Future<Output = Result<Result<R, exported::Error>, dns_provider::Error>> + Send + use<R, F>
     where
         R: Send + 'static,
-        F: for<'a> FnOnce(&'a exported::Guest, &'a mut wasmtime::Store<Context>) -> DnsCall<'a, R> + Send + 'static,
+        F: for<'a> FnOnce(&'a exported::Guest, &'a mut wasmtime::Store<Context>) -> DnsCall<'a, R>
+            + Send
+            + 'static,
     {
-        let callee = self.callee("foreman:proxy/dns-provider@0.1.0").map_err(dns_failure)?;
-        callee
-            .call(self.class(), self.peer().cloned(), move |live| {
-                let super::instance::Live { store, dns_provider, .. } = live;
+        let callee = self.callee("foreman:proxy/dns-provider@0.1.0");
+        let (class, peer) = (self.class(), self.peer().cloned());
+        async move {
+            let callee = callee.map_err(dns_failure)?;
+            let called = callee.call(class, peer, move |live| {
+                let super::instance::Live {
+                    store,
+                    dns_provider,
+                    ..
+                } = live;
                 match dns_provider {
                     Some(guest) => call(guest, store),
-                    None => Box::pin(async { Err(wasmtime::Error::msg("it does not export `dns-provider`")) }),
+                    None => Box::pin(async {
+                        Err(wasmtime::Error::msg("it does not export `dns-provider`"))
+                    }),
                 }
-            })
-            .await
-            .map_err(dns_failure)
+            });
+            called.await.map_err(dns_failure)
+        }
     }
 }
 
 fn dns_failure(error: CallError) -> dns_provider::Error {
     match error {
-        CallError::Deadline(_) | CallError::Busy { .. } => dns_provider::Error::Timeout(error.to_string()),
+        CallError::Deadline(_) | CallError::Busy { .. } => {
+            dns_provider::Error::Timeout(error.to_string())
+        }
         CallError::Denied(reason) => dns_provider::Error::Refused(reason),
         CallError::NotReady(reason) => dns_provider::Error::Unreachable(reason),
         other => {
@@ -290,13 +412,33 @@ fn imported_kind(kind: exported::RecordType) -> dns_provider::RecordType {
 }
 
 fn exported_record(record: dns_provider::DnsRecord) -> exported::DnsRecord {
-    let dns_provider::DnsRecord { name, kind, value, ttl } = record;
-    exported::DnsRecord { name, kind: exported_kind(kind), value, ttl }
+    let dns_provider::DnsRecord {
+        name,
+        kind,
+        value,
+        ttl,
+    } = record;
+    exported::DnsRecord {
+        name,
+        kind: exported_kind(kind),
+        value,
+        ttl,
+    }
 }
 
 fn imported_record(record: exported::DnsRecord) -> dns_provider::DnsRecord {
-    let exported::DnsRecord { name, kind, value, ttl } = record;
-    dns_provider::DnsRecord { name, kind: imported_kind(kind), value, ttl }
+    let exported::DnsRecord {
+        name,
+        kind,
+        value,
+        ttl,
+    } = record;
+    dns_provider::DnsRecord {
+        name,
+        kind: imported_kind(kind),
+        value,
+        ttl,
+    }
 }
 
 fn imported_error(error: exported::Error) -> dns_provider::Error {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::Store;
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use super::bindings::exports;
 use super::context::{Context, Surroundings};
@@ -19,7 +19,9 @@ pub struct Program {
     feature: Option<exports::feature::GuestIndices>,
     reactor: Option<exports::reactor::GuestIndices>,
     dns_provider: Option<exports::dns_provider::GuestIndices>,
-    http: Option<wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::GuestIndices>,
+    http: Option<
+        wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::GuestIndices,
+    >,
 }
 
 /// The component does not fit this host.
@@ -32,9 +34,14 @@ impl Program {
     pub fn link(engine: &Engine, component: &Component) -> Result<Self, Misfit> {
         let mut linker = Linker::new(engine.inner());
         super::context::link(&mut linker).map_err(|error| Misfit(format!("{error:#}")))?;
-        super::bridge::link(&mut linker, component, engine).map_err(|error| Misfit(format!("{error:#}")))?;
-        let pre = linker.instantiate_pre(component).map_err(|error| Misfit(format!("{error:#}")))?;
-        component.initialize_copy_on_write_image().map_err(|error| Misfit(format!("{error:#}")))?;
+        super::bridge::link(&mut linker, component, engine)
+            .map_err(|error| Misfit(format!("{error:#}")))?;
+        let pre = linker
+            .instantiate_pre(component)
+            .map_err(|error| Misfit(format!("{error:#}")))?;
+        component
+            .initialize_copy_on_write_image()
+            .map_err(|error| Misfit(format!("{error:#}")))?;
         let lifecycle = exports::lifecycle::GuestIndices::new(&pre).map_err(|error| {
             Misfit(format!(
                 "it does not export `foreman:proxy/lifecycle@0.1.0` (describe, status, start, wake), which every plugin must: {error:#}"
@@ -76,7 +83,10 @@ impl Program {
         limits: &Limits,
         meter: &Arc<MemoryMeter>,
     ) -> wasmtime::Result<Live> {
-        let mut store = Store::new(self.engine.inner(), Context::new(surroundings.clone(), limits, meter.clone())?);
+        let mut store = Store::new(
+            self.engine.inner(),
+            Context::new(surroundings.clone(), limits, meter.clone())?,
+        );
         store.limiter(|context| context.limiter());
         store.set_hostcall_fuel(usize::try_from(transfer(limits)).unwrap_or(usize::MAX));
         store.set_max_component_handles(limits.handles as usize);
@@ -84,17 +94,46 @@ impl Program {
         store.epoch_deadline_async_yield_and_update(1);
         let instance = self.pre.instantiate_async(&mut store).await?;
         let lifecycle = self.lifecycle.load(&mut store, &instance)?;
-        let feature = self.feature.as_ref().map(|it| it.load(&mut store, &instance)).transpose()?;
-        let reactor = self.reactor.as_ref().map(|it| it.load(&mut store, &instance)).transpose()?;
-        let dns_provider = self.dns_provider.as_ref().map(|it| it.load(&mut store, &instance)).transpose()?;
-        let http = self.http.as_ref().map(|it| it.load(&mut store, &instance)).transpose()?;
-        Ok(Live { store, instance, lifecycle, feature, reactor, dns_provider, http, uses: 0 })
+        let feature = self
+            .feature
+            .as_ref()
+            .map(|it| it.load(&mut store, &instance))
+            .transpose()?;
+        let reactor = self
+            .reactor
+            .as_ref()
+            .map(|it| it.load(&mut store, &instance))
+            .transpose()?;
+        let dns_provider = self
+            .dns_provider
+            .as_ref()
+            .map(|it| it.load(&mut store, &instance))
+            .transpose()?;
+        let http = self
+            .http
+            .as_ref()
+            .map(|it| it.load(&mut store, &instance))
+            .transpose()?;
+        Ok(Live {
+            store,
+            instance,
+            lifecycle,
+            feature,
+            reactor,
+            dns_provider,
+            http,
+            uses: 0,
+        })
     }
 }
 
 /// Bytes one call may carry across the boundary: the largest body it may have to, and room for what is around it.
 pub(super) fn transfer(limits: &Limits) -> u64 {
-    limits.host_call.max(limits.reply_body).max(limits.request_body).saturating_add(256 << 10)
+    limits
+        .transfer
+        .max(limits.reply_body)
+        .max(limits.request_body)
+        .saturating_add(256 << 10)
 }
 
 /// A live instance: used by one call at a time.
@@ -105,6 +144,7 @@ pub struct Live {
     pub(crate) feature: Option<exports::feature::Guest>,
     pub(crate) reactor: Option<exports::reactor::Guest>,
     pub(crate) dns_provider: Option<exports::dns_provider::Guest>,
-    pub(crate) http: Option<wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::Guest>,
+    pub(crate) http:
+        Option<wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::Guest>,
     pub(crate) uses: u32,
 }

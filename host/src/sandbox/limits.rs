@@ -46,12 +46,13 @@ pub(crate) struct InstanceLimiter {
 
 impl InstanceLimiter {
     pub(crate) fn new(limits: &Limits, meter: Arc<MemoryMeter>) -> Self {
-        Self { meter, used: 0, memory: limits.memory, memory_total: limits.memory_total, refused: None }
-    }
-
-    /// Bytes of linear memory of this instance.
-    pub(crate) fn used(&self) -> u64 {
-        self.used
+        Self {
+            meter,
+            used: 0,
+            memory: limits.memory,
+            memory_total: limits.memory_total,
+            refused: None,
+        }
     }
 }
 
@@ -81,14 +82,22 @@ impl wasmtime::ResourceLimiter for InstanceLimiter {
             return Ok(false);
         }
         if !self.meter.take(more, self.memory_total) {
-            self.refused = Some(format!("limits.memory-total = {} bytes is used up", self.memory_total));
+            self.refused = Some(format!(
+                "limits.memory-total = {} bytes is used up",
+                self.memory_total
+            ));
             return Ok(false);
         }
         self.used += more;
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         Ok(desired <= TABLE_ELEMENTS)
     }
 
@@ -114,7 +123,10 @@ mod tests {
 
     #[test]
     fn many_memories_share_one_limit() {
-        let limits = Limits { memory: 4 << 20, ..Limits::default() };
+        let limits = Limits {
+            memory: 4 << 20,
+            ..Limits::default()
+        };
         let mut limiter = InstanceLimiter::new(&limits, Arc::default());
         for _ in 0..4 {
             assert!(limiter.memory_growing(0, MIB, None).unwrap());
@@ -125,7 +137,11 @@ mod tests {
 
     #[test]
     fn many_instances_share_the_plugins_limit_and_give_back() {
-        let limits = Limits { memory: 4 << 20, memory_total: 6 << 20, ..Limits::default() };
+        let limits = Limits {
+            memory: 4 << 20,
+            memory_total: 6 << 20,
+            ..Limits::default()
+        };
         let meter = Arc::new(MemoryMeter::default());
         let mut one = InstanceLimiter::new(&limits, meter.clone());
         let mut two = InstanceLimiter::new(&limits, meter.clone());

@@ -33,8 +33,18 @@ pub(crate) struct Metered<'a, F: ?Sized> {
 
 impl<'a, F: Future + ?Sized> Metered<'a, F> {
     /// `used` carries over from one turn to the next; `demote` says whether to stop at [`DEMOTE_AFTER`].
-    pub(crate) fn new(future: Pin<&'a mut F>, used: &'a mut Duration, limit: Duration, demote: bool) -> Self {
-        Self { future, used, limit, demote }
+    pub(crate) fn new(
+        future: Pin<&'a mut F>,
+        used: &'a mut Duration,
+        limit: Duration,
+        demote: bool,
+    ) -> Self {
+        Self {
+            future,
+            used,
+            limit,
+            demote,
+        }
     }
 }
 
@@ -60,7 +70,10 @@ impl<F: Future + ?Sized> Future for Metered<'_, F> {
 
 fn thread_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or(0),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
 }
 
 #[cfg(test)]
@@ -81,7 +94,8 @@ mod tests {
         let mut future = Box::pin(burn(100));
         let first = Metered::new(future.as_mut(), &mut used, Duration::from_millis(30), true).await;
         assert!(matches!(first, Turn::Demote));
-        let second = Metered::new(future.as_mut(), &mut used, Duration::from_millis(30), false).await;
+        let second =
+            Metered::new(future.as_mut(), &mut used, Duration::from_millis(30), false).await;
         assert!(matches!(second, Turn::Exhausted));
     }
 

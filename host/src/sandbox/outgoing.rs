@@ -20,11 +20,20 @@ pub(super) struct WasiHttp {
     peer: Option<Arc<Peer>>,
 }
 
-type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+type Sent = Result<
+    (
+        http::Response<WasiBody>,
+        Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ),
+    Error,
+>;
 
 impl WasiHttp {
     pub(super) fn new(surroundings: Arc<Surroundings>) -> Self {
-        Self { surroundings, peer: None }
+        Self {
+            surroundings,
+            peer: None,
+        }
     }
 
     pub(super) fn enter(&mut self, peer: Option<Arc<Peer>>) {
@@ -50,12 +59,21 @@ async fn send(
     request: http::Request<WasiBody>,
     options: Option<RequestOptions>,
 ) -> Sent {
-    let facilities = surroundings.facilities.as_ref().ok_or(Error::HttpRequestDenied)?;
+    let facilities = surroundings
+        .facilities
+        .as_ref()
+        .ok_or(Error::HttpRequestDenied)?;
     let (head, body) = request.into_parts();
     let url = head.uri.to_string();
     let guard = &surroundings.guard;
     let effective = guard.effective();
-    let covers = |slot: &&String| guard.still_allows(&Action::Http { slot, method: head.method.as_str(), url: &url });
+    let covers = |slot: &&String| {
+        guard.still_allows(&Action::Http {
+            slot,
+            method: head.method.as_str(),
+            url: &url,
+        })
+    };
     let slot = effective
         .http
         .keys()
@@ -79,18 +97,24 @@ async fn send(
             .and_then(|it| it.first_byte_timeout)
             .and_then(|it| u32::try_from(it.as_millis().max(1)).ok()),
     };
-    let got = facilities.upstream.send(guard, Kind::Http, &via(peer), outgoing).await.map_err(|error| match error {
-        UpstreamError::Denied(_) => Error::HttpRequestDenied,
-        UpstreamError::Timeout(_) => Error::ConnectionTimeout,
-        UpstreamError::Unreachable(_) => Error::DestinationUnavailable,
-        UpstreamError::Tls(_) => Error::TlsProtocolError,
-        UpstreamError::Protocol(_) => Error::HttpProtocolError,
-    })?;
+    let got = facilities
+        .upstream
+        .send(guard, Kind::Http, &via(peer), outgoing)
+        .await
+        .map_err(|error| match error {
+            UpstreamError::Denied(_) => Error::HttpRequestDenied,
+            UpstreamError::Timeout(_) => Error::ConnectionTimeout,
+            UpstreamError::Unreachable(_) => Error::DestinationUnavailable,
+            UpstreamError::Tls(_) => Error::TlsProtocolError,
+            UpstreamError::Protocol(_) => Error::HttpProtocolError,
+        })?;
     let mut response = http::Response::builder().status(got.status);
     for (name, value) in got.headers {
         response = response.header(name, value);
     }
-    let body = http_body_util::Full::new(bytes::Bytes::from(got.body)).map_err(|never| match never {}).boxed_unsync();
+    let body = http_body_util::Full::new(bytes::Bytes::from(got.body))
+        .map_err(|never| match never {})
+        .boxed_unsync();
     let response = response.body(body).map_err(|_| Error::HttpProtocolError)?;
     Ok((response, Box::new(std::future::ready(Ok(())))))
 }

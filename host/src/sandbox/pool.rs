@@ -63,7 +63,11 @@ impl Sandbox {
         lifetime: Lifetime,
         runtimes: Handles,
     ) -> Self {
-        let turns = if matches!(lifetime, Lifetime::Single) { 1 } else { limits.concurrency.max(1) as usize };
+        let turns = if matches!(lifetime, Lifetime::Single) {
+            1
+        } else {
+            limits.concurrency.max(1) as usize
+        };
         Self {
             program,
             surroundings,
@@ -141,7 +145,12 @@ impl Sandbox {
     /// Runs one call. `class` says who waits for it, `peer` who asked in the end.
     ///
     /// Dropping the future while the call waits for its turn gives the turn up; later it changes nothing: the call goes on.
-    pub async fn call<R, F>(self: &Arc<Self>, class: Class, peer: Option<Arc<Peer>>, call: F) -> Result<R, CallError>
+    pub async fn call<R, F>(
+        self: &Arc<Self>,
+        class: Class,
+        peer: Option<Arc<Peer>>,
+        call: F,
+    ) -> Result<R, CallError>
     where
         R: Send + 'static,
         F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
@@ -158,7 +167,10 @@ impl Sandbox {
             // A host panic costs this call; the instance went down with the task.
             Err(error) => {
                 self.traps.fetch_add(1, Ordering::Relaxed);
-                Err(CallError::Trapped { kind: "host", detail: format!("the call's task ended: {error}") })
+                Err(CallError::Trapped {
+                    kind: "host",
+                    detail: format!("the call's task ended: {error}"),
+                })
             }
         }
     }
@@ -174,20 +186,29 @@ impl Sandbox {
                 retry_after: RETRY_AFTER,
             });
         }
-        let turn = tokio::time::timeout(self.limits.queue_time, self.turns.clone().acquire_owned()).await;
+        let turn =
+            tokio::time::timeout(self.limits.queue_time, self.turns.clone().acquire_owned()).await;
         drop(place);
         match turn {
             Ok(Ok(turn)) => Ok(turn),
             Ok(Err(_closed)) => Err(CallError::NotReady("the plugin is stopping".into())),
             Err(_elapsed) => Err(CallError::Busy {
-                reason: format!("no turn within limits.queue-time = {} ms", self.limits.queue_time.as_millis()),
+                reason: format!(
+                    "no turn within limits.queue-time = {} ms",
+                    self.limits.queue_time.as_millis()
+                ),
                 retry_after: RETRY_AFTER,
             }),
         }
     }
 
     /// On the plugin's runtime: an instance, the call, its end.
-    async fn run<R, F>(self: Arc<Self>, class: Class, peer: Option<Arc<Peer>>, call: F) -> Result<R, CallError>
+    async fn run<R, F>(
+        self: Arc<Self>,
+        class: Class,
+        peer: Option<Arc<Peer>>,
+        call: F,
+    ) -> Result<R, CallError>
     where
         R: Send + 'static,
         F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
@@ -197,14 +218,17 @@ impl Sandbox {
         let (time, cpu) = (self.limits.time, self.limits.cpu);
         let ticking = self.program.engine().ticking();
         let this = self.clone();
-        let mut work: Pin<Box<dyn Future<Output = Result<R, CallError>> + Send>> = Box::pin(async move {
-            let _ticking = ticking;
-            let deadline = Instant::now() + time;
-            match tokio::time::timeout(time, this.clone().inside(mode, peer, deadline, call)).await {
-                Ok(result) => result,
-                Err(_elapsed) => Err(CallError::Deadline(time)),
-            }
-        });
+        let mut work: Pin<Box<dyn Future<Output = Result<R, CallError>> + Send>> =
+            Box::pin(async move {
+                let _ticking = ticking;
+                let deadline = Instant::now() + time;
+                match tokio::time::timeout(time, this.clone().inside(mode, peer, deadline, call))
+                    .await
+                {
+                    Ok(result) => result,
+                    Err(_elapsed) => Err(CallError::Deadline(time)),
+                }
+            });
         let mut used = Duration::ZERO;
         let turn = Metered::new(work.as_mut(), &mut used, cpu, class != Class::Heavy).await;
         let result = match turn {
@@ -218,11 +242,17 @@ impl Sandbox {
                     }
                 });
                 rest.await.unwrap_or_else(|error| {
-                    Err(CallError::Trapped { kind: "host", detail: format!("the call's task ended: {error}") })
+                    Err(CallError::Trapped {
+                        kind: "host",
+                        detail: format!("the call's task ended: {error}"),
+                    })
                 })
             }
         };
-        if matches!(result, Err(CallError::Trapped { .. } | CallError::Deadline(_) | CallError::CpuLimit(_))) {
+        if matches!(
+            result,
+            Err(CallError::Trapped { .. } | CallError::Deadline(_) | CallError::CpuLimit(_))
+        ) {
             self.traps.fetch_add(1, Ordering::Relaxed);
         }
         result
@@ -270,7 +300,10 @@ impl Sandbox {
         if mode != Mode::Fresh {
             let warm = self.warm().pop();
             if let Some(live) = warm {
-                return Ok(Held { live, counted: Counted::taken(&self.live) });
+                return Ok(Held {
+                    live,
+                    counted: Counted::taken(&self.live),
+                });
             }
         }
         if mode == Mode::Single {
@@ -292,7 +325,11 @@ impl Sandbox {
 
     fn put(&self, held: Held) {
         let mut warm = self.warm();
-        let room = if matches!(self.lifetime, Lifetime::Single) { 1 } else { self.limits.instances as usize };
+        let room = if matches!(self.lifetime, Lifetime::Single) {
+            1
+        } else {
+            self.limits.warm as usize
+        };
         if warm.len() < room {
             let Held { live, counted } = held;
             counted.keep();
@@ -311,7 +348,10 @@ impl Sandbox {
             let mut used = Duration::ZERO;
             let mut work = Box::pin(async {
                 let mut held = this.make().await?;
-                held.live.store.data_mut().enter(None, Instant::now() + within);
+                held.live
+                    .store
+                    .data_mut()
+                    .enter(None, Instant::now() + within);
                 let started = held.live.lifecycle.call_start(&mut held.live.store).await;
                 held.live.store.data_mut().leave();
                 match started {
@@ -320,7 +360,10 @@ impl Sandbox {
                         Ok(())
                     }
                     Ok(Err(problem)) => Err(CallError::NotReady(problem)),
-                    Err(error) => Err(CallError::from_wasmtime(&error, held.live.store.data().refused())),
+                    Err(error) => Err(CallError::from_wasmtime(
+                        &error,
+                        held.live.store.data().refused(),
+                    )),
                 }
             });
             let metered = Metered::new(work.as_mut(), &mut used, limit, false);
@@ -331,7 +374,10 @@ impl Sandbox {
             }
         });
         task.await.unwrap_or_else(|error| {
-            Err(CallError::Trapped { kind: "host", detail: format!("the start task ended: {error}") })
+            Err(CallError::Trapped {
+                kind: "host",
+                detail: format!("the start task ended: {error}"),
+            })
         })
     }
 
@@ -352,16 +398,21 @@ impl Sandbox {
     }
 
     fn warm(&self) -> std::sync::MutexGuard<'_, Vec<Live>> {
-        self.warm.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.warm
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Drops warm instances, e.g. when the plugin has been idle. A `single` instance holds an index and stays.
     pub fn cool(&self) {
         if !matches!(self.lifetime, Lifetime::Single) {
             let dropped = std::mem::take(&mut *self.warm());
-            self.live.fetch_sub(u32::try_from(dropped.len()).unwrap_or(0), Ordering::Relaxed);
+            self.live
+                .fetch_sub(u32::try_from(dropped.len()).unwrap_or(0), Ordering::Relaxed);
             // Dropping a store with much dirty memory takes milliseconds: not on a thread that serves sockets.
-            self.runtimes.of(Class::Heavy).spawn(async move { drop(dropped) });
+            self.runtimes
+                .of(Class::Heavy)
+                .spawn(async move { drop(dropped) });
         }
     }
 

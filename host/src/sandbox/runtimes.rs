@@ -59,9 +59,17 @@ impl Runtimes {
         let control = runtime("plugin", 0)?;
         let hosts = runtime("plugin-hosts", 5)?;
         let heavy = runtime("plugin-heavy", 15)?;
-        let handles =
-            Handles { control: control.handle().clone(), hosts: hosts.handle().clone(), heavy: heavy.handle().clone() };
-        Ok(Self { control: Some(control), hosts: Some(hosts), heavy: Some(heavy), handles })
+        let handles = Handles {
+            control: control.handle().clone(),
+            hosts: hosts.handle().clone(),
+            heavy: heavy.handle().clone(),
+        };
+        Ok(Self {
+            control: Some(control),
+            hosts: Some(hosts),
+            heavy: Some(heavy),
+            handles,
+        })
     }
 
     /// Handles for those who spawn calls.
@@ -73,7 +81,10 @@ impl Runtimes {
 
 impl Drop for Runtimes {
     fn drop(&mut self) {
-        for runtime in [self.control.take(), self.hosts.take(), self.heavy.take()].into_iter().flatten() {
+        for runtime in [self.control.take(), self.hosts.take(), self.heavy.take()]
+            .into_iter()
+            .flatten()
+        {
             // From within async code `shutdown_timeout` may not block.
             if Handle::try_current().is_ok() {
                 runtime.shutdown_background();
@@ -109,7 +120,11 @@ mod tests {
         let runtimes = Runtimes::start().unwrap();
         let nice = |class| {
             let handle = runtimes.handles().of(class).clone();
-            handle.block_on(handle.spawn(async { rustix::process::getpriority_process(None).unwrap() })).unwrap()
+            handle
+                .block_on(
+                    handle.spawn(async { rustix::process::getpriority_process(None).unwrap() }),
+                )
+                .unwrap()
         };
         assert_eq!(nice(Class::Control), nice_of_test());
         assert_eq!(nice(Class::Hosts), nice_of_test().max(5));

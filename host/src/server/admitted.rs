@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Method, Response};
 
 use super::answer::Refusal;
 use super::body::HeldBody;
+use crate::plugin::routes::RouteTable;
 use crate::sandbox::bindings::types::Audience;
 
 /// A request that passed limits, audience, identity and routing.
@@ -18,8 +19,8 @@ pub struct Admitted {
     pub plugin: Arc<str>,
     /// The index of the matched route in the manifest.
     pub route: u32,
-    /// Upper case; `HEAD` is `GET` here.
-    pub method: String,
+    /// `HEAD` is `GET` here.
+    pub method: Method,
     /// The request was `HEAD`: only the head of the answer is sent.
     pub head_only: bool,
     /// The normalised path.
@@ -66,11 +67,24 @@ pub struct Caller {
 
 /// Whoever hands admitted requests to plugins.
 ///
-/// The future may be dropped before it ends, when the connection is given up: work that has to be finished is spawned by the implementation.
+/// Routes and the plugins behind them change together: the request is dispatched with the very state it was routed by, so the index of a
+/// route never meets another version of its plugin.
 pub trait Dispatch: Send + Sync + 'static {
+    /// The routes and who answers them at one moment.
+    type Routing: Send + Sync + 'static;
+
+    /// The state of this moment.
+    fn routing(&self) -> Arc<Self::Routing>;
+
+    /// The routes of that state.
+    fn table(routing: &Self::Routing) -> &RouteTable;
+
     /// Answers one request. Errors become HTTP in `answer.rs`.
+    ///
+    /// The future may be dropped before it ends, when the connection is given up: work that has to be finished is spawned by the implementation.
     fn dispatch(
         &self,
+        routing: Arc<Self::Routing>,
         request: Admitted,
     ) -> impl Future<Output = Result<Response<Body>, Refusal>> + Send;
 }

@@ -22,7 +22,7 @@ const MEMORY_UNIT: usize = 1024;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A body that ends with an error when the client stops sending or takes too long.
-pub struct TimedBody<B> {
+pub(super) struct TimedBody<B> {
     body: B,
     idle: Duration,
     until: Instant,

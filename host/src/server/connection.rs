@@ -23,14 +23,32 @@ use super::endpoint::Endpoint;
 use super::gate::Gate;
 use super::head::may_begin_request;
 use super::identity::Certificate;
-use super::observe::ConnectionEnd;
 use super::service::Server;
 use super::stall::StallGuard;
+use crate::telemetry::labels::ConnectionRejection;
+use crate::telemetry::metrics::ListenerMetrics;
 
 /// The first byte of a TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// What hyper may buffer beyond the largest head: room for one write of a streamed body.
 const BUFFER_BEYOND_HEAD: usize = 64 * 1024;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By either side, between requests or after the last answer.
+    Done,
+    /// Given up while it waited for its client, for the sake of a new one.
+    Evicted,
+    /// The TLS handshake failed or took too long.
+    Handshake,
+    /// Its client spoke something else than the listener does, or broken HTTP.
+    Refused,
+    /// Its client stopped reading or vanished.
+    Lost,
+    /// Cut off because the listener stops.
+    CutOff,
+}
 
 /// When connections have to leave.
 #[derive(Clone, Default)]
@@ -41,6 +59,14 @@ pub(super) struct Leaving {
     pub(super) now: CancellationToken,
 }
 
+/// Acknowledges the client's last message of the handshake at once. We send no answer to it (no session tickets), so the kernel would wait 40 ms
+/// for something to send along, and a client with Nagle's algorithm would hold back its request as long.
+fn acknowledge(stream: &TcpStream) {
+    if let Err(error) = rustix::net::sockopt::set_tcp_quickack(stream, true) {
+        tracing::debug!(%error, "the kernel acknowledges when it likes");
+    }
+}
+
 /// What all requests of one connection have in common.
 pub(super) struct Connection {
     pub(super) endpoint: Arc<Endpoint>,
@@ -49,6 +75,7 @@ pub(super) struct Connection {
     /// The client's certificate, verified in the handshake.
     pub(super) certificate: Option<Arc<Certificate>>,
     pub(super) memory: BodyMemory,
+    pub(super) metrics: Arc<ListenerMetrics>,
     leaving: Leaving,
 }
 
@@ -59,6 +86,7 @@ pub(super) struct Accepted {
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) memory: BodyMemory,
+    pub(super) metrics: Arc<ListenerMetrics>,
     pub(super) leaving: Leaving,
     pub(super) lease: Lease,
 }
@@ -72,11 +100,24 @@ impl Connection {
 
 impl Accepted {
     /// Speaks with the client until one side has had enough.
-    pub(super) async fn serve<D: Dispatch>(self, server: Arc<Server<D>>) -> ConnectionEnd {
+    pub(super) async fn serve<D: Dispatch>(self, server: Arc<Server<D>>) {
+        let (peer, metrics) = (self.peer, self.metrics.clone());
+        let _open = metrics.connected();
+        let end = self.speak(server).await;
+        tracing::debug!(client = %peer, ?end, "connection ended");
+        match end {
+            End::Handshake => metrics.rejected(ConnectionRejection::Handshake),
+            End::Refused => metrics.rejected(ConnectionRejection::Head),
+            End::Evicted => metrics.rejected(ConnectionRejection::Evicted),
+            End::Done | End::Lost | End::CutOff => {}
+        }
+    }
+
+    async fn speak<D: Dispatch>(self, server: Arc<Server<D>>) -> End {
         // Nagle's algorithm delays every second piece of a streamed body by 40 ms.
         if let Err(error) = self.stream.set_nodelay(true) {
             tracing::debug!(%error, "the connection was gone before it was served");
-            return ConnectionEnd::Lost;
+            return End::Lost;
         }
         let stream = StallGuard::new(self.stream, self.endpoint.limits.send_stall);
         let connection = Connection {
@@ -85,15 +126,16 @@ impl Accepted {
             local: self.local,
             certificate: None,
             memory: self.memory,
+            metrics: self.metrics,
             leaving: self.leaving,
         };
         match connection.endpoint.tls.clone() {
-            None => connection.speak(stream, server, &self.lease).await,
+            None => Box::pin(connection.speak(stream, server, &self.lease)).await,
             Some(tls) => {
                 let acceptor = TlsAcceptor::from(tls.current());
                 tokio::select! {
                     end = connection.secure(stream, acceptor, server, &self.lease) => end,
-                    () = self.lease.place().evicted() => ConnectionEnd::Evicted,
+                    () = self.lease.place().evicted() => End::Evicted,
                 }
             }
         }
@@ -108,7 +150,7 @@ impl Connection {
         acceptor: TlsAcceptor,
         server: Arc<Server<D>>,
         lease: &Lease,
-    ) -> ConnectionEnd {
+    ) -> End {
         let shake = async {
             let mut first = [0; 1];
             match stream.get_ref().peek(&mut first).await {
@@ -134,7 +176,7 @@ impl Connection {
         };
         let shaken = tokio::select! {
             shaken = tokio::time::timeout(self.endpoint.limits.handshake, shake) => shaken,
-            () = self.leaving.soon.cancelled() => return ConnectionEnd::Aborted,
+            () = self.leaving.soon.cancelled() => return End::CutOff,
         };
         match shaken {
             Ok(Ok(stream)) => {
@@ -143,21 +185,22 @@ impl Connection {
                     .and_then(<[_]>::first)
                     .map(|certificate| Certificate::read(certificate));
                 self.certificate = certificate.map(Arc::new);
-                self.speak(stream, server, lease).await
+                acknowledge(stream.get_ref().0.get_ref());
+                Box::pin(self.speak(stream, server, lease)).await
             }
             Ok(Err(reason)) => {
                 tracing::info!(client = %self.peer, listener = %self.endpoint.name, %reason, "TLS handshake failed");
-                ConnectionEnd::Handshake
+                End::Handshake
             }
             Err(_) => {
                 tracing::info!(client = %self.peer, listener = %self.endpoint.name, reason = "time", "TLS handshake failed");
-                ConnectionEnd::Handshake
+                End::Handshake
             }
         }
     }
 
     /// Serves requests.
-    async fn speak<S, D>(self, stream: S, server: Arc<Server<D>>, lease: &Lease) -> ConnectionEnd
+    async fn speak<S, D>(self, stream: S, server: Arc<Server<D>>, lease: &Lease) -> End
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         D: Dispatch,
@@ -172,7 +215,9 @@ impl Connection {
             server.rules().server.clone(),
         );
         let connection = Arc::new(self);
-        let service = service_fn(move |request| server.clone().serve(connection.clone(), request));
+        // On the heap only while a request runs: a connection that waits shall be small.
+        let service =
+            service_fn(move |request| Box::pin(server.clone().serve(connection.clone(), request)));
         let mut http = pin!(
             http1::Builder::new()
                 // The gate times heads; hyper needs no clock of its own.
@@ -196,15 +241,15 @@ impl Connection {
             tokio::select! {
                 biased;
                 outcome = http.as_mut() => return match outcome {
-                    Ok(()) if place.was_refused() => ConnectionEnd::Refused,
-                    Ok(()) => ConnectionEnd::Done,
+                    Ok(()) if place.was_refused() => End::Refused,
+                    Ok(()) => End::Done,
                     Err(error) => {
                         tracing::debug!(%error, "connection ended early");
-                        ConnectionEnd::Lost
+                        End::Lost
                     }
                 },
-                () = place.evicted() => return ConnectionEnd::Evicted,
-                () = leaving.now.cancelled() => return ConnectionEnd::Aborted,
+                () = place.evicted() => return End::Evicted,
+                () = leaving.now.cancelled() => return End::CutOff,
                 () = leave.as_mut(), if !told => {
                     told = true;
                     http.as_mut().graceful_shutdown();

@@ -37,7 +37,9 @@ pub(super) struct Gate<S> {
     /// Bytes that arrived and were not handed on.
     buffer: BytesMut,
     timer: Pin<Box<Sleep>>,
-    /// A write or flush is waiting for the client.
+    /// Bytes of a head or a body are awaited from the client.
+    receiving: bool,
+    /// A write or flush is waiting for the client to take bytes.
     sending: bool,
     end: End,
 }
@@ -85,6 +87,7 @@ impl<S> Gate<S> {
             state: State::Head(HeadScanner::default()),
             buffer,
             timer,
+            receiving: true,
             sending: false,
             end: End::Open,
         }
@@ -101,7 +104,7 @@ impl<S> Gate<S> {
     /// The next head may begin; from now on the client is waited for.
     fn expect_head(&mut self) {
         self.state = State::Idle;
-        self.place.waits();
+        self.receives(true);
         self.timer.as_mut().reset(Instant::now() + self.limits.idle);
     }
 
@@ -140,6 +143,7 @@ impl<S> Gate<S> {
             }
             Err(refusal) => self.refuse(refusal),
         }
+        self.receiving = false;
         if !self.place.works() {
             self.state = State::Closed;
         }
@@ -164,21 +168,31 @@ impl<S> Gate<S> {
 
     /// A piece of a body was handed on.
     fn body_went_on(&mut self, done: bool) {
-        self.place.works();
+        self.receives(false);
         if done {
             self.state = State::Answering;
         }
     }
 
+    fn receives(&mut self, waiting: bool) {
+        self.receiving = waiting;
+        self.mark_place();
+    }
+
     /// Watches whether the client takes what is sent.
     fn watch_sending<T>(&mut self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.sending = outcome.is_pending();
-        if self.sending {
+        self.mark_place();
+        outcome
+    }
+
+    /// The connection waits for its client if either direction does.
+    fn mark_place(&self) {
+        if self.receiving || self.sending {
             self.place.waits();
-        } else if !matches!(self.state, State::Idle | State::Head(_)) {
+        } else {
             self.place.works();
         }
-        outcome
     }
 }
 
@@ -298,7 +312,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
                 State::Length(left) => {
                     let left = *left;
                     let Poll::Ready(came) = gate.poll_body(cx, out, left)? else {
-                        gate.place.waits();
+                        gate.receives(true);
                         return Poll::Pending;
                     };
                     let left = left.saturating_sub(came as u64);
@@ -308,7 +322,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
                 }
                 State::Chunked(_) => {
                     if gate.poll_chunked(cx, out)?.is_pending() {
-                        gate.place.waits();
+                        gate.receives(true);
                         return Poll::Pending;
                     }
                     let done = matches!(&gate.state, State::Chunked(chunks) if chunks.is_done());

@@ -16,8 +16,9 @@ use super::body::BodyMemory;
 use super::connection::{Accepted, Leaving};
 use super::connections::{Connections, Full};
 use super::endpoint::Endpoint;
-use super::observe::ConnectionEnd;
 use super::service::Server;
+use crate::telemetry::labels::ConnectionRejection;
+use crate::telemetry::metrics::ListenerMetrics;
 
 /// Connections the kernel completes before we accept them. 1,024: a storm's worth; the kernel's own limit (`somaxconn`) may be lower.
 const BACKLOG: u32 = 1024;
@@ -78,6 +79,7 @@ pub struct Listener<D> {
     server: Arc<Server<D>>,
     connections: Arc<Connections>,
     memory: BodyMemory,
+    metrics: Arc<ListenerMetrics>,
 }
 
 impl<D: Dispatch> Listener<D> {
@@ -86,12 +88,14 @@ impl<D: Dispatch> Listener<D> {
         let limits = &endpoint.limits;
         let connections = Connections::new(limits.connections, limits.connections_per_address);
         let memory = BodyMemory::new(limits.held_bodies);
+        let metrics = server.metrics().listener(&endpoint.name);
         Self {
             socket,
             endpoint: Arc::new(endpoint),
             server,
             connections,
             memory,
+            metrics,
         }
     }
 
@@ -146,25 +150,19 @@ impl<D: Dispatch> Listener<D> {
         tasks: &TaskTracker,
     ) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let name = &self.endpoint.name;
-        let address = peer.ip();
-        let observer = self.server.observer();
-        observer.connection_opened(name, address);
-        let counted = !self.server.rules().fronts.contains(address);
-        let lease = match self.connections.enter(address, counted) {
+        let counted = !self.server.rules().fronts.contains(peer.ip());
+        let lease = match self.connections.enter(peer.ip(), counted) {
             Ok(lease) => lease,
             Err(full) => {
-                let end = match full {
-                    Full::Listener => ConnectionEnd::TooMany,
-                    Full::Address => ConnectionEnd::TooManyOfAddress,
-                };
-                observer.connection_ended(name, address, end);
-                return;
+                return self.metrics.rejected(match full {
+                    Full::Listener => ConnectionRejection::ListenerFull,
+                    Full::Address => ConnectionRejection::ClientFull,
+                });
             }
         };
-        let local = match stream.local_addr() {
-            Ok(local) => local,
-            Err(_) => return observer.connection_ended(name, address, ConnectionEnd::Lost),
+        // The socket is gone already if it has no address of its own.
+        let Ok(local) = stream.local_addr() else {
+            return;
         };
         let accepted = Accepted {
             stream,
@@ -172,15 +170,11 @@ impl<D: Dispatch> Listener<D> {
             peer,
             local,
             memory: self.memory.clone(),
+            metrics: self.metrics.clone(),
             leaving: leaving.clone(),
             lease,
         };
-        let server = self.server.clone();
-        let name = name.clone();
-        tasks.spawn(async move {
-            let end = accepted.serve(server.clone()).await;
-            server.observer().connection_ended(&name, address, end);
-        });
+        tasks.spawn(accepted.serve(self.server.clone()));
     }
 }
 

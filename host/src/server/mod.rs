@@ -14,6 +14,7 @@ mod body;
 mod chunks;
 mod connection;
 mod connections;
+mod dispatch;
 mod endpoint;
 mod fronts;
 mod gate;
@@ -22,17 +23,18 @@ mod identity;
 mod limits;
 mod listener;
 mod names;
-mod observe;
 mod own_names;
 mod path;
 mod record;
 mod service;
 mod stall;
 mod tls;
+mod trial;
 
 pub use admitted::{Admitted, Caller, Dispatch, Payload};
 pub use answer::Refusal;
 pub use body::{BodyError, HeldBody};
+pub use dispatch::Plugins;
 pub use endpoint::{Endpoint, Serves};
 pub use fronts::{Forwarded, Fronts};
 pub use identity::{
@@ -41,8 +43,11 @@ pub use identity::{
 pub use limits::Limits;
 pub use listener::{BindError, Drain, Drained, Listener, bind};
 pub use names::{ResolverError, ReverseNames, SystemNames};
-pub use observe::{ConnectionEnd, Observer, RequestRecord, Unobserved};
 pub use own_names::OwnNames;
 pub use path::{NormalPath, PathError};
 pub use service::{Rules, Server, ServerParts};
 pub use tls::{OldestTls, Reload, Tls, TlsError, TlsFiles};
+pub use trial::{TRIAL_CLIENT, TrialError, TrialFiles};
+
+#[cfg(test)]
+mod tests;

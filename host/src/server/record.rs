@@ -15,8 +15,8 @@ use http::{Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::answer::Refusal;
-use super::observe::{Observer, RequestRecord};
 use crate::sandbox::bindings::types::Audience;
+use crate::telemetry::metrics::{ListenerMetrics, Metrics, PluginMetrics};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id taken over, in bytes. 128: twice what Foreman or any tracing system sends.
@@ -25,8 +25,6 @@ const MAX_REQUEST_ID: usize = 128;
 const MAX_LOGGED: usize = 1024;
 /// Query parameters that are credentials: provisioning tokens, registration tokens, passwords.
 const CREDENTIALS: [&str; 5] = ["token", "jwt", "password", "secret", "auth_token"];
-/// What metrics and logs show for a request that never got an answer. 499: what nginx made customary.
-const GIVEN_UP: u16 = 499;
 
 /// The id of a request: `X-Request-Id` if it is printable and short, else a new one.
 pub(super) fn request_id(headers: &HeaderMap) -> Arc<str> {
@@ -44,51 +42,80 @@ pub(super) fn request_id(headers: &HeaderMap) -> Arc<str> {
     }
 }
 
-/// Follows one request. Its drop writes the last line and counts.
+/// The numbers, with those at hand that nearly every request needs.
+pub(super) struct Counts {
+    metrics: Arc<Metrics>,
+    core: Arc<PluginMetrics>,
+    nobody: Arc<PluginMetrics>,
+}
+
+impl Counts {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            core: metrics.plugin("core"),
+            nobody: metrics.plugin("none"),
+            metrics,
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+}
+
+/// Follows one request. Its drop writes the last line.
 pub(super) struct Record {
-    observer: Arc<dyn Observer>,
-    listener: Arc<str>,
+    counts: Arc<Counts>,
+    listener: Arc<ListenerMetrics>,
     began: Instant,
     client: IpAddr,
     id: Arc<str>,
     method: Method,
     path: String,
+    /// Who answers; none: the host itself.
     plugin: Option<Arc<str>>,
+    /// None: nobody answers that path.
     audience: Option<Audience>,
-    status: u16,
+    status: Option<StatusCode>,
     bytes: u64,
     complete: bool,
 }
 
 impl Record {
+    /// The request's head is complete.
     pub(super) fn begin(
-        observer: Arc<dyn Observer>,
-        listener: &Arc<str>,
+        counts: Arc<Counts>,
+        listener: Arc<ListenerMetrics>,
         parts: &Parts,
         client: IpAddr,
-        id: &Arc<str>,
+        id: Arc<str>,
     ) -> Self {
         let path = shorten(parts.uri.path()).to_owned();
         let query = hide_credentials(shorten(parts.uri.query().unwrap_or_default()));
-        tracing::info!(request_id = %id, %client, %listener, "Started {} {path} {query}", parts.method);
+        tracing::info!(request_id = %id, %client, "Started {} {path} {query}", parts.method);
         Self {
-            observer,
-            listener: listener.clone(),
+            counts,
+            listener,
             began: Instant::now(),
             client,
-            id: id.clone(),
+            id,
             method: parts.method.clone(),
             path,
             plugin: None,
             audience: None,
-            status: GIVEN_UP,
+            status: None,
             bytes: 0,
             complete: false,
         }
     }
 
+    /// The request's id.
+    pub(super) fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
     /// Who will answer (none: the host), and for which audience.
-    pub(super) fn admitted(&mut self, plugin: Option<Arc<str>>, audience: Audience) {
+    pub(super) fn is_for(&mut self, plugin: Option<Arc<str>>, audience: Audience) {
         self.plugin = plugin;
         self.audience = Some(audience);
     }
@@ -101,47 +128,44 @@ impl Record {
         }
     }
 
-    /// The answer's body carries the record to its end.
+    /// The answer's head is ready; its body carries the record on.
     pub(super) fn answered(mut self, response: Response<Body>) -> Response<Recorded> {
-        self.status = response.status().as_u16();
-        let empty = matches!(
-            response.status(),
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        );
+        let status = response.status();
+        self.count(status);
+        let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.complete = empty || self.method == Method::HEAD;
         response.map(|body| {
             self.complete |= http_body::Body::is_end_stream(&body);
             Recorded { body, record: self }
         })
     }
+
+    fn count(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        let whose = match (&self.plugin, self.audience) {
+            (Some(plugin), _) => self.counts.metrics.plugin(plugin),
+            (None, Some(_)) => self.counts.core.clone(),
+            (None, None) => self.counts.nobody.clone(),
+        };
+        self.listener
+            .answered(&whose, &self.method, status, self.began.elapsed());
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let time = self.began.elapsed();
-        let milliseconds = time.as_secs_f64() * 1000.0;
+        let milliseconds = self.began.elapsed().as_secs_f64() * 1000.0;
+        let Some(status) = self.status else {
+            tracing::info!(
+                request_id = %self.id, client = %self.client, plugin = self.plugin.as_deref(),
+                "Gave up {} {} ({milliseconds:.2} ms): the connection ended before the answer", self.method, self.path,
+            );
+            return;
+        };
         tracing::info!(
-            request_id = %self.id,
-            client = %self.client,
-            listener = %self.listener,
-            plugin = self.plugin.as_deref(),
-            status = self.status,
-            bytes = self.bytes,
-            complete = self.complete,
-            "Finished {} {} with {} ({milliseconds:.2} ms)",
-            self.method,
-            self.path,
-            self.status,
+            request_id = %self.id, client = %self.client, plugin = self.plugin.as_deref(), bytes = self.bytes, complete = self.complete,
+            "Finished {} {} with {} ({milliseconds:.2} ms)", self.method, self.path, status.as_u16(),
         );
-        self.observer.request_ended(&RequestRecord {
-            listener: &self.listener,
-            plugin: self.plugin.as_deref(),
-            audience: self.audience,
-            status: self.status,
-            time,
-            bytes: self.bytes,
-            complete: self.complete,
-        });
     }
 }
 

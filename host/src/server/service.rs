@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
@@ -27,12 +27,14 @@ use super::fronts::{Forwarded, Fronts};
 use super::identity::{Identity, Trust, verify};
 use super::limits::UNWANTED_BODY;
 use super::names::ReverseNames;
-use super::observe::Observer;
 use super::own_names::split_port;
 use super::path::NormalPath;
-use super::record::{Record, Recorded, request_id};
+use super::record::{Counts, Record, Recorded, request_id};
+use crate::api::core::CoreApi;
 use crate::plugin::routes::{Audiences, Outcome, RouteTable};
 use crate::sandbox::bindings::types::{Audience, BodyMode};
+use crate::telemetry::context;
+use crate::telemetry::metrics::Metrics;
 
 /// Below these the host itself answers, on every listener but the admin one; the paths below `/v2` and `/logs` to Foreman only.
 const CORE_MOUNTS: [(&str, Audience); 4] = [
@@ -41,8 +43,6 @@ const CORE_MOUNTS: [(&str, Audience); 4] = [
     ("/v2", Audience::Foreman),
     ("/logs", Audience::Foreman),
 ];
-/// Below these the host itself answers on an admin listener, and nothing else is answered there.
-const ADMIN_MOUNTS: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 /// Headers about one connection, not about the request (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
@@ -73,27 +73,26 @@ pub struct Rules {
 pub struct ServerParts<D> {
     /// Hands requests to plugins.
     pub dispatch: D,
-    /// Answers `/features`, `/v2/features`, `/version`, `/logs` and `/logs/`. Asked only after audience and identity were checked.
-    pub core: Router,
-    /// Answers `/metrics`, `/healthz` and `/readyz` on admin listeners.
+    /// Answers below the core mounts, once audience and identity were checked.
+    pub core: Arc<CoreApi>,
+    /// Answers everything on admin listeners.
     pub admin: Router,
     /// The rules to begin with.
     pub rules: Rules,
     /// Looks up names of addresses.
     pub resolver: Box<dyn ReverseNames>,
     /// Counts.
-    pub observer: Arc<dyn Observer>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Serves requests of all listeners.
 pub struct Server<D> {
     dispatch: D,
-    core: Router,
+    core: Arc<CoreApi>,
     admin: Router,
-    routes: ArcSwap<RouteTable>,
     rules: ArcSwap<Rules>,
     resolver: Box<dyn ReverseNames>,
-    observer: Arc<dyn Observer>,
+    counts: Arc<Counts>,
 }
 
 /// A request as far as decisions need it.
@@ -107,34 +106,16 @@ struct Arrival {
 }
 
 impl<D: Dispatch> Server<D> {
-    /// A server without plugins.
+    /// Puts the parts together.
     pub fn new(parts: ServerParts<D>) -> Self {
-        let missing = || async { Refusal::NotFound.into_response(None) };
         Self {
             dispatch: parts.dispatch,
-            core: parts
-                .core
-                .fallback(missing)
-                .method_not_allowed_fallback(missing),
-            admin: parts
-                .admin
-                .fallback(missing)
-                .method_not_allowed_fallback(missing),
-            routes: ArcSwap::from_pointee(RouteTable::new()),
+            core: parts.core,
+            admin: parts.admin,
             rules: ArcSwap::from_pointee(parts.rules),
             resolver: parts.resolver,
-            observer: parts.observer,
+            counts: Arc::new(Counts::new(parts.metrics)),
         }
-    }
-
-    /// The routes in force.
-    pub fn routes(&self) -> Arc<RouteTable> {
-        self.routes.load_full()
-    }
-
-    /// Puts other routes in force, for the next request on.
-    pub fn set_routes(&self, routes: RouteTable) {
-        self.routes.store(Arc::new(routes));
     }
 
     /// Puts other rules in force, for the next request on.
@@ -146,8 +127,8 @@ impl<D: Dispatch> Server<D> {
         self.rules.load_full()
     }
 
-    pub(super) fn observer(&self) -> &dyn Observer {
-        &*self.observer
+    pub(super) fn metrics(&self) -> &Metrics {
+        self.counts.metrics()
     }
 
     /// Answers one request.
@@ -156,16 +137,26 @@ impl<D: Dispatch> Server<D> {
         connection: Arc<Connection>,
         request: Request<Incoming>,
     ) -> Result<Response<Recorded>, Infallible> {
+        let id = request_id(request.headers());
+        Ok(context::with_request(id.clone(), self.respond(&connection, request, id)).await)
+    }
+
+    async fn respond(
+        &self,
+        connection: &Connection,
+        request: Request<Incoming>,
+        id: Arc<str>,
+    ) -> Response<Recorded> {
         let (mut parts, body) = request.into_parts();
         let rules = self.rules();
-        let id = request_id(&parts.headers);
         let forwarded = rules.fronts.take(connection.peer.ip(), &mut parts.headers);
+        let listener = connection.metrics.clone();
         let mut record = Record::begin(
-            self.observer.clone(),
-            &connection.endpoint.name,
+            self.counts.clone(),
+            listener,
             &parts,
             forwarded.address,
-            &id,
+            id.clone(),
         );
         let host = sent_to(&parts, &forwarded);
         let host_name = host
@@ -181,189 +172,153 @@ impl<D: Dispatch> Server<D> {
         );
         let accept = parts.headers.get(header::ACCEPT).cloned();
         let has_body = !hyper::body::Body::is_end_stream(&body);
-
-        let outcome = async {
-            let arrival = self.arrive(&connection, parts, host?, forwarded)?;
-            self.answer(&connection, &rules, arrival, body, id, &mut record)
-                .await
+        let outcome = match host.and_then(|host| arrive(connection, parts, host, forwarded)) {
+            Ok(arrival) => {
+                self.answer(connection, &rules, arrival, body, &mut record)
+                    .await
+            }
+            Err(refusal) => Err(refusal),
         };
-        let outcome = outcome.await;
         // After a refusal nobody reads the body, so the connection cannot go on.
         let closing = connection.is_closing() || (has_body && outcome.is_err());
         let response = outcome.unwrap_or_else(|refusal| {
             record.refused(&refusal);
             refusal.into_response(accept.as_ref())
         });
-        Ok(record.answered(manners.finish(response, &rules.server, closing)))
+        record.answered(manners.finish(response, &rules.server, closing))
     }
 
-    /// Gathers what decisions need, and refuses what has no single reading.
-    fn arrive(
-        &self,
-        connection: &Connection,
-        parts: Parts,
-        host: Option<String>,
-        forwarded: Forwarded,
-    ) -> Result<Arrival, Refusal> {
-        let secure = connection.endpoint.tls.is_some();
-        let scheme = if secure { "https" } else { "http" };
-        let port = connection.local.port();
-        if let Some(own) = &connection.endpoint.own_names
-            && !own.admit(host.as_deref(), &parts.headers, scheme, port)
-        {
-            return Err(Refusal::NotOwnName);
-        }
-        if !parts.uri.path().starts_with('/') {
-            // `OPTIONS *` and `CONNECT host:port` name no resource.
-            return Err(Refusal::NotFound);
-        }
-        let path = NormalPath::parse(parts.uri.path())?;
-        let scheme = forwarded.scheme.unwrap_or(scheme);
-        let host = host.unwrap_or_else(|| connection.local.to_string());
-        Ok(Arrival {
-            path,
-            query: parts.uri.query().unwrap_or_default().to_owned(),
-            identity: Identity {
-                address: forwarded.address,
-                fronted: forwarded.fronted,
-                secure,
-                certificate: connection.certificate.clone(),
-            },
-            origin: format!("{scheme}://{host}"),
-            parts,
-        })
-    }
-
-    /// Finds who answers and whether this caller may ask, then asks.
+    /// Finds who answers, checks that this caller may ask, then asks.
     async fn answer(
         &self,
         connection: &Connection,
         rules: &Rules,
         arrival: Arrival,
         body: Incoming,
-        id: Arc<str>,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
-        let path = arrival.path.as_str();
         let served = match connection.endpoint.serves {
-            Serves::Admin
-                if ADMIN_MOUNTS
-                    .into_iter()
-                    .any(|mount| below(path, mount).is_some()) =>
-            {
-                return Ok(ask(&self.admin, arrival).await);
-            }
-            Serves::Admin => return Err(Refusal::NotFound),
+            Serves::Admin => return Ok(ask(&self.admin, arrival).await),
             Serves::Audiences(served) => served,
         };
+        let path = arrival.path.as_str();
         for (mount, audience) in CORE_MOUNTS {
-            if let Some(rest) = below(path, mount) {
-                if audience == Audience::Foreman && !served.contains(audience) {
-                    return Err(Refusal::NotFound);
-                }
-                self.identify(connection, rules, &arrival.identity, audience, rest)
-                    .await?;
-                record.admitted(None, audience);
-                return Ok(ask(&self.core, arrival).await);
+            let Some(rest) = below(path, mount) else {
+                continue;
+            };
+            if audience == Audience::Foreman && !served.contains(audience) {
+                return Err(Refusal::NotFound);
             }
+            record.is_for(None, audience);
+            self.identify(connection, rules, &arrival, audience, rest)
+                .await?;
+            return Ok(self
+                .core
+                .answer(&arrival.parts.method, path, &arrival.query));
         }
-        let admitted = self
-            .admit(connection, rules, served, &arrival, id, record)
+        let routing = self.dispatch.routing();
+        let route = self
+            .choose(
+                connection,
+                rules,
+                D::table(&routing),
+                served,
+                &arrival,
+                record,
+            )
             .await?;
-        let Claimed {
-            mut admitted,
-            body: mode,
-            whole_body_limit,
-        } = admitted;
-        admitted.body = receive(connection, body, mode, whole_body_limit).await?;
-        admitted.query = arrival.query;
-        admitted.path = arrival.path.into_string();
-        admitted.headers = arrival.parts.headers;
-        strip_hop_by_hop(&mut admitted.headers);
-        self.dispatch.dispatch(admitted).await
+        let body = receive(connection, body, route.body, route.whole_body_limit).await?;
+        let head_only = arrival.parts.method == Method::HEAD;
+        let mut headers = arrival.parts.headers;
+        strip_hop_by_hop(&mut headers);
+        let admitted = Admitted {
+            plugin: route.plugin,
+            route: route.index,
+            method: if head_only {
+                Method::GET
+            } else {
+                arrival.parts.method
+            },
+            head_only,
+            path: arrival.path.into_string(),
+            captures: route.captures,
+            query: arrival.query,
+            headers,
+            body,
+            caller: Caller {
+                audience: route.audience,
+                name: route.caller,
+                address: arrival.identity.address,
+                origin: arrival.origin,
+                request_id: record.id().clone(),
+                listener: connection.endpoint.name.clone(),
+            },
+        };
+        self.dispatch.dispatch(routing, admitted).await
     }
 
     /// Looks the route up and checks the caller. The 404 of an unknown path below a mount comes after the 403.
-    async fn admit(
+    async fn choose(
         &self,
         connection: &Connection,
         rules: &Rules,
+        table: &RouteTable,
         served: Audiences,
         arrival: &Arrival,
-        id: Arc<str>,
         record: &mut Record,
-    ) -> Result<Claimed, Refusal> {
-        let routes = self.routes();
+    ) -> Result<Chosen, Refusal> {
         let path = arrival.path.as_str();
-        let method = arrival.parts.method.as_str();
-        match routes.lookup(method, path, served) {
+        match table.lookup(arrival.parts.method.as_str(), path, served) {
             Outcome::Unknown | Outcome::ForeignAudience => Err(Refusal::NotFound),
             Outcome::UnderMount {
                 plugin,
                 mount,
                 audience,
             } => {
-                record.admitted(Some(plugin.clone()), audience);
+                record.is_for(Some(plugin.clone()), audience);
                 let rest = below(path, mount).unwrap_or_default();
-                self.identify(connection, rules, &arrival.identity, audience, rest)
+                self.identify(connection, rules, arrival, audience, rest)
                     .await?;
                 Err(Refusal::NotFound)
             }
             Outcome::Matched(route) => {
-                record.admitted(Some(route.plugin.clone()), route.audience);
+                record.is_for(Some(route.plugin.clone()), route.audience);
                 let rest = below(path, route.mount).unwrap_or_default();
-                let name = self
-                    .identify(connection, rules, &arrival.identity, route.audience, rest)
-                    .await?;
                 let captures = route
                     .captures
                     .iter()
                     .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-                Ok(Claimed {
-                    admitted: Admitted {
-                        plugin: route.plugin.clone(),
-                        route: route.route,
-                        method: if method == "HEAD" {
-                            "GET".to_owned()
-                        } else {
-                            method.to_owned()
-                        },
-                        head_only: method == "HEAD",
-                        path: String::new(),
-                        captures: captures.collect(),
-                        query: String::new(),
-                        headers: HeaderMap::new(),
-                        body: Payload::Nothing,
-                        caller: Caller {
-                            audience: route.audience,
-                            name,
-                            address: arrival.identity.address,
-                            origin: arrival.origin.clone(),
-                            request_id: id,
-                            listener: connection.endpoint.name.clone(),
-                        },
-                    },
+                Ok(Chosen {
+                    plugin: route.plugin.clone(),
+                    index: route.route,
+                    audience: route.audience,
+                    captures: captures.collect(),
                     body: route.body,
                     whole_body_limit: route.whole_body_limit,
+                    caller: self
+                        .identify(connection, rules, arrival, route.audience, rest)
+                        .await?,
                 })
             }
         }
     }
 
+    /// The caller's verified name, if the caller is who the audience asks for. `rest`: the path below the mount.
     async fn identify(
         &self,
         connection: &Connection,
         rules: &Rules,
-        identity: &Identity,
+        arrival: &Arrival,
         audience: Audience,
         rest: &str,
     ) -> Result<Option<Arc<str>>, Refusal> {
         let rest = if rest.is_empty() { "/" } else { rest };
+        let plain = connection.endpoint.plain_foreman;
         Ok(verify(
-            identity,
+            &arrival.identity,
             audience,
             &rules.trust,
-            connection.endpoint.plain_foreman,
+            plain,
             &*self.resolver,
             rest,
         )
@@ -371,11 +326,51 @@ impl<D: Dispatch> Server<D> {
     }
 }
 
-/// An admitted request whose body is still to be received.
-struct Claimed {
-    admitted: Admitted,
+/// A matched route and its caller, freed from the table.
+struct Chosen {
+    plugin: Arc<str>,
+    index: u32,
+    audience: Audience,
+    captures: Vec<(String, String)>,
     body: BodyMode,
     whole_body_limit: u64,
+    caller: Option<Arc<str>>,
+}
+
+/// Gathers what decisions need, and refuses what has no single reading.
+fn arrive(
+    connection: &Connection,
+    parts: Parts,
+    host: Option<String>,
+    forwarded: Forwarded,
+) -> Result<Arrival, Refusal> {
+    let secure = connection.endpoint.tls.is_some();
+    let scheme = if secure { "https" } else { "http" };
+    let port = connection.local.port();
+    if let Some(own) = &connection.endpoint.own_names
+        && !own.admit(host.as_deref(), &parts.headers, scheme, port)
+    {
+        return Err(Refusal::NotOwnName);
+    }
+    if !parts.uri.path().starts_with('/') {
+        // `OPTIONS *` and `CONNECT host:port` name no resource.
+        return Err(Refusal::NotFound);
+    }
+    let path = NormalPath::parse(parts.uri.path())?;
+    let scheme = forwarded.scheme.unwrap_or(scheme);
+    let host = host.unwrap_or_else(|| connection.local.to_string());
+    Ok(Arrival {
+        path,
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        identity: Identity {
+            address: forwarded.address,
+            fronted: forwarded.fronted,
+            secure,
+            certificate: connection.certificate.clone(),
+        },
+        origin: format!("{scheme}://{host}"),
+        parts,
+    })
 }
 
 /// Does with a body what the route says.

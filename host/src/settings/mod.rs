@@ -1,1 +1,10 @@
 //! Configuration types, defaults, errors with file, line and column.
+
+pub mod config;
+pub mod problem;
+mod read;
+pub(crate) mod reader;
+pub mod schema;
+
+pub use config::{Config, Enabled, Feature, Listener, TrustedHosts};
+pub use problem::{Problem, Problems};

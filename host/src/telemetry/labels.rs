@@ -142,6 +142,8 @@ labels! {
         ListenerFull = "listener-full",
         /// This client has as many as allowed.
         ClientFull = "client-full",
+        /// It waited for its client longer than any other when all places were taken.
+        Evicted = "evicted",
         /// The TLS handshake failed or took too long.
         Handshake = "handshake",
         /// No complete request head in time, or none that is HTTP.

@@ -12,7 +12,7 @@
 //! that what they share is compiled once.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ pub fn build(plugins: &[Plugin]) -> Result<(), BuildError> {
     }
     for leaking in env::vars_os()
         .map(|(name, _)| name)
-        .filter(|name| leaks(name))
+        .filter(|name| leaks(name.as_os_str()))
     {
         cargo.env_remove(leaking);
     }
@@ -171,7 +171,7 @@ fn rerun_when_changed(workspace: &Path, plugins: &[Plugin]) {
 }
 
 /// Variables by which the outer build would change the inner one. What says how to reach registries, and the job server, stays.
-fn leaks(name: &OsString) -> bool {
+fn leaks(name: &OsStr) -> bool {
     const KEPT: [&str; 8] = [
         "CARGO_HOME",
         "CARGO_HTTP_",
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     fn leaks_named(name: &str) -> bool {
-        leaks(&OsString::from(name))
+        leaks(OsStr::new(name))
     }
 
     #[test]

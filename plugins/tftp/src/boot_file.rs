@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use bulkhead_sdk::downloads;
 use bulkhead_sdk::files::stays_inside;
-use bulkhead_sdk::{downloads, log};
 
 /// Why a download was not started.
 #[derive(Debug)]
@@ -29,7 +29,6 @@ pub(crate) fn fetch(prefix: Option<&str>, path: Option<&str>) -> Result<(), Refu
         .as_deref()
     {
         Some("http" | "https") => {
-            log::info(format!("fetching {url} to {name}"));
             downloads::fetch("boot-files", url, &name).map_err(Refused::NotStarted)
         }
         // Machines mount such a medium themselves; there is nothing to fetch.

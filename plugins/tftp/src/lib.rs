@@ -116,11 +116,11 @@ fn read(request: &Request) -> Result<Vec<u8>, Failure> {
         .into_iter()
         .next()
         .unwrap_or_default();
-    let missing = || format!("File {}/{first} not found", root().trim_end_matches('/'));
-    Folder::slot("root")
-        .read(&first)
-        .map_err(|_| missing())
-        .or_not_found(READ_FAILED)
+    let content = Folder::slot("root").read(&first).map_err(|why| match why {
+        FileError::NotFound => format!("File {} not found", full_path(&first)),
+        other => explain(&other, &first),
+    });
+    content.or_not_found(READ_FAILED)
 }
 
 /// Removes the host's files. None there is fine: Foreman removes those of every variant.
@@ -163,12 +163,13 @@ fn write_all(files: &[String], content: &[u8]) -> Result<(), String> {
 }
 
 fn explain(why: &FileError, file: &str) -> String {
-    format!("{why} - {}/{file}", root().trim_end_matches('/'))
+    format!("{why} - {}", full_path(file))
 }
 
-/// The directory as the operator knows it, for messages: the plugin itself sees only its slot.
-fn root() -> String {
-    settings::text("tftproot").unwrap_or_default()
+/// The path as the operator knows it, for messages: the plugin itself sees only its slot.
+fn full_path(file: &str) -> String {
+    let root = settings::text("tftproot").unwrap_or_default();
+    format!("{}/{file}", root.trim_end_matches('/'))
 }
 
 #[cfg(test)]

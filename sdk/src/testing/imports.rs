@@ -201,10 +201,16 @@ pub(crate) mod dns_provider {
     use crate::bindings::imports::foreman::proxy::dns_provider::{DnsRecord, Error, RecordType};
     use crate::testing::with;
 
+    fn granted<T>(work: impl FnOnce(&mut Vec<DnsRecord>) -> Result<T, Error>) -> Result<T, Error> {
+        with(|host| match &mut host.dns {
+            Some(records) => work(records),
+            None => Err(Error::Other("no provider is granted".to_owned())),
+        })
+    }
+
     pub(crate) fn find(name: &str, kind: RecordType) -> Result<Vec<DnsRecord>, Error> {
-        with(|host| {
-            Ok(host
-                .dns
+        granted(|records| {
+            Ok(records
                 .iter()
                 .filter(|record| record.name == name && record.kind == kind)
                 .cloned()
@@ -213,34 +219,28 @@ pub(crate) mod dns_provider {
     }
 
     pub(crate) fn create(wanted: &DnsRecord) -> Result<bool, Error> {
-        with(|host| {
-            let present: Vec<_> = host
-                .dns
-                .iter()
-                .filter(|record| record.name == wanted.name && record.kind == wanted.kind)
-                .collect();
-            match present.iter().any(|record| record.value == wanted.value) {
-                true => Ok(false),
-                false if !present.is_empty() => {
-                    Err(Error::Conflict(format!("{} has other data", wanted.name)))
-                }
-                false => {
-                    host.dns.push(wanted.clone());
-                    Ok(true)
-                }
-            }
+        let present = find(&wanted.name, wanted.kind)?;
+        if present.iter().any(|record| record.value == wanted.value) {
+            return Ok(false);
+        }
+        if !present.is_empty() {
+            return Err(Error::Conflict(format!("{} has other data", wanted.name)));
+        }
+        granted(|records| {
+            records.push(wanted.clone());
+            Ok(true)
         })
     }
 
     pub(crate) fn remove(name: &str, kind: RecordType, value: Option<&str>) -> Result<bool, Error> {
-        with(|host| {
-            let before = host.dns.len();
-            host.dns.retain(|record| {
-                !(record.name == name
-                    && record.kind == kind
-                    && value.is_none_or(|value| record.value == value))
+        granted(|records| {
+            let before = records.len();
+            records.retain(|record| {
+                record.name != name
+                    || record.kind != kind
+                    || value.is_some_and(|value| record.value != value)
             });
-            Ok(host.dns.len() < before)
+            Ok(records.len() < before)
         })
     }
 }

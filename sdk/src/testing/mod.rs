@@ -42,6 +42,7 @@ use crate::bindings::imports::foreman::proxy::{
 pub use call::{Called, Form};
 pub use temp::TempFolder;
 
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
 type Send = Box<dyn Fn(&Outgoing) -> Result<Incoming, UpstreamError>>;
 
 /// What the host knows and would do. Made with the functions below, then put in place by [`Host::install`].
@@ -59,7 +60,7 @@ pub struct Host {
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) downloads: Vec<Download>,
     pub(crate) refuse_downloads: Option<downloads::Error>,
-    pub(crate) dns: Vec<dns_provider::DnsRecord>,
+    pub(crate) dns: Option<Vec<dns_provider::DnsRecord>>,
     pub(crate) logs: Vec<(log::Level, String)>,
 }
 
@@ -76,7 +77,7 @@ pub struct Download {
 
 pub(crate) struct Secret {
     pub(crate) key: secrets::Key,
-    pub(crate) sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    pub(crate) sign: Sign,
     pub(crate) revealed: Option<Vec<u8>>,
 }
 
@@ -186,6 +187,13 @@ impl Host {
             revealed: Some(bytes.to_vec()),
         };
         self.secrets.insert(slot.to_owned(), secret);
+        self
+    }
+
+    /// Grants calls to a DNS provider that begins with these records.
+    #[must_use]
+    pub fn dns_provider(mut self, records: Vec<dns_provider::DnsRecord>) -> Self {
+        self.dns = Some(records);
         self
     }
 

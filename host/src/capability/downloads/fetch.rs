@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HOST, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE, USER_AGENT};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HOST, HeaderMap, HeaderName, HeaderValue,
+    IF_MODIFIED_SINCE, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE, USER_AGENT,
+};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -18,7 +21,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::part::{Part, Target};
-use super::{Problem, Track};
+use super::problem::Problem;
+use super::track::Track;
 use crate::capability::upstream::dial::{Dialer, Origin};
 use crate::capability::upstream::trust::Trust;
 use crate::capability::upstream::{decide, error};
@@ -72,11 +76,13 @@ pub(super) enum Fetched {
 pub(super) async fn fetch(job: &Job, resume: &mut Resume) -> Result<Fetched, Problem> {
     let present = match resume.part {
         Some(_) => None,
-        None => blocking({
-            let target = job.target.clone();
-            move || Ok(target.modified())
-        })
-        .await?,
+        None => {
+            blocking({
+                let target = job.target.clone();
+                move || Ok(target.modified())
+            })
+            .await?
+        }
     };
     let (answer, _driver) = ask(job, resume, present).await?;
     let status = answer.status();
@@ -84,35 +90,44 @@ pub(super) async fn fetch(job: &Job, resume: &mut Resume) -> Result<Fetched, Pro
         StatusCode::NOT_MODIFIED if present.is_some() => return Ok(Fetched::Unchanged),
         StatusCode::OK => false,
         StatusCode::PARTIAL_CONTENT if continues(resume, answer.headers()) => true,
-        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if resume.part.is_some() => {
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
+            if resume.part.is_some() =>
+        {
             // The file is another one now: the next try begins anew.
             *resume = Resume::default();
-            return Err(Problem::Broken { reason: "the server cannot go on where the last try stopped".into() });
+            return Err(Problem::Broken {
+                reason: "the server cannot go on where the last try stopped".into(),
+            });
         }
-        status => return Err(Problem::Status { status: status.as_u16() }),
+        status => {
+            return Err(Problem::Status {
+                status: status.as_u16(),
+            });
+        }
     };
-    let mut part = match resume.part.take() {
+    let mut part = Some(match resume.part.take() {
         Some(part) if going_on => part,
         Some(mut part) => blocking(move || part.restart().map(|()| part)).await?,
-        None => blocking({
-            let target = job.target.clone();
-            move || target.begin()
-        })
-        .await?,
-    };
+        None => {
+            blocking({
+                let target = job.target.clone();
+                move || target.begin()
+            })
+            .await?
+        }
+    });
     if !going_on {
         resume.validator = validator(answer.headers());
         resume.modified = modified(answer.headers());
     }
-    let (received, outcome) = receive(job, answer, part).await;
-    part = received;
-    if let Err(problem) = outcome {
+    if let Err(problem) = receive(job, answer, &mut part).await {
         // Without a validator nobody can say whether the rest belongs to it.
-        if resume.validator.is_some() && part.length() > 0 {
-            resume.part = Some(part);
-        }
+        resume.part = part.filter(|part| resume.validator.is_some() && part.length() > 0);
         return Err(problem);
     }
+    let part = part.ok_or(Problem::Disk {
+        reason: "the part file was lost".into(),
+    })?;
     let bytes = part.length();
     let modified = resume.modified;
     blocking(move || part.finish(modified)).await?;
@@ -120,14 +135,23 @@ pub(super) async fn fetch(job: &Job, resume: &mut Resume) -> Result<Fetched, Pro
 }
 
 /// Follows redirects to an answer that is none.
-async fn ask(job: &Job, resume: &Resume, present: Option<SystemTime>) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), Problem> {
+async fn ask(
+    job: &Job,
+    resume: &Resume,
+    present: Option<SystemTime>,
+) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), Problem> {
     let mut url = job.url.clone();
     for _ in 0..MAX_HOPS {
         job.track.now_at(&url);
         let (answer, driver) = hop(job, &url, resume, present).await?;
         let moved = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-        let Some(location) = answer.headers().get(LOCATION).filter(|_| moved) else { return Ok((answer, driver)) };
-        let next = location.to_str().ok().and_then(|location| url::Url::parse(&url).ok()?.join(location).ok());
+        let Some(location) = answer.headers().get(LOCATION).filter(|_| moved) else {
+            return Ok((answer, driver));
+        };
+        let next = location
+            .to_str()
+            .ok()
+            .and_then(|location| url::Url::parse(&url).ok()?.join(location).ok());
         let next = next.and_then(super::normal_url).ok_or(Problem::Redirect)?;
         tracing::debug!(target: "downloads", plugin = job.guard.plugin(), slot = job.slot, url = next, "redirected");
         url = next;
@@ -135,30 +159,68 @@ async fn ask(job: &Job, resume: &Resume, present: Option<SystemTime>) -> Result<
     Err(Problem::Redirects { limit: MAX_HOPS })
 }
 
-async fn hop(job: &Job, url: &str, resume: &Resume, present: Option<SystemTime>) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), Problem> {
-    decide(&job.guard, &Action::Download { slot: &job.slot, url })?;
+async fn hop(
+    job: &Job,
+    url: &str,
+    resume: &Resume,
+    present: Option<SystemTime>,
+) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), Problem> {
+    decide(
+        &job.guard,
+        &Action::Download {
+            slot: &job.slot,
+            url,
+        },
+    )?;
     let parsed = TargetUrl::parse(url).map_err(|_| Problem::Redirect)?;
     let origin = Origin::of(&parsed);
     let allow = |ip: IpAddr, port: u16| {
-        let action = Action::DownloadAddress { slot: &job.slot, host: &origin.host, ip, port };
-        job.guard.decide(&action).check().map_err(|denial| denial.to_string())
+        let action = Action::DownloadAddress {
+            slot: &job.slot,
+            host: &origin.host,
+            ip,
+            port,
+        };
+        job.guard
+            .decide(&action)
+            .check()
+            .map_err(|denial| denial.to_string())
     };
-    let trust = Trust { ca: job.grant.ca.clone(), identity: None, verify: job.grant.verify };
+    let trust = Trust {
+        ca: job.grant.ca.clone(),
+        identity: None,
+        verify: job.grant.verify,
+    };
     let connect_by = Instant::now() + job.grant.connect_timeout;
-    let (transport, _) = job.dialer.dial(job.guard.plugin(), &origin, &trust, &allow, connect_by).await?;
+    let (transport, _) = job
+        .dialer
+        .dial(job.guard.plugin(), &origin, &trust, &allow, connect_by)
+        .await?;
     let mut builder = http1::Builder::new();
     builder.max_header_size(MAX_HEAD_BYTES);
-    let (mut sender, driver) = builder.handshake(TokioIo::new(transport)).await.map_err(|failed| error::of_hyper(&origin, &failed))?;
+    let (mut sender, driver) = builder
+        .handshake(TokioIo::new(transport))
+        .await
+        .map_err(|failed| error::of_hyper(&origin, &failed))?;
     let driver = AbortOnDropHandle::new(job.dialer.io().spawn(async move {
         // Its errors reach the body that is being read.
         let _ = driver.await;
     }));
-    let target = if parsed.query.is_empty() { parsed.path.to_owned() } else { format!("{}?{}", parsed.path, parsed.query) };
+    let target = if parsed.query.is_empty() {
+        parsed.path.to_owned()
+    } else {
+        format!("{}?{}", parsed.path, parsed.query)
+    };
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = target.parse().map_err(|_| Problem::Redirect)?;
     *request.headers_mut() = headers(&origin, resume, present);
-    let answer = timeout(SILENCE, sender.send_request(request)).await.map_err(|_| Problem::Silence { limit: SILENCE })?;
-    Ok((answer.map_err(|failed| error::of_hyper(&origin, &failed))?, driver))
+    let answer = timeout(SILENCE, sender.send_request(request))
+        .await
+        .map_err(|_| Problem::Silence { limit: SILENCE })?;
+    Ok((
+        answer.map_err(|failed| error::of_hyper(&origin, &failed))?,
+        driver,
+    ))
 }
 
 fn headers(origin: &Origin, resume: &Resume, present: Option<SystemTime>) -> HeaderMap {
@@ -169,7 +231,10 @@ fn headers(origin: &Origin, resume: &Resume, present: Option<SystemTime>) -> Hea
         }
     };
     set(HOST, origin.authority());
-    set(USER_AGENT, concat!("Bulkhead/", env!("CARGO_PKG_VERSION")).into());
+    set(
+        USER_AGENT,
+        concat!("Bulkhead/", env!("CARGO_PKG_VERSION")).into(),
+    );
     set(ACCEPT, "*/*".into());
     // The bytes as they are: what a boot loader reads is what the server holds.
     set(ACCEPT_ENCODING, "identity".into());
@@ -183,74 +248,99 @@ fn headers(origin: &Origin, resume: &Resume, present: Option<SystemTime>) -> Hea
     headers
 }
 
-/// Writes the body to the part; gives the part back in any case.
-async fn receive(job: &Job, answer: Response<Incoming>, mut part: Part) -> (Part, Result<(), Problem>) {
+/// Writes the body to the part.
+async fn receive(
+    job: &Job,
+    answer: Response<Incoming>,
+    part: &mut Option<Part>,
+) -> Result<(), Problem> {
     let limit = job.grant.size;
-    let already = part.length();
-    let announced = http_body::Body::size_hint(answer.body()).exact().map(|rest| already.saturating_add(rest));
-    job.track.expects(already, announced);
+    let mut total = part.as_ref().map_or(0, Part::length);
+    let announced = http_body::Body::size_hint(answer.body())
+        .exact()
+        .map(|rest| total.saturating_add(rest));
+    job.track.expects(total, announced);
     if announced.is_some_and(|total| total > limit) {
-        return (part, Err(Problem::TooLarge { limit }));
+        return Err(Problem::TooLarge { limit });
     }
     let mut body = answer.into_body();
     let mut gathered = Vec::with_capacity(WRITE_BYTES);
-    let mut total = already;
     loop {
-        let frame = match timeout(SILENCE, body.frame()).await {
-            Err(_) => return write(part, gathered, Err(Problem::Silence { limit: SILENCE })).await,
+        let ended = match timeout(SILENCE, body.frame()).await {
+            Err(_) => Err(Problem::Silence { limit: SILENCE }),
+            Ok(None) => Ok(()),
             Ok(Some(Err(broken))) => {
-                let reason = std::error::Error::source(&broken).map_or_else(|| broken.to_string(), ToString::to_string);
-                return write(part, gathered, Err(Problem::Broken { reason })).await;
+                let reason = std::error::Error::source(&broken)
+                    .map_or_else(|| broken.to_string(), ToString::to_string);
+                Err(Problem::Broken { reason })
             }
-            Ok(None) => return write(part, gathered, Ok(())).await,
-            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Ok(frame))) => {
+                let Ok(data) = frame.into_data() else {
+                    continue;
+                };
+                let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
+                total = total.saturating_add(bytes);
+                if total > limit {
+                    return Err(Problem::TooLarge { limit });
+                }
+                job.track.received(bytes);
+                gathered.extend_from_slice(&data);
+                if gathered.len() >= WRITE_BYTES {
+                    write(
+                        part,
+                        std::mem::replace(&mut gathered, Vec::with_capacity(WRITE_BYTES)),
+                    )
+                    .await?;
+                }
+                continue;
+            }
         };
-        let Ok(data) = frame.into_data() else { continue };
-        let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        total = total.saturating_add(bytes);
-        if total > limit {
-            return (part, Err(Problem::TooLarge { limit }));
-        }
-        job.track.received(bytes);
-        gathered.extend_from_slice(&data);
-        if gathered.len() >= WRITE_BYTES {
-            let full = std::mem::replace(&mut gathered, Vec::with_capacity(WRITE_BYTES));
-            let written;
-            (part, written) = write(part, full, Ok(())).await;
-            if written.is_err() {
-                return (part, written);
-            }
-        }
+        // What came before a break is written too: the next try goes on behind it.
+        write(part, gathered).await?;
+        return ended;
     }
 }
 
-/// Writes what was gathered; `outcome` stands unless that fails.
-async fn write(mut part: Part, bytes: Vec<u8>, outcome: Result<(), Problem>) -> (Part, Result<(), Problem>) {
-    let done = tokio::task::spawn_blocking(move || {
-        let written = part.write(&bytes);
-        (part, written)
+/// Appends to the part where it may block. A part whose write was cut off by the end of the host is not seen again.
+async fn write(part: &mut Option<Part>, bytes: Vec<u8>) -> Result<(), Problem> {
+    let Some(mut open) = part.take() else {
+        return Err(Problem::Disk {
+            reason: "the part file was lost".into(),
+        });
+    };
+    let (open, written) = blocking(move || {
+        let written = open.write(&bytes);
+        Ok((open, written))
     })
-    .await;
-    match done {
-        Ok((part, Ok(()))) => (part, outcome),
-        Ok((part, Err(error))) => (part, Err(Problem::from(error))),
-        // The closure cannot panic, and blocking work is never cancelled once begun.
-        Err(gone) => std::panic::resume_unwind(gone.into_panic()),
-    }
+    .await?;
+    *part = Some(open);
+    Ok(written?)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, Problem> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Problem> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => Ok(done?),
-        Err(error) => Err(Problem::Disk { reason: error.to_string() }),
+        Err(error) => Err(Problem::Disk {
+            reason: error.to_string(),
+        }),
     }
 }
 
 /// Whether a 206 begins where the part ends, and is of the same file.
 fn continues(resume: &Resume, headers: &HeaderMap) -> bool {
-    let Some(part) = &resume.part else { return false };
-    let range = headers.get(CONTENT_RANGE).and_then(|range| range.to_str().ok()).unwrap_or_default();
-    let start = range.strip_prefix("bytes ").and_then(|range| range.split_once('-')).and_then(|(start, _)| start.parse().ok());
+    let Some(part) = &resume.part else {
+        return false;
+    };
+    let range = headers
+        .get(CONTENT_RANGE)
+        .and_then(|range| range.to_str().ok())
+        .unwrap_or_default();
+    let start = range
+        .strip_prefix("bytes ")
+        .and_then(|range| range.split_once('-'))
+        .and_then(|(start, _)| start.parse().ok());
     // A server may leave the validator out of a 206; one it sends must be the same.
     let same = validator(headers).is_none_or(|now| Some(&now) == resume.validator.as_ref());
     start == Some(part.length()) && same
@@ -258,7 +348,9 @@ fn continues(resume: &Resume, headers: &HeaderMap) -> bool {
 
 /// RFC 9110 section 13.1.5: only a strong one proves that bytes belong together.
 fn validator(headers: &HeaderMap) -> Option<HeaderValue> {
-    let strong = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
+    let strong = headers
+        .get(ETAG)
+        .filter(|tag| !tag.as_bytes().starts_with(b"W/"));
     strong.or_else(|| headers.get(LAST_MODIFIED)).cloned()
 }
 

@@ -8,34 +8,32 @@
 
 mod fetch;
 pub mod part;
+mod problem;
+mod track;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::capability::upstream::dial::Dialer;
-use crate::capability::upstream::text;
 use crate::capability::wasi::quota::Quota;
 use crate::grant::effective::DownloadsGrant;
 use crate::grant::matchers::url::{TargetUrl, UrlProblem};
 use crate::grant::{Action, Guard};
 use crate::sandbox::bindings::imports::downloads as contract;
-use crate::sandbox::bindings::types::UpstreamError;
 use crate::telemetry::labels::DownloadEnd;
 use crate::telemetry::metrics::Metrics;
 use fetch::{Fetched, Job, Resume};
 use part::Target;
-
-/// How many ended downloads of a plugin are remembered for `query`.
-const REMEMBERED: usize = 500;
+use problem::Problem;
+use track::{Stage, Track, Tracks};
 
 /// The longest path of a target in bytes; Linux takes 4,096 for the whole.
 const MAX_PATH_BYTES: usize = 1024;
@@ -52,7 +50,10 @@ pub struct Retries {
 impl Default for Retries {
     /// What the contract says: three, ten seconds apart.
     fn default() -> Self {
-        Retries { times: 3, delay: Duration::from_secs(10) }
+        Retries {
+            times: 3,
+            delay: Duration::from_secs(10),
+        }
     }
 }
 
@@ -70,112 +71,67 @@ struct Shared {
     plugins: Mutex<HashMap<String, Tracks>>,
 }
 
-/// All that is known of one plugin's downloads.
-#[derive(Debug, Default)]
-struct Tracks {
-    by_target: HashMap<(String, String), Arc<Track>>,
-    /// Targets in the order in which their downloads ended, the oldest first.
-    ended: VecDeque<(String, String)>,
-    places: HashMap<String, (u32, Arc<Semaphore>)>,
-}
-
-/// How far a download is.
-#[derive(Debug)]
-struct Track {
-    stage: Mutex<Stage>,
-    received: AtomicU64,
-    /// `u64::MAX`: the server did not say.
-    total: AtomicU64,
-    /// The URL of the present hop, to be asked about when rights change.
-    url: Mutex<String>,
-    metrics: Arc<crate::telemetry::metrics::PluginMetrics>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    Running,
-    Done,
-    Failed(String),
-}
-
-/// Why a download failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Problem {
-    #[error("{0}")]
-    Denied(String),
-    #[error("{0}")]
-    Unreachable(String),
-    #[error("{0}")]
-    Refused(String),
-    #[error("the server sent nothing for {limit:?}")]
-    Silence { limit: Duration },
-    #[error("the transfer broke off: {reason}")]
-    Broken { reason: String },
-    #[error("the server answered {status}")]
-    Status { status: u16 },
-    #[error("the server redirects to what is no http or https URL")]
-    Redirect,
-    #[error("more than {limit} redirects")]
-    Redirects { limit: usize },
-    #[error("the file is larger than {limit} bytes")]
-    TooLarge { limit: u64 },
-    #[error("not finished after {limit:?}")]
-    TooSlow { limit: Duration },
-    #[error("the directory's quota is used up")]
-    Quota,
-    #[error("the file cannot be written: {reason}")]
-    Disk { reason: String },
-}
-
-impl Problem {
-    /// Whether another try may do better.
-    fn is_passing(&self) -> bool {
-        match self {
-            Problem::Unreachable(_) | Problem::Silence { .. } | Problem::Broken { .. } => true,
-            Problem::Status { status } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
-            _ => false,
-        }
-    }
-}
-
-impl From<UpstreamError> for Problem {
-    fn from(error: UpstreamError) -> Self {
-        let words = text(&error).to_owned();
-        match error {
-            UpstreamError::Denied(_) => Problem::Denied(words),
-            UpstreamError::Timeout(_) | UpstreamError::Unreachable(_) => Problem::Unreachable(words),
-            UpstreamError::Tls(_) | UpstreamError::Protocol(_) => Problem::Refused(words),
-        }
-    }
-}
-
-impl From<io::Error> for Problem {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::QuotaExceeded { Problem::Quota } else { Problem::Disk { reason: error.to_string() } }
-    }
-}
-
 impl Downloads {
     /// A capability that connects by `dialer`.
     pub fn new(dialer: Dialer, metrics: Arc<Metrics>, retries: Retries) -> Self {
-        Downloads { shared: Arc::new(Shared { dialer, metrics, retries, plugins: Mutex::default() }) }
+        Downloads {
+            shared: Arc::new(Shared {
+                dialer,
+                metrics,
+                retries,
+                plugins: Mutex::default(),
+            }),
+        }
     }
 
-    /// Starts a download and returns at once. `quota` is that of the files slot the policy names with `into`.
-    pub fn fetch(&self, guard: &Guard, quota: impl FnOnce(&str) -> Option<Arc<Quota>>, slot: &str, url: &str, path: &str) -> Result<(), contract::Error> {
+    /// Starts a download and returns at once. `quota` answers the quota of a files slot: that of the slot which the grant names with `into`
+    /// is charged.
+    pub fn fetch(
+        &self,
+        guard: &Guard,
+        quota: impl FnOnce(&str) -> Option<Arc<Quota>>,
+        slot: &str,
+        url: &str,
+        path: &str,
+    ) -> Result<(), contract::Error> {
         let path = normal_path(path).map_err(contract::Error::Invalid)?;
         let url = parse_url(url).map_err(contract::Error::Invalid)?;
-        let denied = |action: Action<'_>| guard.decide(&action).check().map_err(|denial| contract::Error::Denied(denial.to_string()));
+        let denied = |action: Action<'_>| {
+            guard
+                .decide(&action)
+                .check()
+                .map_err(|denial| contract::Error::Denied(denial.to_string()))
+        };
         denied(Action::Download { slot, url: &url })?;
         let effective = guard.effective();
         let gone = || contract::Error::Denied(format!("downloads {slot:?} is no longer granted"));
         let grant = effective.downloads.get(slot).ok_or_else(gone)?.share();
-        denied(Action::FileOpen { slot: &grant.into, path: &path, write: true })?;
-        let root = effective.files.get(&grant.into).and_then(|files| files.directory()).ok_or_else(gone)?.to_owned();
+        denied(Action::FileOpen {
+            slot: &grant.into,
+            path: &path,
+            write: true,
+        })?;
+        let root = effective
+            .files
+            .get(&grant.into)
+            .and_then(|files| files.directory())
+            .ok_or_else(gone)?
+            .to_owned();
         let quota = quota(&grant.into).ok_or_else(gone)?;
-        let Some((track, places)) = self.enlist(guard, slot, &path, &url, &grant)? else { return Ok(()) };
-        let job = Start { guard: guard.clone(), slot: slot.into(), url, path, grant, root, quota, track, places };
+        let Some((track, places)) = self.enlist(guard, slot, &path, &url, &grant)? else {
+            return Ok(());
+        };
+        let job = Start {
+            guard: guard.clone(),
+            slot: slot.into(),
+            url,
+            path,
+            grant,
+            root,
+            quota,
+            track,
+            places,
+        };
         drop(self.shared.dialer.io().spawn(run(self.shared.clone(), job)));
         Ok(())
     }
@@ -183,38 +139,80 @@ impl Downloads {
     /// How far the download to a path is; none when nothing is known about it.
     pub fn query(&self, guard: &Guard, slot: &str, path: &str) -> Option<contract::Progress> {
         let path = normal_path(path).ok()?;
-        let plugins = self.shared.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        let track = plugins.get(guard.plugin())?.by_target.get(&(slot.to_owned(), path))?.clone();
+        let plugins = self
+            .shared
+            .plugins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let track = plugins
+            .get(guard.plugin())?
+            .by_target
+            .get(&(slot.to_owned(), path))?
+            .clone();
         drop(plugins);
         Some(track.progress())
     }
 
     /// Removes what downloads of a host that was killed have left behind. Blocks while it reads the granted directories.
-    pub fn sweep(&self, guard: &Guard, quota: impl Fn(&str) -> Option<Arc<Quota>>) {
+    pub fn sweep(guard: &Guard, quota: impl Fn(&str) -> Option<Arc<Quota>>) {
         let effective = guard.effective();
         for grant in effective.downloads.values() {
-            let Some(root) = effective.files.get(&grant.into).and_then(|files| files.directory()) else { continue };
-            let Some(quota) = quota(&grant.into) else { continue };
+            let Some(root) = effective
+                .files
+                .get(&grant.into)
+                .and_then(|files| files.directory())
+            else {
+                continue;
+            };
+            let Some(quota) = quota(&grant.into) else {
+                continue;
+            };
             match part::sweep(root, &quota) {
                 Ok(0) => {}
-                Ok(removed) => tracing::info!(target: "downloads", plugin = guard.plugin(), root = %root.display(), removed, "removed unfinished downloads of an earlier run"),
-                Err(error) => tracing::warn!(target: "downloads", plugin = guard.plugin(), root = %root.display(), %error, "unfinished downloads of an earlier run could not be looked for"),
+                Ok(removed) => {
+                    tracing::info!(target: "downloads", plugin = guard.plugin(), root = %root.display(), removed, "removed unfinished downloads of an earlier run")
+                }
+                Err(error) => {
+                    tracing::warn!(target: "downloads", plugin = guard.plugin(), root = %root.display(), %error, "unfinished downloads of an earlier run could not be looked for")
+                }
             }
         }
     }
 
     /// None: the target is being fetched already.
-    fn enlist(&self, guard: &Guard, slot: &str, path: &str, url: &str, grant: &DownloadsGrant) -> Result<Option<(Arc<Track>, Arc<Semaphore>)>, contract::Error> {
-        let mut plugins = self.shared.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+    fn enlist(
+        &self,
+        guard: &Guard,
+        slot: &str,
+        path: &str,
+        url: &str,
+        grant: &DownloadsGrant,
+    ) -> Result<Option<Enlisted>, contract::Error> {
+        let mut plugins = self
+            .shared
+            .plugins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let tracks = plugins.entry(guard.plugin().to_owned()).or_default();
         let target = (slot.to_owned(), path.to_owned());
-        if tracks.by_target.get(&target).is_some_and(|track| track.is_active()) {
+        if tracks
+            .by_target
+            .get(&target)
+            .is_some_and(|track| track.is_active())
+        {
             return Ok(None);
         }
-        let active = tracks.by_target.iter().filter(|((of, _), track)| of == slot && track.is_active()).count();
+        let active = tracks
+            .by_target
+            .iter()
+            .filter(|((of, _), track)| of == slot && track.is_active())
+            .count();
         let allowed = u64::from(grant.concurrent.max(1)).saturating_add(grant.queue.into());
         if u64::try_from(active).unwrap_or(u64::MAX) >= allowed {
-            self.shared.metrics.plugin(guard.plugin()).downloaded(DownloadEnd::Refused);
+            self.shared
+                .metrics
+                .plugin(guard.plugin())
+                .downloaded(DownloadEnd::Refused);
             return Err(contract::Error::Busy);
         }
         let places = tracks.places(slot, grant.concurrent);
@@ -230,30 +228,8 @@ impl Downloads {
     }
 }
 
-impl Tracks {
-    fn places(&mut self, slot: &str, concurrent: u32) -> Arc<Semaphore> {
-        let places = self.places.entry(slot.to_owned()).or_insert_with(|| (concurrent, semaphore(concurrent)));
-        if places.0 != concurrent {
-            *places = (concurrent, semaphore(concurrent));
-        }
-        places.1.clone()
-    }
-
-    fn remember_end(&mut self, target: (String, String)) {
-        self.ended.retain(|ended| *ended != target);
-        self.ended.push_back(target);
-        while self.ended.len() > REMEMBERED {
-            let Some(oldest) = self.ended.pop_front() else { return };
-            if self.by_target.get(&oldest).is_some_and(|track| !track.is_active()) {
-                self.by_target.remove(&oldest);
-            }
-        }
-    }
-}
-
-fn semaphore(places: u32) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)))
-}
+/// What a download that was let in reports to, and where it waits for its turn.
+type Enlisted = (Arc<Track>, Arc<Semaphore>);
 
 /// A download that was let in.
 struct Start {
@@ -271,36 +247,69 @@ struct Start {
 async fn run(shared: Arc<Shared>, start: Start) {
     let metrics = start.track.metrics.clone();
     metrics.downloads_running.inc();
-    let (plugin, slot, path, url) = (start.guard.plugin().to_owned(), start.slot.clone(), start.path.clone(), start.url.clone());
+    let (plugin, slot, path, url) = (
+        start.guard.plugin().to_owned(),
+        start.slot.clone(),
+        start.path.clone(),
+        start.url.clone(),
+    );
     let track = start.track.clone();
     let began = std::time::Instant::now();
     let outcome = supervised(&shared, start).await;
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     metrics.downloads_running.dec();
     match &outcome {
-        Ok(Fetched::Saved { bytes }) => tracing::info!(target: "downloads", plugin, slot, path, url, bytes, milliseconds, "downloaded"),
-        Ok(Fetched::Unchanged) => tracing::info!(target: "downloads", plugin, slot, path, url, milliseconds, "the present file is as new as the server's"),
-        Err(problem) => tracing::warn!(target: "downloads", plugin, slot, path, url, milliseconds, reason = %problem, "download failed"),
+        Ok(Fetched::Saved { bytes }) => {
+            tracing::info!(target: "downloads", plugin, slot, path, url, bytes, milliseconds, "downloaded")
+        }
+        Ok(Fetched::Unchanged) => {
+            tracing::info!(target: "downloads", plugin, slot, path, url, milliseconds, "the present file is as new as the server's")
+        }
+        Err(problem) => {
+            tracing::warn!(target: "downloads", plugin, slot, path, url, milliseconds, reason = %problem, "download failed")
+        }
     }
     metrics.downloaded(match outcome {
         Ok(Fetched::Saved { .. }) => DownloadEnd::Done,
         Ok(Fetched::Unchanged) => DownloadEnd::Unchanged,
         Err(_) => DownloadEnd::Failed,
     });
-    track.set(outcome.map_or_else(|problem| Stage::Failed(problem.to_string()), |_| Stage::Done));
-    let mut plugins = shared.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-    plugins.entry(plugin).or_default().remember_end((slot, path));
+    track.set(outcome.map_or_else(
+        |problem| Stage::Failed(problem.to_string()),
+        |_| Stage::Done,
+    ));
+    let mut plugins = shared
+        .plugins
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    plugins
+        .entry(plugin)
+        .or_default()
+        .remember_end((slot, path));
 }
 
 /// Waits for a place, then tries until it is done, time is over or the right is gone.
 async fn supervised(shared: &Shared, start: Start) -> Result<Fetched, Problem> {
     let limit = start.grant.time;
-    let gone = gone(start.guard.clone(), start.slot.clone(), start.grant.into.clone(), start.path.clone(), start.track.clone());
+    let gone = gone(
+        start.guard.clone(),
+        start.slot.clone(),
+        start.grant.into.clone(),
+        start.path.clone(),
+        start.track.clone(),
+    );
     let work = async {
-        let _place = start.places.clone().acquire_owned().await.map_err(|_| Problem::Denied("the host is stopping".into()))?;
+        let _place = start
+            .places
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| Problem::Denied("the host is stopping".into()))?;
         start.track.set(Stage::Running);
         tracing::info!(target: "downloads", plugin = start.guard.plugin(), slot = start.slot, path = start.path, url = start.url, "download started");
-        tokio::time::timeout(limit, tries(shared, start)).await.unwrap_or(Err(Problem::TooSlow { limit }))
+        tokio::time::timeout(limit, tries(shared, start))
+            .await
+            .unwrap_or(Err(Problem::TooSlow { limit }))
     };
     tokio::select! {
         outcome = work => outcome,
@@ -309,10 +318,30 @@ async fn supervised(shared: &Shared, start: Start) -> Result<Fetched, Problem> {
 }
 
 async fn tries(shared: &Shared, start: Start) -> Result<Fetched, Problem> {
-    let Start { guard, slot, url, path, grant, root, quota, track, .. } = start;
+    let Start {
+        guard,
+        slot,
+        url,
+        path,
+        grant,
+        root,
+        quota,
+        track,
+        ..
+    } = start;
     let opening = tokio::task::spawn_blocking(move || Target::open(&root, &path, quota)).await;
-    let target = opening.map_err(|error| Problem::Disk { reason: error.to_string() })??;
-    let job = Job { dialer: shared.dialer.clone(), guard, slot, url, grant, target: Arc::new(target), track };
+    let target = opening.map_err(|error| Problem::Disk {
+        reason: error.to_string(),
+    })??;
+    let job = Job {
+        dialer: shared.dialer.clone(),
+        guard,
+        slot,
+        url,
+        grant,
+        target: Arc::new(target),
+        track,
+    };
     let mut resume = Resume::default();
     let mut tried = 0;
     loop {
@@ -333,9 +362,23 @@ async fn tries(shared: &Shared, start: Start) -> Result<Fetched, Problem> {
 async fn gone(guard: Guard, slot: String, into: String, path: String, track: Arc<Track>) -> String {
     let mut rights = guard.generation();
     loop {
-        let url = track.url.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let download = Action::Download { slot: &slot, url: &url };
-        for action in [download, Action::FileOpen { slot: &into, path: &path, write: true }] {
+        let url = track
+            .url
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let download = Action::Download {
+            slot: &slot,
+            url: &url,
+        };
+        for action in [
+            download,
+            Action::FileOpen {
+                slot: &into,
+                path: &path,
+                write: true,
+            },
+        ] {
             if !guard.still_allows(&action) {
                 return format!("plugin `{}` may no longer {action}", guard.plugin());
             }
@@ -346,41 +389,6 @@ async fn gone(guard: Guard, slot: String, into: String, path: String, track: Arc
     }
 }
 
-impl Track {
-    fn is_active(&self) -> bool {
-        matches!(*self.stage.lock().unwrap_or_else(PoisonError::into_inner), Stage::Waiting | Stage::Running)
-    }
-
-    fn set(&self, stage: Stage) {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
-    }
-
-    fn now_at(&self, url: &str) {
-        url.clone_into(&mut self.url.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn expects(&self, already: u64, total: Option<u64>) {
-        self.received.store(already, Ordering::Relaxed);
-        self.total.store(total.unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn received(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
-        self.metrics.download_bytes.inc_by(bytes);
-    }
-
-    fn progress(&self) -> contract::Progress {
-        let (stage, problem) = match &*self.stage.lock().unwrap_or_else(PoisonError::into_inner) {
-            Stage::Waiting => (contract::Stage::Waiting, None),
-            Stage::Running => (contract::Stage::Running, None),
-            Stage::Done => (contract::Stage::Done, None),
-            Stage::Failed(problem) => (contract::Stage::Failed, Some(problem.clone())),
-        };
-        let total = Some(self.total.load(Ordering::Relaxed)).filter(|total| *total != u64::MAX);
-        contract::Progress { stage, received: self.received.load(Ordering::Relaxed), total, problem }
-    }
-}
-
 /// A relative path of plain names, without the slash that may lead it.
 fn normal_path(path: &str) -> Result<String, String> {
     let path = path.strip_prefix('/').unwrap_or(path);
@@ -388,11 +396,15 @@ fn normal_path(path: &str) -> Result<String, String> {
         return Err(format!("a path of 1 to {MAX_PATH_BYTES} bytes is wanted"));
     }
     for name in path.split('/') {
-        if matches!(name, "" | "." | "..") || name.len() > 255 || name.chars().any(char::is_control) {
+        if matches!(name, "" | "." | "..") || name.len() > 255 || name.chars().any(char::is_control)
+        {
             return Err("the path is not made of plain names".into());
         }
         if name.starts_with(part::PREFIX) {
-            return Err(format!("names that begin with {:?} are the host's", part::PREFIX));
+            return Err(format!(
+                "names that begin with {:?} are the host's",
+                part::PREFIX
+            ));
         }
     }
     Ok(path.to_owned())

@@ -58,7 +58,9 @@ impl Target {
             parent = match root.open_dir(&so_far) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     match quota.create_directory(&parent, OsStr::new(folder)) {
-                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                            return Err(error);
+                        }
                         _ => {}
                     }
                     root.open_dir(&so_far)?
@@ -66,7 +68,11 @@ impl Target {
                 opened => opened?,
             };
         }
-        Ok(Target { parent, name: name.to_owned(), quota })
+        Ok(Target {
+            parent,
+            name: name.to_owned(),
+            quota,
+        })
     }
 
     /// When the present file was changed; none when there is no regular file. Blocks.
@@ -75,14 +81,22 @@ impl Target {
         if !metadata.is_file() {
             return None;
         }
-        metadata.modified().ok().map(cap_std::time::SystemTime::into_std)
+        metadata
+            .modified()
+            .ok()
+            .map(cap_std::time::SystemTime::into_std)
     }
 
     /// Begins an empty part. Blocks.
     pub(super) fn begin(self: &Arc<Self>) -> io::Result<Part> {
         let name = format!("{PREFIX}{:016x}", rand::random::<u64>());
         let file = self.quota.create(&self.parent, OsStr::new(&name))?;
-        let part = Part { target: self.clone(), file: Some(file), name, length: 0 };
+        let part = Part {
+            target: self.clone(),
+            file: Some(file),
+            name,
+            length: 0,
+        };
         if let Some(file) = &part.file {
             file.lock()?;
         }
@@ -99,8 +113,12 @@ impl Part {
     /// Appends. Blocks.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let file = self.file.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        self.target.quota.write_at(file, bytes, WriteAt::Offset(self.length))?;
-        self.length = self.length.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        self.target
+            .quota
+            .write_at(file, bytes, WriteAt::Offset(self.length))?;
+        self.length = self
+            .length
+            .saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         Ok(())
     }
 
@@ -120,10 +138,20 @@ impl Part {
         }
         file.sync_all()?;
         let target = self.target.clone();
-        target.quota.rename(&target.parent, OsStr::new(&self.name), &target.parent, OsStr::new(&target.name))?;
+        target.quota.rename(
+            &target.parent,
+            OsStr::new(&self.name),
+            &target.parent,
+            OsStr::new(&target.name),
+        )?;
         self.file = None;
         // The name must survive a crash as well as the bytes.
-        let folder = rustix::fs::openat(&target.parent, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let folder = rustix::fs::openat(
+            &target.parent,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         rustix::fs::fsync(folder)?;
         Ok(())
     }
@@ -152,12 +180,19 @@ pub(super) fn sweep(root: &Path, quota: &Quota) -> io::Result<usize> {
     let mut removed = 0;
     let mut unread = vec![(Dir::open_ambient_dir(root, ambient_authority())?, 0)];
     while let Some((folder, depth)) = unread.pop() {
-        let Ok(entries) = folder.entries() else { continue };
+        let Ok(entries) = folder.entries() else {
+            continue;
+        };
         for entry in entries.filter_map(Result::ok) {
-            let Ok(kind) = entry.file_type() else { continue };
+            let Ok(kind) = entry.file_type() else {
+                continue;
+            };
             if kind.is_dir() && depth < MAX_DEPTH {
                 unread.extend(entry.open_dir().ok().map(|folder| (folder, depth + 1)));
-            } else if kind.is_file() && entry.file_name().to_string_lossy().starts_with(PREFIX) && is_abandoned(&folder, &entry.file_name()) {
+            } else if kind.is_file()
+                && entry.file_name().to_string_lossy().starts_with(PREFIX)
+                && is_abandoned(&folder, &entry.file_name())
+            {
                 quota.remove_file(&folder, &entry.file_name())?;
                 removed += 1;
             }
@@ -177,11 +212,22 @@ mod tests {
     use crate::capability::wasi::quota::QuotaLimits;
 
     fn quota(root: &Path, bytes: u64) -> Arc<Quota> {
-        Arc::new(Quota::new("p", "root", root.to_owned(), QuotaLimits { bytes: Some(bytes), files: Some(100) }))
+        Arc::new(Quota::new(
+            "p",
+            "root",
+            root.to_owned(),
+            QuotaLimits {
+                bytes: Some(bytes),
+                files: Some(100),
+            },
+        ))
     }
 
     fn names(root: &Path) -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(root)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -203,7 +249,10 @@ mod tests {
         part.write(b"whole").unwrap();
         let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
         part.finish(Some(then)).unwrap();
-        assert_eq!(std::fs::read(root.path().join("boot/kernel")).unwrap(), b"whole");
+        assert_eq!(
+            std::fs::read(root.path().join("boot/kernel")).unwrap(),
+            b"whole"
+        );
         assert_eq!(target.modified(), Some(then));
         assert_eq!(names(&root.path().join("boot")), ["kernel"]);
         assert_eq!(quota.usage().bytes, 5);
@@ -215,7 +264,10 @@ mod tests {
         let target = Arc::new(Target::open(root.path(), "kernel", quota(root.path(), 10)).unwrap());
         let mut part = target.begin().unwrap();
         part.write(&[0; 10]).unwrap();
-        assert_eq!(part.write(b"x").unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        assert_eq!(
+            part.write(b"x").unwrap_err().kind(),
+            io::ErrorKind::QuotaExceeded
+        );
     }
 
     #[test]
@@ -225,13 +277,18 @@ mod tests {
         assert!(Target::open(root.path(), "out/kernel", quota(root.path(), 10)).is_err());
         assert!(Target::open(root.path(), "out/new/kernel", quota(root.path(), 10)).is_err());
         std::fs::write(outside.path().join("victim"), "precious").unwrap();
-        std::os::unix::fs::symlink(outside.path().join("victim"), root.path().join("kernel")).unwrap();
-        let target = Arc::new(Target::open(root.path(), "kernel", quota(root.path(), 100)).unwrap());
+        std::os::unix::fs::symlink(outside.path().join("victim"), root.path().join("kernel"))
+            .unwrap();
+        let target =
+            Arc::new(Target::open(root.path(), "kernel", quota(root.path(), 100)).unwrap());
         assert_eq!(target.modified(), None);
         let mut part = target.begin().unwrap();
         part.write(b"new").unwrap();
         part.finish(None).unwrap();
-        assert_eq!(std::fs::read(outside.path().join("victim")).unwrap(), b"precious");
+        assert_eq!(
+            std::fs::read(outside.path().join("victim")).unwrap(),
+            b"precious"
+        );
         assert_eq!(std::fs::read(root.path().join("kernel")).unwrap(), b"new");
         assert!(names(outside.path()) == ["victim"]);
     }
@@ -242,7 +299,8 @@ mod tests {
         std::fs::create_dir_all(root.path().join("a")).unwrap();
         std::fs::create_dir_all(root.path().join("b")).unwrap();
         std::os::unix::fs::symlink("../b", root.path().join("a/link")).unwrap();
-        let target = Arc::new(Target::open(root.path(), "a/link/kernel", quota(root.path(), 10)).unwrap());
+        let target =
+            Arc::new(Target::open(root.path(), "a/link/kernel", quota(root.path(), 10)).unwrap());
         target.begin().unwrap().finish(None).unwrap();
         assert!(root.path().join("b/kernel").exists());
     }

@@ -21,7 +21,9 @@ pub(super) fn parse(text: &str) -> Result<Key, KeyProblem> {
         }
         found = Some(key(&mut tokens)?);
     }
-    found.ok_or(KeyProblem::Expected { what: "`key \"NAME\" { ... };`" })
+    found.ok_or(KeyProblem::Expected {
+        what: "`key \"NAME\" { ... };`",
+    })
 }
 
 fn key(tokens: &mut Tokens<'_>) -> Result<Key, KeyProblem> {
@@ -32,7 +34,12 @@ fn key(tokens: &mut Tokens<'_>) -> Result<Key, KeyProblem> {
         match tokens.next()?.ok_or(KeyProblem::Expected { what: "`}`" })? {
             "algorithm" => {
                 let named = tokens.word("an algorithm")?;
-                algorithm = Some(Algorithm::parse(named).ok_or_else(|| KeyProblem::UnknownAlgorithm { name: named.chars().take(40).collect() })?);
+                algorithm =
+                    Some(
+                        Algorithm::parse(named).ok_or_else(|| KeyProblem::UnknownAlgorithm {
+                            name: named.chars().take(40).collect(),
+                        })?,
+                    );
                 tokens.exactly(";")?;
             }
             "secret" => {
@@ -41,11 +48,19 @@ fn key(tokens: &mut Tokens<'_>) -> Result<Key, KeyProblem> {
             }
             "}" => break,
             // Never quote the token: it may be the secret itself.
-            _ => return Err(KeyProblem::Expected { what: "`algorithm` or `secret`" }),
+            _ => {
+                return Err(KeyProblem::Expected {
+                    what: "`algorithm` or `secret`",
+                });
+            }
         }
     }
     let secret = Secret::new(secret.ok_or(KeyProblem::Expected { what: "`secret`" })?);
-    Ok(Key { name: name.trim_end_matches('.').to_owned(), algorithm, secret })
+    Ok(Key {
+        name: name.trim_end_matches('.').to_owned(),
+        algorithm,
+        secret,
+    })
 }
 
 struct Tokens<'a> {
@@ -61,17 +76,32 @@ impl<'a> Tokens<'a> {
     }
 
     fn exactly(&mut self, wanted: &'static str) -> Result<(), KeyProblem> {
-        if self.next()? == Some(wanted) { Ok(()) } else { Err(KeyProblem::Expected { what: wanted }) }
+        if self.next()? == Some(wanted) {
+            Ok(())
+        } else {
+            Err(KeyProblem::Expected { what: wanted })
+        }
     }
 
     fn next(&mut self) -> Result<Option<&'a str>, KeyProblem> {
         self.skip_blanks()?;
-        let Some(first) = self.rest.chars().next() else { return Ok(None) };
+        let Some(first) = self.rest.chars().next() else {
+            return Ok(None);
+        };
         let (token, rest) = match first {
             '{' | '}' | ';' => self.rest.split_at(1),
-            '"' => self.rest.get(1..).and_then(|quoted| quoted.split_once('"')).ok_or(KeyProblem::Expected { what: "a closing quote" })?,
+            '"' => self
+                .rest
+                .get(1..)
+                .and_then(|quoted| quoted.split_once('"'))
+                .ok_or(KeyProblem::Expected {
+                    what: "a closing quote",
+                })?,
             _ => {
-                let end = self.rest.find(|c: char| c.is_whitespace() || matches!(c, '{' | '}' | ';' | '"')).unwrap_or(self.rest.len());
+                let end = self
+                    .rest
+                    .find(|c: char| c.is_whitespace() || matches!(c, '{' | '}' | ';' | '"'))
+                    .unwrap_or(self.rest.len());
                 self.rest.split_at(end)
             }
         };
@@ -85,7 +115,10 @@ impl<'a> Tokens<'a> {
             if self.rest.starts_with("//") || self.rest.starts_with('#') {
                 self.rest = self.rest.split_once('\n').map_or("", |(_, rest)| rest);
             } else if let Some(comment) = self.rest.strip_prefix("/*") {
-                self.rest = comment.split_once("*/").map(|(_, rest)| rest).ok_or(KeyProblem::Expected { what: "`*/`" })?;
+                self.rest = comment
+                    .split_once("*/")
+                    .map(|(_, rest)| rest)
+                    .ok_or(KeyProblem::Expected { what: "`*/`" })?;
             } else {
                 return Ok(());
             }
@@ -101,25 +134,48 @@ mod tests {
     fn a_key_file_gives_name_algorithm_and_secret() {
         let text = "// made by rndc-confgen\n# old style\n/* and\n this */ key \"foreman-omapi.\" {\n\talgorithm HMAC-SHA512;\n\tsecret \"aGVsbG8=\";\n};\n";
         let key = parse(text).unwrap();
-        assert_eq!((key.name.as_str(), key.algorithm, key.secret.expose()), ("foreman-omapi", Some(Algorithm::Sha512), &b"hello"[..]));
+        assert_eq!(
+            (key.name.as_str(), key.algorithm, key.secret.expose()),
+            ("foreman-omapi", Some(Algorithm::Sha512), &b"hello"[..])
+        );
     }
 
     #[test]
     fn quotes_order_and_final_semicolon_are_free() {
         let key = parse("key k{secret aGVsbG8=;algorithm \"hmac-md5.sig-alg.reg.int\";}").unwrap();
-        assert_eq!((key.name.as_str(), key.algorithm), ("k", Some(Algorithm::Md5)));
-        assert_eq!(parse("key k { secret aGVsbG8=; };").unwrap().algorithm, None);
+        assert_eq!(
+            (key.name.as_str(), key.algorithm),
+            ("k", Some(Algorithm::Md5))
+        );
+        assert_eq!(
+            parse("key k { secret aGVsbG8=; };").unwrap().algorithm,
+            None
+        );
     }
 
     #[test]
     fn broken_files_are_refused_without_quoting_them() {
         let broken = [
-            "", "options { };", "key { secret aGk=; };", "key k { secret aGk=; } key l { secret aGk=; };", "key k { secret \"aGk=", "key k { algorithm hmac-sha3; secret aGk=; };",
-            "key k { };", "key k { secret ***; };", "key k { s3cr3t; };", "/* key k { secret aGk=; };", "key k { secret ; };",
+            "",
+            "options { };",
+            "key { secret aGk=; };",
+            "key k { secret aGk=; } key l { secret aGk=; };",
+            "key k { secret \"aGk=",
+            "key k { algorithm hmac-sha3; secret aGk=; };",
+            "key k { };",
+            "key k { secret ***; };",
+            "key k { s3cr3t; };",
+            "/* key k { secret aGk=; };",
+            "key k { secret ; };",
         ];
         for text in broken {
             let problem = parse(text).unwrap_err().to_string();
-            assert!(!problem.contains("aGk=") && !problem.contains("s3cr3t") && !problem.contains("***"), "{text}: {problem}");
+            assert!(
+                !problem.contains("aGk=")
+                    && !problem.contains("s3cr3t")
+                    && !problem.contains("***"),
+                "{text}: {problem}"
+            );
         }
     }
 }

@@ -94,7 +94,9 @@ impl Algorithm {
 
 fn mac<M: Mac + hmac::digest::KeyInit>(secret: &Secret, message: &[u8]) -> Vec<u8> {
     // HMAC takes a key of any length, so there is nothing to fail; an empty MAC would match nothing.
-    <M as Mac>::new_from_slice(secret.expose()).map(|keyed| keyed.chain_update(message).finalize().into_bytes().to_vec()).unwrap_or_default()
+    <M as Mac>::new_from_slice(secret.expose())
+        .map(|keyed| keyed.chain_update(message).finalize().into_bytes().to_vec())
+        .unwrap_or_default()
 }
 
 /// A secret and what may be told about it.
@@ -111,11 +113,17 @@ pub struct Key {
 impl Key {
     /// Reads a key from the bytes of its source.
     pub fn parse(format: SecretFormat, source: &Secret) -> Result<Self, KeyProblem> {
-        let nameless = |bytes: Vec<u8>| Key { name: String::new(), algorithm: None, secret: Secret::new(bytes) };
+        let nameless = |bytes: Vec<u8>| Key {
+            name: String::new(),
+            algorithm: None,
+            secret: Secret::new(bytes),
+        };
         let key = match format {
             SecretFormat::Raw => nameless(without_line_end(source.expose()).to_vec()),
             SecretFormat::Base64 => nameless(decode(source.expose())?),
-            SecretFormat::BindKey => super::key_file::parse(std::str::from_utf8(source.expose()).map_err(|_| KeyProblem::NotText)?)?,
+            SecretFormat::BindKey => super::key_file::parse(
+                std::str::from_utf8(source.expose()).map_err(|_| KeyProblem::NotText)?,
+            )?,
         };
         if key.secret.expose().is_empty() {
             return Err(KeyProblem::Empty);
@@ -126,7 +134,12 @@ impl Key {
 
 /// Decodes base64 with or without padding marks, ignoring white space.
 pub(super) fn decode(text: &[u8]) -> Result<Vec<u8>, KeyProblem> {
-    let dense = Zeroizing::new(text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect::<Vec<u8>>());
+    let dense = Zeroizing::new(
+        text.iter()
+            .copied()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .collect::<Vec<u8>>(),
+    );
     STANDARD.decode(&*dense).map_err(|_| KeyProblem::NotBase64)
 }
 
@@ -151,13 +164,25 @@ mod tests {
         let expected = [
             (Algorithm::Md5, "750c783e6ab0b503eaa86e310a5db738"),
             (Algorithm::Sha1, "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"),
-            (Algorithm::Sha256, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"),
-            (Algorithm::Sha384, "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e8e2240ca5e69e2c78b3239ecfab21649"),
-            (Algorithm::Sha512, "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"),
+            (
+                Algorithm::Sha256,
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
+            (
+                Algorithm::Sha384,
+                "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e8e2240ca5e69e2c78b3239ecfab21649",
+            ),
+            (
+                Algorithm::Sha512,
+                "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737",
+            ),
         ];
         for (algorithm, mac) in expected {
             assert_eq!(hex(&algorithm.sign(&secret, message)), mac, "{algorithm:?}");
-            assert_eq!(Algorithm::parse(&algorithm.name().to_uppercase()), Some(algorithm));
+            assert_eq!(
+                Algorithm::parse(&algorithm.name().to_uppercase()),
+                Some(algorithm)
+            );
         }
     }
 
@@ -176,15 +201,27 @@ mod tests {
     fn printing_a_secret_tells_its_length_only() {
         let key = Key::parse(SecretFormat::Raw, &Secret::new(b"hunter2\n".to_vec())).unwrap();
         let shown = format!("{key:?} {key:#?}");
-        assert!(!shown.contains("hunter2") && !shown.contains("104") && shown.contains("7 bytes"), "{shown}");
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("104") && shown.contains("7 bytes"),
+            "{shown}"
+        );
     }
 
     #[test]
     fn formats_read_what_they_name() {
-        let read = |format, text: &str| Key::parse(format, &Secret::new(text.as_bytes().to_vec())).map(|key| key.secret.expose().to_vec());
+        let read = |format, text: &str| {
+            Key::parse(format, &Secret::new(text.as_bytes().to_vec()))
+                .map(|key| key.secret.expose().to_vec())
+        };
         assert_eq!(read(SecretFormat::Raw, "a b\r\n").unwrap(), b"a b");
-        assert_eq!(read(SecretFormat::Base64, "aGV s\nbG8=\n").unwrap(), b"hello");
-        assert_eq!(read(SecretFormat::Base64, "not base64!"), Err(KeyProblem::NotBase64));
+        assert_eq!(
+            read(SecretFormat::Base64, "aGV s\nbG8=\n").unwrap(),
+            b"hello"
+        );
+        assert_eq!(
+            read(SecretFormat::Base64, "not base64!"),
+            Err(KeyProblem::NotBase64)
+        );
         assert_eq!(read(SecretFormat::Raw, "\n"), Err(KeyProblem::Empty));
     }
 }

@@ -10,7 +10,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::KeyProblem;
@@ -31,7 +31,7 @@ pub struct KeyRing {
     files: Mutex<HashMap<PathBuf, Kept>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     content: Arc<Secret>,
     identity: Identity,
@@ -44,18 +44,28 @@ type Identity = (u64, u64, u64, i64, i64, i64, i64);
 impl KeyRing {
     /// `credentials` is the directory that systemd names in `$CREDENTIALS_DIRECTORY`.
     pub fn new(credentials: Option<PathBuf>) -> Self {
-        KeyRing { credentials, files: Mutex::default() }
+        KeyRing {
+            credentials,
+            files: Mutex::default(),
+        }
     }
 
     /// The key of a grant, as its file is now (or was within the last second).
     pub fn key(&self, grant: &SecretGrant) -> Result<Key, KeyProblem> {
         let mut key = match &grant.source {
             SecretSource::File(path) => Key::parse(grant.format, &*self.content(path)?)?,
-            SecretSource::Credential(name) => Key::parse(grant.format, &*self.content(&self.credential(name)?)?)?,
-            SecretSource::Value(text) => Key::parse(grant.format, &Secret::new(text.clone().into_bytes()))?,
+            SecretSource::Credential(name) => {
+                Key::parse(grant.format, &*self.content(&self.credential(name)?)?)?
+            }
+            SecretSource::Value(text) => {
+                Key::parse(grant.format, &Secret::new(text.clone().into_bytes()))?
+            }
         };
         if let (None, Some(name)) = (key.algorithm, &grant.algorithm) {
-            key.algorithm = Some(Algorithm::parse(name).ok_or_else(|| KeyProblem::UnknownAlgorithm { name: name.clone() })?);
+            key.algorithm = Some(
+                Algorithm::parse(name)
+                    .ok_or_else(|| KeyProblem::UnknownAlgorithm { name: name.clone() })?,
+            );
         }
         if let (true, Some(name)) = (key.name.is_empty(), &grant.key_name) {
             key.name.clone_from(name);
@@ -64,43 +74,79 @@ impl KeyRing {
     }
 
     fn content(&self, path: &Path) -> Result<Arc<Secret>, KeyProblem> {
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = files.get(path).filter(|kept| kept.looked.elapsed() < LOOK_AGAIN) {
+        let former = self.kept().get(path).cloned();
+        if let Some(kept) = former
+            .as_ref()
+            .filter(|kept| kept.looked.elapsed() < LOOK_AGAIN)
+        {
             return Ok(kept.content.clone());
         }
+        // Not under the lock: a file system that hangs must hold up nobody else's keys.
         let (mut file, metadata) = open(path)?;
         let identity = identity(&metadata);
-        if let Some(kept) = files.get_mut(path).filter(|kept| kept.identity == identity) {
-            kept.looked = Instant::now();
-            return Ok(kept.content.clone());
-        }
-        let content = Arc::new(read(&mut file, path)?);
-        files.insert(path.to_owned(), Kept { content: content.clone(), identity, looked: Instant::now() });
+        let content = match former.filter(|kept| kept.identity == identity) {
+            Some(kept) => kept.content,
+            None => Arc::new(read(&mut file, path)?),
+        };
+        self.kept().insert(
+            path.to_owned(),
+            Kept {
+                content: content.clone(),
+                identity,
+                looked: Instant::now(),
+            },
+        );
         Ok(content)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<PathBuf, Kept>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn credential(&self, name: &str) -> Result<PathBuf, KeyProblem> {
         if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            return Err(KeyProblem::BadCredentialName { name: name.to_owned() });
+            return Err(KeyProblem::BadCredentialName {
+                name: name.to_owned(),
+            });
         }
-        let directory = self.credentials.as_ref().ok_or_else(|| KeyProblem::NoCredentials { name: name.to_owned() })?;
+        let directory = self
+            .credentials
+            .as_ref()
+            .ok_or_else(|| KeyProblem::NoCredentials {
+                name: name.to_owned(),
+            })?;
         Ok(directory.join(name))
     }
 }
 
 fn open(path: &Path) -> Result<(File, Metadata), KeyProblem> {
-    let unreadable = |error: std::io::Error| KeyProblem::Unreadable { path: path.to_owned(), reason: error.to_string() };
+    let unreadable = |error: std::io::Error| KeyProblem::Unreadable {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
     // Not blocking, so that a FIFO put in place of the file is refused below instead of hanging the reader.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err(KeyProblem::NotAFile { path: path.to_owned() });
+        return Err(KeyProblem::NotAFile {
+            path: path.to_owned(),
+        });
     }
     if metadata.mode() & 0o007 != 0 {
-        return Err(KeyProblem::OpenToAll { path: path.to_owned(), mode: metadata.mode() & 0o777 });
+        return Err(KeyProblem::OpenToAll {
+            path: path.to_owned(),
+            mode: metadata.mode() & 0o777,
+        });
     }
     if metadata.len() > MAX_FILE_BYTES {
-        return Err(KeyProblem::TooLarge { path: path.to_owned(), limit: MAX_FILE_BYTES });
+        return Err(KeyProblem::TooLarge {
+            path: path.to_owned(),
+            limit: MAX_FILE_BYTES,
+        });
     }
     Ok((file, metadata))
 }
@@ -109,11 +155,24 @@ fn read(file: &mut File, path: &Path) -> Result<Secret, KeyProblem> {
     let mut bytes = Vec::with_capacity(usize::try_from(MAX_FILE_BYTES).unwrap_or_default());
     let outcome = file.take(MAX_FILE_BYTES).read_to_end(&mut bytes);
     let secret = Secret::new(bytes);
-    outcome.map(|_| secret).map_err(|error| KeyProblem::Unreadable { path: path.to_owned(), reason: error.to_string() })
+    outcome
+        .map(|_| secret)
+        .map_err(|error| KeyProblem::Unreadable {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
 }
 
 fn identity(metadata: &Metadata) -> Identity {
-    (metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec())
+    (
+        metadata.dev(),
+        metadata.ino(),
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    )
 }
 
 #[cfg(test)]
@@ -130,18 +189,31 @@ mod tests {
     }
 
     fn raw(source: SecretSource) -> SecretGrant {
-        SecretGrant { source, format: SecretFormat::Raw, algorithm: None, key_name: None, access: SecretAccess::Use }
+        SecretGrant {
+            source,
+            format: SecretFormat::Raw,
+            algorithm: None,
+            key_name: None,
+            access: SecretAccess::Use,
+        }
     }
 
     #[test]
     fn a_file_everybody_may_read_is_refused_and_a_group_is_fine() {
         let directory = tempfile::tempdir().unwrap();
         let ring = KeyRing::default();
-        let open = ring.key(&file(&directory, "open", "s3cr3t", 0o644)).unwrap_err();
-        assert!(matches!(open, KeyProblem::OpenToAll { mode: 0o644, .. }), "{open}");
+        let open = ring
+            .key(&file(&directory, "open", "s3cr3t", 0o644))
+            .unwrap_err();
+        assert!(
+            matches!(open, KeyProblem::OpenToAll { mode: 0o644, .. }),
+            "{open}"
+        );
         assert!(open.to_string().contains("chmod"), "{open}");
-        ring.key(&file(&directory, "group", "s3cr3t", 0o640)).unwrap();
-        ring.key(&file(&directory, "owner", "s3cr3t", 0o600)).unwrap();
+        ring.key(&file(&directory, "group", "s3cr3t", 0o640))
+            .unwrap();
+        ring.key(&file(&directory, "owner", "s3cr3t", 0o600))
+            .unwrap();
     }
 
     #[test]
@@ -164,7 +236,10 @@ mod tests {
         ring.key(&source).unwrap();
         std::fs::remove_file(directory.path().join("key")).unwrap();
         std::thread::sleep(LOOK_AGAIN + Duration::from_millis(50));
-        assert!(matches!(ring.key(&source), Err(KeyProblem::Unreadable { .. })));
+        assert!(matches!(
+            ring.key(&source),
+            Err(KeyProblem::Unreadable { .. })
+        ));
     }
 
     #[test]
@@ -172,9 +247,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let ring = KeyRing::default();
         let fifo = directory.path().join("fifo");
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
-        assert!(matches!(ring.key(&raw(SecretSource::File(fifo))), Err(KeyProblem::NotAFile { .. })));
-        assert!(matches!(ring.key(&raw(SecretSource::File(directory.path().into()))), Err(KeyProblem::NotAFile { .. })));
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        assert!(matches!(
+            ring.key(&raw(SecretSource::File(fifo))),
+            Err(KeyProblem::NotAFile { .. })
+        ));
+        assert!(matches!(
+            ring.key(&raw(SecretSource::File(directory.path().into()))),
+            Err(KeyProblem::NotAFile { .. })
+        ));
         let huge = file(&directory, "huge", &"x".repeat(70_000), 0o600);
         assert!(matches!(ring.key(&huge), Err(KeyProblem::TooLarge { .. })));
     }
@@ -184,22 +272,62 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         file(&directory, "tsig", "aGVsbG8=", 0o400);
         let ring = KeyRing::new(Some(directory.path().into()));
-        assert_eq!(ring.key(&SecretGrant { format: SecretFormat::Base64, ..raw(SecretSource::Credential("tsig".into())) }).unwrap().secret.expose(), b"hello");
+        assert_eq!(
+            ring.key(&SecretGrant {
+                format: SecretFormat::Base64,
+                ..raw(SecretSource::Credential("tsig".into()))
+            })
+            .unwrap()
+            .secret
+            .expose(),
+            b"hello"
+        );
         for name in ["../tsig", "", ".", "/etc/shadow"] {
-            assert!(matches!(ring.key(&raw(SecretSource::Credential(name.into()))), Err(KeyProblem::BadCredentialName { .. })), "{name}");
+            assert!(
+                matches!(
+                    ring.key(&raw(SecretSource::Credential(name.into()))),
+                    Err(KeyProblem::BadCredentialName { .. })
+                ),
+                "{name}"
+            );
         }
-        assert!(matches!(KeyRing::default().key(&raw(SecretSource::Credential("tsig".into()))), Err(KeyProblem::NoCredentials { .. })));
+        assert!(matches!(
+            KeyRing::default().key(&raw(SecretSource::Credential("tsig".into()))),
+            Err(KeyProblem::NoCredentials { .. })
+        ));
     }
 
     #[test]
     fn the_grant_names_what_the_source_does_not() {
         let directory = tempfile::tempdir().unwrap();
         let ring = KeyRing::default();
-        let named = |grant| SecretGrant { algorithm: Some("hmac-sha1".into()), key_name: Some("k".into()), ..grant };
-        let key = ring.key(&named(raw(SecretSource::Value("s3cr3t".into())))).unwrap();
-        assert_eq!((key.name.as_str(), key.algorithm), ("k", Some(Algorithm::Sha1)));
-        let bind = file(&directory, "bind", "key own { algorithm hmac-sha512; secret aGk=; };", 0o600);
-        let key = ring.key(&named(SecretGrant { format: SecretFormat::BindKey, ..bind })).unwrap();
-        assert_eq!((key.name.as_str(), key.algorithm), ("own", Some(Algorithm::Sha512)));
+        let named = |grant| SecretGrant {
+            algorithm: Some("hmac-sha1".into()),
+            key_name: Some("k".into()),
+            ..grant
+        };
+        let key = ring
+            .key(&named(raw(SecretSource::Value("s3cr3t".into()))))
+            .unwrap();
+        assert_eq!(
+            (key.name.as_str(), key.algorithm),
+            ("k", Some(Algorithm::Sha1))
+        );
+        let bind = file(
+            &directory,
+            "bind",
+            "key own { algorithm hmac-sha512; secret aGk=; };",
+            0o600,
+        );
+        let key = ring
+            .key(&named(SecretGrant {
+                format: SecretFormat::BindKey,
+                ..bind
+            }))
+            .unwrap();
+        assert_eq!(
+            (key.name.as_str(), key.algorithm),
+            ("own", Some(Algorithm::Sha512))
+        );
     }
 }

@@ -132,18 +132,38 @@ pub enum StoreError {
 /// Durable keys and values in separate spaces. All answers are from committed state.
 pub trait StoreBackend: Send + Sync + 'static {
     /// The entry of a key; none when it does not exist or has expired.
-    fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>, StoreError>>;
+    fn get<'a>(
+        &'a self,
+        space: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Entry>, StoreError>>;
 
     /// Entries whose key begins with `prefix` and sorts after `after`, in byte order, at most `limit` (clamped to 1 to
     /// [`MAX_ENTRIES`]) and about [`MAX_ANSWER_BYTES`].
-    fn scan<'a>(&'a self, space: &'a str, prefix: &'a str, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<Vec<Entry>, StoreError>>;
+    fn scan<'a>(
+        &'a self,
+        space: &'a str,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, StoreError>>;
 
     /// Applies all changes or none, durable when it answers. Answers the space's revision after it. One caller's refusal does
     /// not touch another's batch. A future that is dropped leaves open whether the batch was applied.
-    fn apply<'a>(&'a self, space: &'a str, quota: Quota, changes: Vec<Change>) -> BoxFuture<'a, Result<u64, StoreError>>;
+    fn apply<'a>(
+        &'a self,
+        space: &'a str,
+        quota: Quota,
+        changes: Vec<Change>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>>;
 
     /// What changed after revision `since`, at most `limit` (clamped like `scan`) keys.
-    fn changes<'a>(&'a self, space: &'a str, since: u64, limit: usize) -> BoxFuture<'a, Result<History, StoreError>>;
+    fn changes<'a>(
+        &'a self,
+        space: &'a str,
+        since: u64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<History, StoreError>>;
 
     /// What the space holds.
     fn usage<'a>(&'a self, space: &'a str) -> BoxFuture<'a, Result<Usage, StoreError>>;
@@ -173,7 +193,11 @@ pub(super) fn check_sizes(changes: &[Change]) -> Result<(), StoreError> {
 /// Checks the size of a key.
 pub(super) fn check_key(key: &str) -> Result<(), StoreError> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
-        return Err(StoreError::Size { what: "key", size: key.len(), limit: MAX_KEY_BYTES });
+        return Err(StoreError::Size {
+            what: "key",
+            size: key.len(),
+            limit: MAX_KEY_BYTES,
+        });
     }
     Ok(())
 }

@@ -17,7 +17,10 @@ use futures::future::BoxFuture;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, TableDefinition, TableError};
 
-use super::backend::{Change, Entry, History, MAX_ANSWER_BYTES, MAX_ENTRIES, Quota, StoreBackend, StoreError, Usage, check_key, check_sizes};
+use super::backend::{
+    Change, Entry, History, MAX_ANSWER_BYTES, MAX_ENTRIES, Quota, StoreBackend, StoreError, Usage,
+    check_key, check_sizes,
+};
 use super::writer::Writer;
 
 /// Space name to space id.
@@ -25,13 +28,15 @@ pub(super) const SPACES: TableDefinition<'_, &str, u64> = TableDefinition::new("
 /// Space id to its account: what it holds and how far its history reaches back.
 pub(super) const ACCOUNTS: TableDefinition<'_, u64, AccountRow> = TableDefinition::new("accounts");
 /// (space id, key) to (revision, expiry in ms since the epoch or [`NEVER`], value).
-pub(super) const ENTRIES: TableDefinition<'_, (u64, &str), (u64, u64, &[u8])> = TableDefinition::new("entries");
+pub(super) const ENTRIES: TableDefinition<'_, (u64, &str), (u64, u64, &[u8])> =
+    TableDefinition::new("entries");
 /// (space id, revision) to the key that was put by it and still has that revision.
 pub(super) const PUTS: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("puts");
 /// (space id, revision) to the key that was deleted by it.
 pub(super) const DELETES: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("deletes");
 /// (expiry, space id, key): what the sweep has to look at, soonest first.
-pub(super) const EXPIRIES: TableDefinition<'_, (u64, u64, &str), ()> = TableDefinition::new("expiries");
+pub(super) const EXPIRIES: TableDefinition<'_, (u64, u64, &str), ()> =
+    TableDefinition::new("expiries");
 
 /// Revision, bytes, keys, rows in [`DELETES`], history floor.
 pub(super) type AccountRow = (u64, u64, u64, u64, u64);
@@ -75,7 +80,9 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process holds the file.
-    #[error("{path}: another process uses this store; is a second `bulkhead serve` running with the same state directory?")]
+    #[error(
+        "{path}: another process uses this store; is a second `bulkhead serve` running with the same state directory?"
+    )]
     InUse {
         /// The store's file.
         path: PathBuf,
@@ -100,7 +107,10 @@ pub struct EmbeddedStore {
 impl EmbeddedStore {
     /// Opens the file, creating it with mode 0600 when it does not exist. A file left by a crash is repaired.
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
-        let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
+        let unusable = |reason: String| OpenError::Unusable {
+            path: path.to_owned(),
+            reason,
+        };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -110,62 +120,112 @@ impl EmbeddedStore {
             .open(path)
             .map_err(|error| unusable(error.to_string()))?;
         let backend = FileBackend::new(file).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
+            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
+                path: path.to_owned(),
+            },
             error => unusable(error.to_string()),
         })?;
-        let database = match Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend) {
+        let database = match Builder::new()
+            .set_cache_size(options.cache_bytes)
+            .create_with_backend(backend)
+        {
             Ok(database) => Arc::new(database),
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(OpenError::InUse { path: path.to_owned() }),
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+                return Err(OpenError::InUse {
+                    path: path.to_owned(),
+                });
+            }
             Err(error) => return Err(unusable(error.to_string())),
         };
-        let writer = Writer::start(database.clone(), options).map_err(|error| unusable(error.to_string()))?;
+        let writer = Writer::start(database.clone(), options)
+            .map_err(|error| unusable(error.to_string()))?;
         Ok(EmbeddedStore { database, writer })
     }
 }
 
 impl StoreBackend for EmbeddedStore {
-    fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>, StoreError>> {
+    fn get<'a>(
+        &'a self,
+        space: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Entry>, StoreError>> {
         // One lookup in cached pages takes microseconds, less than the way to another thread.
         Box::pin(async move {
             check_key(key)?;
-            Snapshot::take(&self.database, space)?.map_or(Ok(None), |snapshot| Ok(snapshot.get(key)?))
+            Snapshot::take(&self.database, space)?
+                .map_or(Ok(None), |snapshot| Ok(snapshot.get(key)?))
         })
     }
 
-    fn scan<'a>(&'a self, space: &'a str, prefix: &'a str, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<Vec<Entry>, StoreError>> {
-        let (space, prefix, after) = (space.to_owned(), prefix.to_owned(), after.map(str::to_owned));
+    fn scan<'a>(
+        &'a self,
+        space: &'a str,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, StoreError>> {
+        let (space, prefix, after) = (
+            space.to_owned(),
+            prefix.to_owned(),
+            after.map(str::to_owned),
+        );
         self.read(move |database| {
-            Snapshot::take(database, &space)?.map_or(Ok(Vec::new()), |snapshot| Ok(snapshot.scan(&prefix, after.as_deref(), limit)?))
+            Snapshot::take(database, &space)?.map_or(Ok(Vec::new()), |snapshot| {
+                Ok(snapshot.scan(&prefix, after.as_deref(), limit)?)
+            })
         })
     }
 
-    fn apply<'a>(&'a self, space: &'a str, quota: Quota, changes: Vec<Change>) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn apply<'a>(
+        &'a self,
+        space: &'a str,
+        quota: Quota,
+        changes: Vec<Change>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
             check_sizes(&changes)?;
             self.writer.apply(space, quota, changes).await
         })
     }
 
-    fn changes<'a>(&'a self, space: &'a str, since: u64, limit: usize) -> BoxFuture<'a, Result<History, StoreError>> {
+    fn changes<'a>(
+        &'a self,
+        space: &'a str,
+        since: u64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<History, StoreError>> {
         let space = space.to_owned();
         self.read(move |database| match Snapshot::take(database, &space)? {
             Some(snapshot) => Ok(snapshot.changes(since, limit)?),
-            None => Ok(History { complete: since == 0, ..History::default() }),
+            None => Ok(History {
+                complete: since == 0,
+                ..History::default()
+            }),
         })
     }
 
     fn usage<'a>(&'a self, space: &'a str) -> BoxFuture<'a, Result<Usage, StoreError>> {
-        Box::pin(async move { Ok(Snapshot::take(&self.database, space)?.map_or_else(Usage::default, |snapshot| snapshot.usage())) })
+        Box::pin(async move {
+            Ok(Snapshot::take(&self.database, space)?
+                .map_or_else(Usage::default, |snapshot| snapshot.usage()))
+        })
     }
 }
 
 impl EmbeddedStore {
     /// Runs a longer read where it may block.
-    fn read<'a, T: Send + 'static>(&'a self, work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static) -> BoxFuture<'a, Result<T, StoreError>> {
+    fn read<'a, T: Send + 'static>(
+        &'a self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
         let database = self.database.clone();
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || work(&database)).await;
-            done.unwrap_or_else(|error| Err(StoreError::Failed { reason: error.to_string() }))
+            done.unwrap_or_else(|error| {
+                Err(StoreError::Failed {
+                    reason: error.to_string(),
+                })
+            })
         })
     }
 }
@@ -193,8 +253,16 @@ impl Snapshot {
             Err(TableError::TableDoesNotExist(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let Some(id) = spaces.get(space)?.map(|id| id.value()) else { return Ok(None) };
-        let Some(account) = transaction.open_table(ACCOUNTS)?.get(id)?.map(|row| row.value()) else { return Ok(None) };
+        let Some(id) = spaces.get(space)?.map(|id| id.value()) else {
+            return Ok(None);
+        };
+        let Some(account) = transaction
+            .open_table(ACCOUNTS)?
+            .get(id)?
+            .map(|row| row.value())
+        else {
+            return Ok(None);
+        };
         Ok(Some(Snapshot {
             id,
             account,
@@ -207,26 +275,44 @@ impl Snapshot {
 
     fn usage(&self) -> Usage {
         let (revision, bytes, keys, ..) = self.account;
-        Usage { bytes, keys, revision }
+        Usage {
+            bytes,
+            keys,
+            revision,
+        }
     }
 
     fn get(&self, key: &str) -> Result<Option<Entry>, redb::Error> {
-        let Some(found) = self.entries.get((self.id, key))? else { return Ok(None) };
+        let Some(found) = self.entries.get((self.id, key))? else {
+            return Ok(None);
+        };
         let (revision, expiry, value) = found.value();
         if expiry <= self.now {
             return Ok(None);
         }
-        Ok(Some(Entry { key: key.to_owned(), value: value.to_vec(), revision }))
+        Ok(Some(Entry {
+            key: key.to_owned(),
+            value: value.to_vec(),
+            revision,
+        }))
     }
 
-    fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, redb::Error> {
+    fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, redb::Error> {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded((self.id, after)),
             _ => Bound::Included((self.id, prefix)),
         };
         let mut room = Room::new(limit);
         let mut found = Vec::new();
-        for row in self.entries.range::<(u64, &str)>((start, Bound::Unbounded))? {
+        for row in self
+            .entries
+            .range::<(u64, &str)>((start, Bound::Unbounded))?
+        {
             let (at, row) = row?;
             let (id, key) = at.value();
             if id != self.id || !key.starts_with(prefix) {
@@ -239,7 +325,11 @@ impl Snapshot {
             if !room.take(key.len().saturating_add(value.len())) {
                 break;
             }
-            found.push(Entry { key: key.to_owned(), value: value.to_vec(), revision });
+            found.push(Entry {
+                key: key.to_owned(),
+                value: value.to_vec(),
+                revision,
+            });
         }
         Ok(found)
     }
@@ -248,30 +338,53 @@ impl Snapshot {
         let (latest, _, _, _, floor) = self.account;
         if since < floor || since > latest {
             // Behind the floor, or from another life of the store: an answer with holes helps nobody.
-            return Ok(History { revision: latest, complete: false, ..History::default() });
+            return Ok(History {
+                revision: latest,
+                complete: false,
+                ..History::default()
+            });
         }
-        let after = (Bound::Excluded((self.id, since)), Bound::Included((self.id, u64::MAX)));
+        let after = (
+            Bound::Excluded((self.id, since)),
+            Bound::Included((self.id, u64::MAX)),
+        );
         let mut puts = self.puts.range::<(u64, u64)>(after)?.peekable();
         let mut deletes = self.deletes.range::<(u64, u64)>(after)?.peekable();
         let mut room = Room::new(limit);
-        let mut history = History { revision: latest, complete: true, ..History::default() };
+        let mut history = History {
+            revision: latest,
+            complete: true,
+            ..History::default()
+        };
         let mut told = since;
         loop {
-            let next_put = puts.peek().and_then(|row| row.as_ref().ok()).map(|(at, _)| at.value().1);
-            let next_delete = deletes.peek().and_then(|row| row.as_ref().ok()).map(|(at, _)| at.value().1);
+            let next_put = puts
+                .peek()
+                .and_then(|row| row.as_ref().ok())
+                .map(|(at, _)| at.value().1);
+            let next_delete = deletes
+                .peek()
+                .and_then(|row| row.as_ref().ok())
+                .map(|(at, _)| at.value().1);
             let take_put = match (next_put, next_delete) {
                 (Some(put), Some(delete)) => put < delete,
                 (Some(_), None) => true,
                 (None, _) => false,
             };
-            let row = if take_put || deletes.peek().is_none() { puts.next() } else { deletes.next() };
+            let row = if take_put || deletes.peek().is_none() {
+                puts.next()
+            } else {
+                deletes.next()
+            };
             let Some(row) = row else { return Ok(history) };
             let (at, key) = row?;
             let (revision, key) = (at.value().1, key.value());
             let entry = self.get(key)?;
             // A deletion that a later put has overtaken is told as that put.
             let overtaken = !take_put && entry.is_some();
-            let size = key.len().saturating_add(entry.as_ref().map_or(0, |entry| entry.value.len()));
+            let size = key
+                .len()
+                .saturating_add(entry.as_ref().map_or(0, |entry| entry.value.len()));
             if !overtaken && !room.take(size) {
                 history.revision = told;
                 return Ok(history);
@@ -295,7 +408,11 @@ struct Room {
 
 impl Room {
     fn new(limit: usize) -> Self {
-        Room { entries: limit.clamp(1, MAX_ENTRIES), bytes: MAX_ANSWER_BYTES, empty: true }
+        Room {
+            entries: limit.clamp(1, MAX_ENTRIES),
+            bytes: MAX_ANSWER_BYTES,
+            empty: true,
+        }
     }
 
     /// The first one always fits, so that every answer makes progress.
@@ -312,11 +429,17 @@ impl Room {
 
 impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
-        StoreError::Failed { reason: error.to_string() }
+        StoreError::Failed {
+            reason: error.to_string(),
+        }
     }
 }
 
 /// Milliseconds since 1970. Wall time, since an expiry has to hold over a restart.
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(NEVER - 1))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(NEVER - 1)
+        })
 }

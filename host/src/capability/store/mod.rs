@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use backend::{Change, Entry, Precondition, Quota, StoreBackend, StoreError};
 
+use crate::capability::throttle::Throttle;
 use crate::grant::effective::Space;
 use crate::grant::{Action, Guard};
 use crate::sandbox::bindings::imports::store as contract;
@@ -27,6 +28,7 @@ use crate::sandbox::bindings::imports::store as contract;
 #[derive(Clone)]
 pub struct Store {
     backend: Arc<dyn StoreBackend>,
+    log: Arc<Throttle>,
 }
 
 impl std::fmt::Debug for Store {
@@ -38,35 +40,77 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// On this backend.
     pub fn new(backend: Arc<dyn StoreBackend>) -> Self {
-        Store { backend }
+        Store {
+            backend,
+            log: Arc::default(),
+        }
     }
 
     /// The entry of a key.
-    pub async fn get(&self, guard: &Guard, slot: &str, key: &str) -> Result<Option<contract::Entry>, contract::Error> {
+    pub async fn get(
+        &self,
+        guard: &Guard,
+        slot: &str,
+        key: &str,
+    ) -> Result<Option<contract::Entry>, contract::Error> {
         let (space, _) = granted(guard, slot, false)?;
-        Ok(self.backend.get(&space, key).await.map_err(|error| tell(guard, slot, error))?.map(entry))
+        Ok(self
+            .backend
+            .get(&space, key)
+            .await
+            .map_err(|error| self.tell(guard, slot, error))?
+            .map(entry))
     }
 
     /// Entries by prefix. An answer may be shorter than `limit` when values are large; only an empty one is the end.
-    pub async fn scan(&self, guard: &Guard, slot: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<contract::Entry>, contract::Error> {
+    pub async fn scan(
+        &self,
+        guard: &Guard,
+        slot: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<contract::Entry>, contract::Error> {
         let (space, _) = granted(guard, slot, false)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let found = self.backend.scan(&space, prefix, after, limit).await.map_err(|error| tell(guard, slot, error))?;
+        let found = self
+            .backend
+            .scan(&space, prefix, after, limit)
+            .await
+            .map_err(|error| self.tell(guard, slot, error))?;
         Ok(found.into_iter().map(entry).collect())
     }
 
     /// All changes or none, durable on return.
-    pub async fn apply(&self, guard: &Guard, slot: &str, changes: Vec<contract::Change>) -> Result<u64, contract::Error> {
+    pub async fn apply(
+        &self,
+        guard: &Guard,
+        slot: &str,
+        changes: Vec<contract::Change>,
+    ) -> Result<u64, contract::Error> {
         let (space, quota) = granted(guard, slot, true)?;
         let changes = changes.into_iter().map(change).collect();
-        self.backend.apply(&space, quota, changes).await.map_err(|error| tell(guard, slot, error))
+        self.backend
+            .apply(&space, quota, changes)
+            .await
+            .map_err(|error| self.tell(guard, slot, error))
     }
 
     /// What changed after a revision.
-    pub async fn changes(&self, guard: &Guard, slot: &str, since: u64, limit: u32) -> Result<contract::History, contract::Error> {
+    pub async fn changes(
+        &self,
+        guard: &Guard,
+        slot: &str,
+        since: u64,
+        limit: u32,
+    ) -> Result<contract::History, contract::Error> {
         let (space, _) = granted(guard, slot, false)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let history = self.backend.changes(&space, since, limit).await.map_err(|error| tell(guard, slot, error))?;
+        let history = self
+            .backend
+            .changes(&space, since, limit)
+            .await
+            .map_err(|error| self.tell(guard, slot, error))?;
         Ok(contract::History {
             puts: history.puts.into_iter().map(entry).collect(),
             deletes: history.deletes,
@@ -74,37 +118,58 @@ impl Store {
             complete: history.complete,
         })
     }
-}
 
-fn granted(guard: &Guard, slot: &str, write: bool) -> Result<(String, Quota), contract::Error> {
-    guard.decide(&Action::Store { slot, write }).check().map_err(|denial| contract::Error::Denied(denial.to_string()))?;
-    let effective = guard.effective();
-    let grant = effective.store.get(slot).ok_or_else(|| contract::Error::Denied(format!("store {slot:?} is no longer granted")))?;
-    let space = match &grant.space {
-        Space::Own => format!("own/{}/{slot}", guard.plugin()),
-        Space::Shared(name) => format!("shared/{name}"),
-    };
-    Ok((space, Quota { bytes: grant.bytes, keys: grant.keys }))
-}
-
-/// In the contract's words; a failing disk is told to the operator as well.
-fn tell(guard: &Guard, slot: &str, error: StoreError) -> contract::Error {
-    match error {
-        StoreError::Conflict { key } => contract::Error::Conflict(key),
-        StoreError::Full { usage, quota } => {
-            tracing::warn!(target: "store", plugin = guard.plugin(), slot, bytes = usage.bytes, keys = usage.keys, quota_bytes = quota.bytes, quota_keys = quota.keys, "a plugin's store is full");
-            contract::Error::Full
-        }
-        StoreError::Size { .. } => contract::Error::TooLarge,
-        StoreError::Failed { reason } => {
-            tracing::error!(target: "store", plugin = guard.plugin(), slot, reason, "the store failed");
-            contract::Error::Failed(reason)
+    /// In the contract's words; what the operator can mend is told to the operator as well.
+    fn tell(&self, guard: &Guard, slot: &str, error: StoreError) -> contract::Error {
+        let plugin = guard.plugin();
+        match error {
+            StoreError::Conflict { key } => contract::Error::Conflict(key),
+            StoreError::Size { .. } => contract::Error::TooLarge,
+            StoreError::Full { usage, quota } => {
+                if let Some(suppressed) = self.log.pass(plugin) {
+                    tracing::warn!(target: "store", plugin, slot, bytes = usage.bytes, keys = usage.keys, quota_bytes = quota.bytes, quota_keys = quota.keys, suppressed, "a plugin's store is full");
+                }
+                contract::Error::Full
+            }
+            StoreError::Failed { reason } => {
+                if let Some(suppressed) = self.log.pass(plugin) {
+                    tracing::error!(target: "store", plugin, slot, reason, suppressed, "the store failed");
+                }
+                contract::Error::Failed(reason)
+            }
         }
     }
 }
 
+fn granted(guard: &Guard, slot: &str, write: bool) -> Result<(String, Quota), contract::Error> {
+    guard
+        .decide(&Action::Store { slot, write })
+        .check()
+        .map_err(|denial| contract::Error::Denied(denial.to_string()))?;
+    let effective = guard.effective();
+    let grant = effective
+        .store
+        .get(slot)
+        .ok_or_else(|| contract::Error::Denied(format!("store {slot:?} is no longer granted")))?;
+    let space = match &grant.space {
+        Space::Own => format!("own/{}/{slot}", guard.plugin()),
+        Space::Shared(name) => format!("shared/{name}"),
+    };
+    Ok((
+        space,
+        Quota {
+            bytes: grant.bytes,
+            keys: grant.keys,
+        },
+    ))
+}
+
 fn entry(entry: Entry) -> contract::Entry {
-    contract::Entry { key: entry.key, value: entry.value, revision: entry.revision }
+    contract::Entry {
+        key: entry.key,
+        value: entry.value,
+        revision: entry.revision,
+    }
 }
 
 fn change(change: contract::Change) -> Change {
@@ -112,7 +177,12 @@ fn change(change: contract::Change) -> Change {
         contract::Precondition::Absent => Precondition::Absent,
         contract::Precondition::Revision(revision) => Precondition::Revision(revision),
     });
-    Change { key: change.key, value: change.value, precondition, expires_in: change.expires_in }
+    Change {
+        key: change.key,
+        value: change.value,
+        precondition,
+        expires_in: change.expires_in,
+    }
 }
 
 #[cfg(test)]
@@ -125,22 +195,42 @@ mod tests {
     fn grant(slot: &str, space: Space, access: Access, bytes: u64) -> impl FnOnce(&mut Effective) {
         let slot = slot.to_owned();
         move |effective| {
-            effective.store.insert(slot, Slot::new(StoreGrant { space, access, bytes, keys: 100 }));
+            effective.store.insert(
+                slot,
+                Slot::new(StoreGrant {
+                    space,
+                    access,
+                    bytes,
+                    keys: 100,
+                }),
+            );
         }
     }
 
     fn guard(plugin: &str, grant: impl FnOnce(&mut Effective)) -> Guard {
-        let effective = Effective { plugin: plugin.into(), ..rights(grant) };
+        let effective = Effective {
+            plugin: plugin.into(),
+            ..rights(grant)
+        };
         Guard::new(&HostRules::new(Deny::default()), effective)
     }
 
     fn put(key: &str, value: &[u8]) -> Vec<contract::Change> {
-        vec![contract::Change { key: key.into(), value: Some(value.to_vec()), precondition: None, expires_in: None }]
+        vec![contract::Change {
+            key: key.into(),
+            value: Some(value.to_vec()),
+            precondition: None,
+            expires_in: None,
+        }]
     }
 
     fn open() -> (Store, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
-        let backend = embedded::EmbeddedStore::open(&directory.path().join("store.redb"), embedded::Options::default()).unwrap();
+        let backend = embedded::EmbeddedStore::open(
+            &directory.path().join("store.redb"),
+            embedded::Options::default(),
+        )
+        .unwrap();
         (Store::new(Arc::new(backend)), directory)
     }
 
@@ -149,12 +239,24 @@ mod tests {
         let (store, _directory) = open();
         let dhcp = guard("dhcp", grant("leases", Space::Own, Access::ReadWrite, 1000));
         let evil = guard("evil", grant("leases", Space::Own, Access::ReadWrite, 1000));
-        store.apply(&dhcp, "leases", put("k", b"dhcp")).await.unwrap();
+        store
+            .apply(&dhcp, "leases", put("k", b"dhcp"))
+            .await
+            .unwrap();
         assert!(store.get(&evil, "leases", "k").await.unwrap().is_none());
-        let one = guard("one", grant("a", Space::Shared("x".into()), Access::ReadWrite, 1000));
-        let two = guard("two", grant("b", Space::Shared("x".into()), Access::Read, 1000));
+        let one = guard(
+            "one",
+            grant("a", Space::Shared("x".into()), Access::ReadWrite, 1000),
+        );
+        let two = guard(
+            "two",
+            grant("b", Space::Shared("x".into()), Access::Read, 1000),
+        );
         store.apply(&one, "a", put("k", b"shared")).await.unwrap();
-        assert_eq!(store.get(&two, "b", "k").await.unwrap().unwrap().value, b"shared");
+        assert_eq!(
+            store.get(&two, "b", "k").await.unwrap().unwrap().value,
+            b"shared"
+        );
         assert_eq!(store.scan(&two, "b", "", None, 10).await.unwrap().len(), 1);
         assert_eq!(store.changes(&two, "b", 0, 10).await.unwrap().puts.len(), 1);
     }
@@ -163,16 +265,28 @@ mod tests {
     async fn reading_is_not_writing_and_no_grant_is_nothing() {
         let (store, _directory) = open();
         let reader = guard("p", grant("a", Space::Own, Access::Read, 1000));
-        assert!(matches!(store.apply(&reader, "a", put("k", b"v")).await, Err(contract::Error::Denied(_))));
-        assert!(matches!(store.get(&reader, "b", "k").await, Err(contract::Error::Denied(_))));
+        assert!(matches!(
+            store.apply(&reader, "a", put("k", b"v")).await,
+            Err(contract::Error::Denied(_))
+        ));
+        assert!(matches!(
+            store.get(&reader, "b", "k").await,
+            Err(contract::Error::Denied(_))
+        ));
     }
 
     #[tokio::test]
     async fn the_granted_bytes_are_the_quota() {
         let (store, _directory) = open();
         let small = guard("p", grant("a", Space::Own, Access::ReadWrite, 10));
-        assert!(matches!(store.apply(&small, "a", put("k", &[0; 10])).await, Err(contract::Error::Full)));
+        assert!(matches!(
+            store.apply(&small, "a", put("k", &[0; 10])).await,
+            Err(contract::Error::Full)
+        ));
         store.apply(&small, "a", put("k", &[0; 9])).await.unwrap();
-        assert!(matches!(store.apply(&small, "a", put("", b"")).await, Err(contract::Error::TooLarge)));
+        assert!(matches!(
+            store.apply(&small, "a", put("", b"")).await,
+            Err(contract::Error::TooLarge)
+        ));
     }
 }

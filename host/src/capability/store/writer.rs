@@ -16,7 +16,9 @@ use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::backend::{Change, Precondition, Quota, StoreError, Usage};
-use super::embedded::{ACCOUNTS, AccountRow, DELETES, ENTRIES, EXPIRIES, NEVER, Options, PUTS, SPACES, now};
+use super::embedded::{
+    ACCOUNTS, AccountRow, DELETES, ENTRIES, EXPIRIES, NEVER, Options, PUTS, SPACES, now,
+};
 
 /// The most batches in one commit: bounds what a failing commit takes along.
 const MAX_GROUP: usize = 256;
@@ -45,16 +47,38 @@ struct Job {
 impl Writer {
     pub(super) fn start(database: Arc<Database>, options: Options) -> std::io::Result<Self> {
         let (jobs, arriving) = channel();
-        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || run(&database, &options, &arriving))?;
-        Ok(Writer { jobs: Some(jobs), waiting: Semaphore::new(MAX_WAITING), thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || run(&database, &options, &arriving))?;
+        Ok(Writer {
+            jobs: Some(jobs),
+            waiting: Semaphore::new(MAX_WAITING),
+            thread: Some(thread),
+        })
     }
 
-    pub(super) async fn apply(&self, space: &str, quota: Quota, changes: Vec<Change>) -> Result<u64, StoreError> {
-        let stopped = || StoreError::Failed { reason: "the store's writer has stopped".into() };
+    pub(super) async fn apply(
+        &self,
+        space: &str,
+        quota: Quota,
+        changes: Vec<Change>,
+    ) -> Result<u64, StoreError> {
+        let stopped = || StoreError::Failed {
+            reason: "the store's writer has stopped".into(),
+        };
         let _place = self.waiting.acquire().await.map_err(|_| stopped())?;
         let (answer, answered) = oneshot::channel();
-        let job = Job { space: space.to_owned(), quota, changes, answer };
-        self.jobs.as_ref().ok_or_else(stopped)?.send(job).map_err(|_| stopped())?;
+        let job = Job {
+            space: space.to_owned(),
+            quota,
+            changes,
+            answer,
+        };
+        self.jobs
+            .as_ref()
+            .ok_or_else(stopped)?
+            .send(job)
+            .map_err(|_| stopped())?;
         answered.await.unwrap_or_else(|_| Err(stopped()))
     }
 }
@@ -86,8 +110,14 @@ fn run(database: &Database, options: &Options, arriving: &Receiver<Job>) {
         }
         for (index, job) in group.into_iter().enumerate() {
             let answer = match &outcome {
-                Ok(answers) => answers.get(index).cloned().unwrap_or_else(|| Err(StoreError::Failed { reason: "no outcome".into() })),
-                Err(error) => Err(StoreError::Failed { reason: error.to_string() }),
+                Ok(answers) => answers.get(index).cloned().unwrap_or_else(|| {
+                    Err(StoreError::Failed {
+                        reason: "no outcome".into(),
+                    })
+                }),
+                Err(error) => Err(StoreError::Failed {
+                    reason: error.to_string(),
+                }),
             };
             // A caller that went away does not want to know.
             let _ = job.answer.send(answer);
@@ -147,15 +177,31 @@ struct Account {
 
 impl Account {
     fn from_row((revision, bytes, keys, deletes, floor): AccountRow) -> Self {
-        Account { revision, bytes, keys, deletes, floor }
+        Account {
+            revision,
+            bytes,
+            keys,
+            deletes,
+            floor,
+        }
     }
 
     fn to_row(self) -> AccountRow {
-        (self.revision, self.bytes, self.keys, self.deletes, self.floor)
+        (
+            self.revision,
+            self.bytes,
+            self.keys,
+            self.deletes,
+            self.floor,
+        )
     }
 
     fn usage(&self) -> Usage {
-        Usage { bytes: self.bytes, keys: self.keys, revision: self.revision }
+        Usage {
+            bytes: self.bytes,
+            keys: self.keys,
+            revision: self.revision,
+        }
     }
 }
 
@@ -208,12 +254,19 @@ impl<'t> Ledger<'t> {
             Ok(after) => after,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let over = (after.bytes > job.quota.bytes && after.bytes > before.bytes) || (after.keys > job.quota.keys && after.keys > before.keys);
+        let over = (after.bytes > job.quota.bytes && after.bytes > before.bytes)
+            || (after.keys > job.quota.keys && after.keys > before.keys);
         if over {
-            return Ok(Err(StoreError::Full { usage: before.usage(), quota: job.quota }));
+            return Ok(Err(StoreError::Full {
+                usage: before.usage(),
+                quota: job.quota,
+            }));
         }
         if after.revision == before.revision {
-            return Ok(Ok(Applied { revision: before.revision, written: false }));
+            return Ok(Ok(Applied {
+                revision: before.revision,
+                written: false,
+            }));
         }
         let id = match known {
             Some(id) => id,
@@ -224,11 +277,19 @@ impl<'t> Ledger<'t> {
             self.write(id, &mut account, change)?;
         }
         self.accounts.insert(id, account.to_row())?;
-        Ok(Ok(Applied { revision: account.revision, written: true }))
+        Ok(Ok(Applied {
+            revision: account.revision,
+            written: true,
+        }))
     }
 
     /// What the account would be after the changes, or the first precondition that does not hold. Writes nothing.
-    fn check(&self, space: Option<u64>, mut account: Account, changes: &[Change]) -> Result<Result<Account, StoreError>, redb::Error> {
+    fn check(
+        &self,
+        space: Option<u64>,
+        mut account: Account,
+        changes: &[Change],
+    ) -> Result<Result<Account, StoreError>, redb::Error> {
         let mut earlier: HashMap<&str, Option<Stored>> = HashMap::new();
         for change in changes {
             let stored = match (earlier.get(change.key.as_str()), space) {
@@ -236,14 +297,18 @@ impl<'t> Ledger<'t> {
                 (None, Some(id)) => self.stored(id, &change.key)?,
                 (None, None) => None,
             };
-            let visible = stored.filter(|stored| stored.expiry > self.now).map(|stored| stored.revision);
+            let visible = stored
+                .filter(|stored| stored.expiry > self.now)
+                .map(|stored| stored.revision);
             let holds = match change.precondition {
                 None => true,
                 Some(Precondition::Absent) => visible.is_none(),
                 Some(Precondition::Revision(wanted)) => visible == Some(wanted),
             };
             if !holds {
-                return Ok(Err(StoreError::Conflict { key: change.key.clone() }));
+                return Ok(Err(StoreError::Conflict {
+                    key: change.key.clone(),
+                }));
             }
             let old = stored.map_or(0, |stored| stored.bytes);
             match &change.value {
@@ -253,7 +318,14 @@ impl<'t> Ledger<'t> {
                     account.bytes = account.bytes.saturating_sub(old).saturating_add(bytes);
                     account.keys += u64::from(stored.is_none());
                     let expiry = self.expiry(change);
-                    earlier.insert(&change.key, Some(Stored { revision: account.revision, expiry, bytes }));
+                    earlier.insert(
+                        &change.key,
+                        Some(Stored {
+                            revision: account.revision,
+                            expiry,
+                            bytes,
+                        }),
+                    );
                 }
                 None if stored.is_some() => {
                     account.revision += 1;
@@ -268,26 +340,43 @@ impl<'t> Ledger<'t> {
     }
 
     /// Writes one checked change.
-    fn write(&mut self, id: u64, account: &mut Account, change: &Change) -> Result<(), redb::Error> {
-        let Some(value) = &change.value else { return self.delete(id, account, &change.key) };
+    fn write(
+        &mut self,
+        id: u64,
+        account: &mut Account,
+        change: &Change,
+    ) -> Result<(), redb::Error> {
+        let Some(value) = &change.value else {
+            return self.delete(id, account, &change.key);
+        };
         let stored = self.stored(id, &change.key)?;
         if let Some(stored) = stored {
             self.forget(id, &change.key, stored)?;
         }
         let expiry = self.expiry(change);
         account.revision += 1;
-        account.bytes = account.bytes.saturating_sub(stored.map_or(0, |stored| stored.bytes)).saturating_add(size(&change.key, value.len()));
+        account.bytes = account
+            .bytes
+            .saturating_sub(stored.map_or(0, |stored| stored.bytes))
+            .saturating_add(size(&change.key, value.len()));
         account.keys += u64::from(stored.is_none());
-        self.entries.insert((id, change.key.as_str()), (account.revision, expiry, value.as_slice()))?;
-        self.puts.insert((id, account.revision), change.key.as_str())?;
+        self.entries.insert(
+            (id, change.key.as_str()),
+            (account.revision, expiry, value.as_slice()),
+        )?;
+        self.puts
+            .insert((id, account.revision), change.key.as_str())?;
         if expiry != NEVER {
-            self.expiries.insert((expiry, id, change.key.as_str()), ())?;
+            self.expiries
+                .insert((expiry, id, change.key.as_str()), ())?;
         }
         Ok(())
     }
 
     fn delete(&mut self, id: u64, account: &mut Account, key: &str) -> Result<(), redb::Error> {
-        let Some(stored) = self.stored(id, key)? else { return Ok(()) };
+        let Some(stored) = self.stored(id, key)? else {
+            return Ok(());
+        };
         self.forget(id, key, stored)?;
         self.entries.remove((id, key))?;
         account.revision += 1;
@@ -296,7 +385,12 @@ impl<'t> Ledger<'t> {
         self.deletes.insert((id, account.revision), key)?;
         account.deletes += 1;
         if account.deletes > self.deletes_kept {
-            let oldest = self.deletes.range((Bound::Included((id, 0)), Bound::Included((id, u64::MAX))))?.next().transpose()?.map(|(at, _)| at.value());
+            let oldest = self
+                .deletes
+                .range((Bound::Included((id, 0)), Bound::Included((id, u64::MAX))))?
+                .next()
+                .transpose()?
+                .map(|(at, _)| at.value());
             if let Some(oldest) = oldest {
                 self.deletes.remove(oldest)?;
                 account.deletes -= 1;
@@ -318,7 +412,11 @@ impl<'t> Ledger<'t> {
     /// Deletes at most `limit` expired keys of any space; answers how many.
     fn sweep(&mut self, limit: usize) -> Result<usize, redb::Error> {
         let mut expired = Vec::new();
-        for row in self.expiries.range((Bound::Unbounded, Bound::Included((self.now, u64::MAX, ""))))?.take(limit) {
+        for row in self
+            .expiries
+            .range((Bound::Unbounded, Bound::Included((self.now, u64::MAX, ""))))?
+            .take(limit)
+        {
             let (at, ()) = row.map(|(at, nothing)| (at, nothing.value()))?;
             let (_, id, key) = at.value();
             expired.push((id, key.to_owned()));
@@ -334,22 +432,35 @@ impl<'t> Ledger<'t> {
     fn stored(&self, id: u64, key: &str) -> Result<Option<Stored>, redb::Error> {
         Ok(self.entries.get((id, key))?.map(|found| {
             let (revision, expiry, value) = found.value();
-            Stored { revision, expiry, bytes: size(key, value.len()) }
+            Stored {
+                revision,
+                expiry,
+                bytes: size(key, value.len()),
+            }
         }))
     }
 
     fn account(&self, id: u64) -> Result<Account, redb::Error> {
-        Ok(self.accounts.get(id)?.map(|row| Account::from_row(row.value())).unwrap_or_default())
+        Ok(self
+            .accounts
+            .get(id)?
+            .map(|row| Account::from_row(row.value()))
+            .unwrap_or_default())
     }
 
     fn new_space(&mut self, name: &str) -> Result<u64, redb::Error> {
-        let id = self.accounts.last()?.map_or(1, |(id, _)| id.value().saturating_add(1));
+        let id = self
+            .accounts
+            .last()?
+            .map_or(1, |(id, _)| id.value().saturating_add(1));
         self.spaces.insert(name, id)?;
         Ok(id)
     }
 
     fn expiry(&self, change: &Change) -> u64 {
-        change.expires_in.map_or(NEVER, |ms| self.now.saturating_add(ms).min(NEVER - 1))
+        change
+            .expires_in
+            .map_or(NEVER, |ms| self.now.saturating_add(ms).min(NEVER - 1))
     }
 }
 

@@ -64,7 +64,13 @@ impl fmt::Debug for AnswerBody {
 }
 
 impl AnswerBody {
-    pub(super) fn new(inner: Incoming, place: Place, connection: Connection, revoked: Revoked, times: BodyTimes) -> Self {
+    pub(super) fn new(
+        inner: Incoming,
+        place: Place,
+        connection: Connection,
+        revoked: Revoked,
+        times: BodyTimes,
+    ) -> Self {
         let now = Instant::now();
         let ends = now + times.total;
         let mut body = AnswerBody {
@@ -103,9 +109,14 @@ impl http_body::Body for AnswerBody {
     type Data = Bytes;
     type Error = BodyProblem;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyProblem>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyProblem>>> {
         let this = &mut *self;
-        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
         if let Poll::Ready(text) = this.revoked.as_mut().poll(context) {
             return this.fail(BodyProblem::Revoked(text));
         }
@@ -115,7 +126,9 @@ impl http_body::Body for AnswerBody {
                 this.finish();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Ok(_))) if Instant::now() >= this.ends => this.fail(BodyProblem::Endless(this.times.total)),
+            Poll::Ready(Some(Ok(_))) if Instant::now() >= this.ends => {
+                this.fail(BodyProblem::Endless(this.times.total))
+            }
             Poll::Ready(Some(Ok(frame))) => {
                 let next = this.ends.min(Instant::now() + this.times.idle);
                 this.timer.as_mut().reset(next);
@@ -127,12 +140,17 @@ impl http_body::Body for AnswerBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                let cause = std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), ToString::to_string);
                 this.fail(BodyProblem::Broken(cause))
             }
             Poll::Pending => {
                 ready!(this.timer.as_mut().poll(context));
-                let problem = if Instant::now() >= this.ends { BodyProblem::Endless(this.times.total) } else { BodyProblem::Idle(this.times.idle) };
+                let problem = if Instant::now() >= this.ends {
+                    BodyProblem::Endless(this.times.total)
+                } else {
+                    BodyProblem::Idle(this.times.idle)
+                };
                 this.fail(problem)
             }
         }
@@ -143,7 +161,9 @@ impl http_body::Body for AnswerBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        self.inner
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }
 
@@ -182,7 +202,10 @@ impl http_body::Body for Upload {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
         if polled.is_ready() {
             self.progress.made();

@@ -45,20 +45,37 @@ impl Origin {
             AskedHost::Name(name) => name.to_string(),
             AskedHost::Address(address) => address.to_string(),
         };
-        Origin { tls: url.scheme == Scheme::Https, host, port: url.port }
+        Origin {
+            tls: url.scheme == Scheme::Https,
+            host,
+            port: url.port,
+        }
     }
 
     /// The value of the `host` header: without the port when it is the scheme's own.
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
         let own = if self.tls { 443 } else { 80 };
-        if self.port == own { host } else { format!("{host}:{}", self.port) }
+        if self.port == own {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
     }
 }
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+        write!(
+            out,
+            "{}://{}",
+            if self.tls { "https" } else { "http" },
+            self.authority()
+        )
     }
 }
 
@@ -80,7 +97,11 @@ pub struct Dialer {
 impl Dialer {
     /// Connections live on `io`: never a runtime that runs components.
     pub fn new(io: Handle, resolver: Arc<Resolver>) -> Self {
-        Dialer { io, resolver, tls: Arc::default() }
+        Dialer {
+            io,
+            resolver,
+            tls: Arc::default(),
+        }
     }
 
     /// The runtime of the connections.
@@ -89,14 +110,30 @@ impl Dialer {
     }
 
     /// Connects before `deadline`; answers the address as well. `plugin` is whom the name lookup is charged to.
-    pub async fn dial(&self, plugin: &str, origin: &Origin, trust: &Trust, decide: &Decide<'_>, deadline: Instant) -> Result<(Box<dyn Transport>, IpAddr), UpstreamError> {
+    pub async fn dial(
+        &self,
+        plugin: &str,
+        origin: &Origin,
+        trust: &Trust,
+        decide: &Decide<'_>,
+        deadline: Instant,
+    ) -> Result<(Box<dyn Transport>, IpAddr), UpstreamError> {
+        let late =
+            |what: &str| UpstreamError::Unreachable(format!("{what} {origin} took too long"));
         let tls = match origin.tls {
-            true => Some(self.tls.get(trust).map_err(|problem| UpstreamError::Tls(problem.to_string()))?),
+            true => Some(
+                timeout_at(deadline, self.tls.get(trust))
+                    .await
+                    .map_err(|_| late("preparing TLS for"))?
+                    .map_err(|problem| UpstreamError::Tls(problem.to_string()))?,
+            ),
             false => None,
         };
-        let late = |what: &str| UpstreamError::Unreachable(format!("{what} {origin} took too long"));
-        let resolved = timeout_at(deadline, self.resolver.resolve(plugin, &origin.host)).await.map_err(|_| late("resolving"))?;
-        let resolved = resolved.map_err(|error: ResolveError| UpstreamError::Unreachable(error.to_string()))?;
+        let resolved = timeout_at(deadline, self.resolver.resolve(plugin, &origin.host))
+            .await
+            .map_err(|_| late("resolving"))?;
+        let resolved = resolved
+            .map_err(|error: ResolveError| UpstreamError::Unreachable(error.to_string()))?;
         let mut addresses = Vec::new();
         let mut denial = None;
         for address in resolved.addresses {
@@ -111,10 +148,23 @@ impl Dialer {
         let origin = origin.clone();
         let connecting = AbortOnDropHandle::new(self.io.spawn(async move {
             let stream = connect(&origin, addresses).await?;
-            let peer = stream.peer_addr().map_err(|error| super::error::of_io(&origin, &error))?.ip();
-            let Some(config) = tls else { return Ok((Box::new(stream) as Box<dyn Transport>, peer)) };
-            let name = ServerName::try_from(origin.host.clone()).map_err(|_| UpstreamError::Tls(format!("{} is not a name that a certificate can hold", origin.host)))?;
-            let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| super::error::of_io(&origin, &error))?;
+            let peer = stream
+                .peer_addr()
+                .map_err(|error| super::error::of_io(&origin, &error))?
+                .ip();
+            let Some(config) = tls else {
+                return Ok((Box::new(stream) as Box<dyn Transport>, peer));
+            };
+            let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
+                UpstreamError::Tls(format!(
+                    "{} is not a name that a certificate can hold",
+                    origin.host
+                ))
+            })?;
+            let stream = TlsConnector::from(config)
+                .connect(name, stream)
+                .await
+                .map_err(|error| super::error::of_io(&origin, &error))?;
             Ok((Box::new(stream) as Box<dyn Transport>, peer))
         }));
         match timeout_at(deadline, connecting).await {

@@ -19,7 +19,9 @@ pub(crate) fn of_io(origin: &Origin, error: &io::Error) -> UpstreamError {
 /// Of an error of the HTTP client.
 pub(crate) fn of_hyper(origin: &Origin, error: &hyper::Error) -> UpstreamError {
     if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
-        return UpstreamError::Protocol(format!("{origin} does not answer in HTTP, or with too large a head"));
+        return UpstreamError::Protocol(format!(
+            "{origin} does not answer in HTTP, or with too large a head"
+        ));
     }
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -32,7 +34,9 @@ pub(crate) fn of_hyper(origin: &Origin, error: &hyper::Error) -> UpstreamError {
         return UpstreamError::Unreachable(format!("{origin} closed the connection"));
     }
     if error.is_user() {
-        return UpstreamError::Protocol(format!("the request to {origin} could not be sent: {error}"));
+        return UpstreamError::Protocol(format!(
+            "the request to {origin} could not be sent: {error}"
+        ));
     }
     UpstreamError::Protocol(format!("{origin}: {error}"))
 }

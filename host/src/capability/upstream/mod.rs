@@ -44,6 +44,7 @@ use pool::{Connection, Place, PoolKey, Pools};
 use trust::Trust;
 
 use crate::capability::secrets::KeyRing;
+use crate::capability::throttle::Throttle;
 use crate::grant::matchers::url::BaseUrl;
 use crate::grant::{Action, Guard};
 use crate::sandbox::bindings::types::{Forward, Incoming, Outgoing, Source, UpstreamError};
@@ -90,6 +91,7 @@ struct Shared {
     pools: Pools,
     ring: Arc<KeyRing>,
     foreman: ArcSwapOption<Foreman>,
+    log: Throttle,
 }
 
 /// A request's body.
@@ -105,7 +107,15 @@ impl Upstream {
     pub fn new(dialer: Dialer, ring: Arc<KeyRing>, foreman: Option<Foreman>) -> Self {
         let pools = Pools::new(dialer.io().clone());
         let foreman = ArcSwapOption::from(foreman.map(Arc::new));
-        Upstream { shared: Arc::new(Shared { dialer, pools, ring, foreman }) }
+        Upstream {
+            shared: Arc::new(Shared {
+                dialer,
+                pools,
+                ring,
+                foreman,
+                log: Throttle::default(),
+            }),
+        }
     }
 
     /// Where Foreman is from now on.
@@ -114,7 +124,13 @@ impl Upstream {
     }
 
     /// Sends a request with a small body and waits for the whole answer.
-    pub async fn send(&self, guard: &Guard, kind: Kind, via: &Via, request: Outgoing) -> Result<Incoming, UpstreamError> {
+    pub async fn send(
+        &self,
+        guard: &Guard,
+        kind: Kind,
+        via: &Via,
+        request: Outgoing,
+    ) -> Result<Incoming, UpstreamError> {
         let mut plan = self.plan(guard, kind, &request.slot, &request.method, &request.target)?;
         if let Some(ms) = request.timeout {
             plan.timeout = plan.timeout.min(Duration::from_millis(ms.into()));
@@ -123,10 +139,24 @@ impl Upstream {
         let limit = plan.response;
         let origin = plan.key.origin.clone();
         let deadline = Instant::now() + plan.timeout;
-        let times = BodyTimes { idle: plan.timeout, total: plan.timeout };
-        let answer = self.exchange(guard, plan, via, &request.headers, Outbound::Bytes(request.body.into()), times).await?;
+        let times = BodyTimes {
+            idle: plan.timeout,
+            total: plan.timeout,
+        };
+        let answer = self
+            .exchange(
+                guard,
+                plan,
+                via,
+                &request.headers,
+                Outbound::Bytes(request.body.into()),
+                times,
+            )
+            .await?;
         let (head, body) = answer.into_parts();
-        let collecting = http_body_util::Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX)).collect();
+        let collecting =
+            http_body_util::Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX))
+                .collect();
         let body = match timeout_at(deadline, collecting).await {
             Err(_) => return Err(late),
             Ok(Ok(collected)) => collected.to_bytes(),
@@ -135,30 +165,72 @@ impl Upstream {
                     Some(body::BodyProblem::Revoked(text)) => UpstreamError::Denied(text.clone()),
                     Some(body::BodyProblem::Idle(_) | body::BodyProblem::Endless(_)) => late,
                     Some(problem) => UpstreamError::Unreachable(format!("{origin}: {problem}")),
-                    None => UpstreamError::Protocol(format!("the answer of {origin} is larger than {limit} bytes")),
+                    None => UpstreamError::Protocol(format!(
+                        "the answer of {origin} is larger than {limit} bytes"
+                    )),
                 });
             }
         };
-        Ok(Incoming { status: head.status.as_u16(), headers: headers::to_list(&head.headers), body: body.to_vec() })
+        Ok(Incoming {
+            status: head.status.as_u16(),
+            headers: headers::to_list(&head.headers),
+            body: body.to_vec(),
+        })
     }
 
     /// Sends a forward, streaming the client's body if the plugin wants that, and answers as soon as the upstream's head is there.
     /// The slot is a `foreman` slot if there is one of that name, else an `http` slot.
-    pub async fn forward(&self, guard: &Guard, via: &Via, forward: &Forward, incoming: Option<Body>) -> Result<Response<Body>, UpstreamError> {
-        let kind = if guard.effective().foreman.contains_key(&forward.slot) { Kind::Foreman } else { Kind::Http };
+    pub async fn forward(
+        &self,
+        guard: &Guard,
+        via: &Via,
+        forward: &Forward,
+        incoming: Option<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let kind = if guard.effective().foreman.contains_key(&forward.slot) {
+            Kind::Foreman
+        } else {
+            Kind::Http
+        };
         let plan = self.plan(guard, kind, &forward.slot, &forward.method, &forward.path)?;
         let body = match (&forward.body, incoming) {
             (Source::Incoming, Some(body)) => Outbound::Stream(body),
-            (Source::Incoming, None) => return Err(UpstreamError::Protocol("the request's body is not streamed: its route's body mode is not `passed`".into())),
+            (Source::Incoming, None) => {
+                return Err(UpstreamError::Protocol(
+                    "the request's body is not streamed: its route's body mode is not `passed`"
+                        .into(),
+                ));
+            }
             (Source::Bytes(bytes), _) => Outbound::Bytes(bytes.clone().into()),
             (Source::Nothing, _) => Outbound::Bytes(Bytes::new()),
         };
-        let times = BodyTimes { idle: BODY_IDLE, total: BODY_TOTAL };
-        Ok(self.exchange(guard, plan, via, &forward.headers, body, times).await?.map(Body::new))
+        let times = BodyTimes {
+            idle: BODY_IDLE,
+            total: BODY_TOTAL,
+        };
+        Ok(self
+            .exchange(guard, plan, via, &forward.headers, body, times)
+            .await?
+            .map(Body::new))
     }
 
-    fn plan(&self, guard: &Guard, kind: Kind, slot: &str, method: &str, target: &str) -> Result<Plan, UpstreamError> {
-        Plan::make(guard, kind, slot, method, target, self.shared.foreman.load().as_ref(), &self.shared.ring)
+    fn plan(
+        &self,
+        guard: &Guard,
+        kind: Kind,
+        slot: &str,
+        method: &str,
+        target: &str,
+    ) -> Result<Plan, UpstreamError> {
+        Plan::make(
+            guard,
+            kind,
+            slot,
+            method,
+            target,
+            self.shared.foreman.load().as_ref(),
+            &self.shared.ring,
+        )
     }
 
     async fn exchange(
@@ -181,33 +253,81 @@ impl Upstream {
             text = gone => Err(UpstreamError::Denied(text)),
         };
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let PoolKey { plugin, slot, origin, .. } = &plan.key;
+        let PoolKey {
+            plugin,
+            slot,
+            origin,
+            ..
+        } = &plan.key;
         match &outcome {
-            Ok(answer) => tracing::debug!(target: "upstream", plugin, slot, %origin, method = %plan.method, status = answer.status().as_u16(), milliseconds, "upstream answered"),
-            Err(error) => tracing::warn!(target: "upstream", plugin, slot, %origin, method = %plan.method, milliseconds, error = %word(error), reason = text(error), "upstream gave no answer"),
+            Ok(answer) => {
+                tracing::debug!(target: "upstream", plugin, slot, %origin, method = %plan.method, status = answer.status().as_u16(), milliseconds, "upstream answered")
+            }
+            // The audit has told it already.
+            Err(error @ UpstreamError::Denied(_)) => {
+                tracing::debug!(target: "upstream", plugin, slot, %origin, method = %plan.method, reason = text(error), "upstream denied")
+            }
+            Err(error) => {
+                if let Some(suppressed) = self.shared.log.pass(plugin) {
+                    tracing::warn!(target: "upstream", plugin, slot, %origin, method = %plan.method, milliseconds, error = word(error), reason = text(error), suppressed, "upstream gave no answer");
+                }
+            }
         }
         outcome
     }
 
-    async fn attempt(&self, guard: &Guard, plan: &Plan, headers: HeaderMap, body: Outbound, times: BodyTimes) -> Result<Response<AnswerBody>, UpstreamError> {
+    async fn attempt(
+        &self,
+        guard: &Guard,
+        plan: &Plan,
+        headers: HeaderMap,
+        body: Outbound,
+        times: BodyTimes,
+    ) -> Result<Response<AnswerBody>, UpstreamError> {
         let deadline = Instant::now() + plan.timeout;
-        let pool = self.shared.pools.get(plan.key.clone(), &plan.rights, plan.connections);
-        let place = timeout_at(deadline, pool.place()).await.map_err(|_| timeout_of(plan))??;
+        let pool = self
+            .shared
+            .pools
+            .get(plan.key.clone(), &plan.rights, plan.connections);
+        let place = timeout_at(deadline, pool.place())
+            .await
+            .map_err(|_| timeout_of(plan))??;
         let (spare, progress, body) = match body {
-            Outbound::Bytes(bytes) => (is_idempotent(&plan.method).then(|| bytes.clone()), None, Body::from(bytes)),
+            Outbound::Bytes(bytes) => (
+                is_idempotent(&plan.method).then(|| bytes.clone()),
+                None,
+                Body::from(bytes),
+            ),
             Outbound::Stream(body) => {
                 let progress = Progress::start();
-                (None, Some(progress.clone()), Body::new(Upload::new(body, progress)))
+                (
+                    None,
+                    Some(progress.clone()),
+                    Body::new(Upload::new(body, progress)),
+                )
             }
         };
         let mut request = request(plan, &headers, body)?;
-        let youth = if spare.is_some() { Duration::MAX } else { YOUTH };
+        let youth = if spare.is_some() {
+            Duration::MAX
+        } else {
+            YOUTH
+        };
         if let Some(mut connection) = place.idle(youth) {
-            match self.once(plan, &mut connection, request, deadline, progress.as_ref()).await {
+            match self
+                .once(plan, &mut connection, request, deadline, progress.as_ref())
+                .await
+            {
                 Ok(answer) => return self.finish(guard, plan, place, connection, answer, times),
                 // Never written: nobody can have seen it.
-                Err(Failure { unsent: Some(unsent), .. }) => request = *unsent,
-                Err(Failure { error: UpstreamError::Unreachable(error), .. }) => match spare {
+                Err(Failure {
+                    unsent: Some(unsent),
+                    ..
+                }) => request = *unsent,
+                Err(Failure {
+                    error: UpstreamError::Unreachable(error),
+                    ..
+                }) => match spare {
                     // The server closed while it was being written: asking again does what asking once does.
                     Some(bytes) => request = self::request(plan, &headers, Body::from(bytes))?,
                     None => return Err(UpstreamError::Unreachable(error)),
@@ -216,24 +336,59 @@ impl Upstream {
             }
         }
         let mut connection = self.connect(guard, plan, &place, deadline).await?;
-        let answer = self.once(plan, &mut connection, request, deadline, progress.as_ref()).await.map_err(|failure| failure.error)?;
+        let answer = self
+            .once(plan, &mut connection, request, deadline, progress.as_ref())
+            .await
+            .map_err(|failure| failure.error)?;
         self.finish(guard, plan, place, connection, answer, times)
     }
 
-    async fn connect(&self, guard: &Guard, plan: &Plan, place: &Place, deadline: Instant) -> Result<Connection, UpstreamError> {
-        let PoolKey { plugin, origin, trust, .. } = &plan.key;
+    async fn connect(
+        &self,
+        guard: &Guard,
+        plan: &Plan,
+        place: &Place,
+        deadline: Instant,
+    ) -> Result<Connection, UpstreamError> {
+        let PoolKey {
+            plugin,
+            origin,
+            trust,
+            ..
+        } = &plan.key;
         let decide = |ip, port| match &plan.right {
-            Right::Http { slot, .. } => guard.decide(&Action::HttpAddress { slot, ip, port }).check().map_err(|denial| denial.to_string()),
+            Right::Http { slot, .. } => guard
+                .decide(&Action::HttpAddress { slot, ip, port })
+                .check()
+                .map_err(|denial| denial.to_string()),
             // Foreman's address is the operator's own word, in the host's configuration.
             Right::Foreman { .. } => Ok(()),
         };
         let connect_by = deadline.min(Instant::now() + plan.connect_timeout);
-        let transport = self.shared.dialer.dial(plugin, origin, trust, &decide, connect_by).await?;
-        place.open(origin, transport).await
+        match self
+            .shared
+            .dialer
+            .dial(plugin, origin, trust, &decide, connect_by)
+            .await
+        {
+            Ok(transport) => place.open(origin, transport).await,
+            // Not the server's fault: the time went by while waiting for a place.
+            Err(UpstreamError::Unreachable(_)) if Instant::now() >= deadline => {
+                Err(timeout_of(plan))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends on one connection and waits for the head.
-    async fn once(&self, plan: &Plan, connection: &mut Connection, request: Request<Body>, deadline: Instant, upload: Option<&Progress>) -> Result<Response<hyper::body::Incoming>, Failure> {
+    async fn once(
+        &self,
+        plan: &Plan,
+        connection: &mut Connection,
+        request: Request<Body>,
+        deadline: Instant,
+        upload: Option<&Progress>,
+    ) -> Result<Response<hyper::body::Incoming>, Failure> {
         let origin = &plan.key.origin;
         let sending = connection.sender.try_send_request(request);
         tokio::pin!(sending);
@@ -255,15 +410,33 @@ impl Upstream {
         }
     }
 
-    fn finish(&self, guard: &Guard, plan: &Plan, place: Place, connection: Connection, answer: Response<hyper::body::Incoming>, times: BodyTimes) -> Result<Response<AnswerBody>, UpstreamError> {
+    fn finish(
+        &self,
+        guard: &Guard,
+        plan: &Plan,
+        place: Place,
+        connection: Connection,
+        answer: Response<hyper::body::Incoming>,
+        times: BodyTimes,
+    ) -> Result<Response<AnswerBody>, UpstreamError> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(UpstreamError::Protocol(format!("{} switches to another protocol", plan.key.origin)));
+            return Err(UpstreamError::Protocol(format!(
+                "{} switches to another protocol",
+                plan.key.origin
+            )));
         }
-        let gone = plan.right.at(connection.peer, plan.key.origin.port).gone(guard.clone(), plan.rights.clone()).boxed();
+        let gone = plan
+            .right
+            .at(connection.peer, plan.key.origin.port)
+            .gone(guard.clone(), plan.rights.clone())
+            .boxed();
         let (mut head, body) = answer.into_parts();
         head.headers = headers::of_answer(head.headers);
         head.extensions.clear();
-        Ok(Response::from_parts(head, AnswerBody::new(body, place, connection, gone, times)))
+        Ok(Response::from_parts(
+            head,
+            AnswerBody::new(body, place, connection, gone, times),
+        ))
     }
 }
 
@@ -277,7 +450,10 @@ struct Failure {
 fn request(plan: &Plan, headers: &HeaderMap, body: Body) -> Result<Request<Body>, UpstreamError> {
     let mut request = Request::new(body);
     *request.method_mut() = plan.method.clone();
-    *request.uri_mut() = plan.target.parse().map_err(|_| UpstreamError::Protocol("the path cannot be sent".into()))?;
+    *request.uri_mut() = plan
+        .target
+        .parse()
+        .map_err(|_| UpstreamError::Protocol("the path cannot be sent".into()))?;
     *request.headers_mut() = headers.clone();
     // Servers want to be told of an empty body where they expect one.
     let empty = http_body::Body::is_end_stream(request.body());
@@ -310,7 +486,10 @@ pub fn word(error: &UpstreamError) -> &'static str {
 /// What an error says, for logs.
 pub fn text(error: &UpstreamError) -> &str {
     match error {
-        UpstreamError::Denied(text) | UpstreamError::Unreachable(text) | UpstreamError::Tls(text) | UpstreamError::Protocol(text) => text,
+        UpstreamError::Denied(text)
+        | UpstreamError::Unreachable(text)
+        | UpstreamError::Tls(text)
+        | UpstreamError::Protocol(text) => text,
         UpstreamError::Timeout(_) => "no answer in time",
     }
 }

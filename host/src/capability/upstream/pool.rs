@@ -102,11 +102,20 @@ impl Pools {
                 sweep(&pools);
             }
         });
-        Pools { open, io, _sweeper: AbortOnDropHandle::new(sweeper) }
+        Pools {
+            open,
+            io,
+            _sweeper: AbortOnDropHandle::new(sweeper),
+        }
     }
 
     /// The pool of a key under the generation that `rights` shows now; older ones are closed.
-    pub(super) fn get(&self, key: PoolKey, rights: &watch::Receiver<u64>, connections: usize) -> Arc<Pool> {
+    pub(super) fn get(
+        &self,
+        key: PoolKey,
+        rights: &watch::Receiver<u64>,
+        connections: usize,
+    ) -> Arc<Pool> {
         let generation = *rights.borrow();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = open.get(&key) {
@@ -120,7 +129,11 @@ impl Pools {
             places: Arc::new(Semaphore::new(connections.max(1))),
             idle: Mutex::default(),
             io: self.io.clone(),
-            _watch: AbortOnDropHandle::new(self.io.spawn(close_on_change(weak.clone(), rights.clone(), generation))),
+            _watch: AbortOnDropHandle::new(self.io.spawn(close_on_change(
+                weak.clone(),
+                rights.clone(),
+                generation,
+            ))),
         });
         open.insert(key, pool.clone());
         pool
@@ -128,7 +141,12 @@ impl Pools {
 
     #[cfg(test)]
     pub(super) fn idle(&self) -> usize {
-        self.open.lock().unwrap().values().map(|pool| pool.idle.lock().unwrap().connections.len()).sum()
+        self.open
+            .lock()
+            .unwrap()
+            .values()
+            .map(|pool| pool.idle.lock().unwrap().connections.len())
+            .sum()
     }
 }
 
@@ -143,25 +161,38 @@ async fn close_on_change(pool: Weak<Pool>, mut rights: watch::Receiver<u64>, gen
 fn sweep(pools: &Mutex<HashMap<PoolKey, Arc<Pool>>>) {
     let mut left = MAX_IDLE;
     let mut closing = Vec::new();
-    pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, pool| {
-        let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let (keep, close): (Vec<_>, Vec<_>) = idle.connections.drain(..).partition(|(connection, since)| {
-            let keep = left > 0 && since.elapsed() < IDLE_TIME && !connection.sender.is_closed();
-            left -= usize::from(keep);
-            keep
+    pools
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .retain(|_, pool| {
+            let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let (keep, close): (Vec<_>, Vec<_>) =
+                idle.connections.drain(..).partition(|(connection, since)| {
+                    let keep =
+                        left > 0 && since.elapsed() < IDLE_TIME && !connection.sender.is_closed();
+                    left -= usize::from(keep);
+                    keep
+                });
+            idle.connections = keep;
+            closing.extend(close);
+            // Nobody else holds it: no request is running or waiting.
+            !idle.connections.is_empty() || Arc::strong_count(pool) > 1
         });
-        idle.connections = keep;
-        closing.extend(close);
-        // Nobody else holds it: no request is running or waiting.
-        !idle.connections.is_empty() || Arc::strong_count(pool) > 1
-    });
 }
 
 impl Pool {
     /// Waits for a connection's turn.
     pub(super) async fn place(self: &Arc<Self>) -> Result<Place, UpstreamError> {
-        let permit = self.places.clone().acquire_owned().await.map_err(|_| UpstreamError::Denied("the policy changed".into()))?;
-        Ok(Place { pool: self.clone(), permit })
+        let permit = self
+            .places
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| UpstreamError::Denied("the policy changed".into()))?;
+        Ok(Place {
+            pool: self.clone(),
+            permit,
+        })
     }
 
     fn close(&self) {
@@ -172,32 +203,45 @@ impl Pool {
 }
 
 impl Place {
-    /// An idle connection, the youngest first; none older than `youth`.
+    /// The youngest idle connection. Those that are idle for longer than `youth` are closed instead: the caller opens one, and the pool
+    /// never holds more than it has places.
     pub(super) fn idle(&self, youth: Duration) -> Option<Connection> {
-        let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self
+            .pool
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         while let Some((connection, since)) = idle.connections.pop() {
-            if !connection.sender.is_ready() || since.elapsed() > IDLE_TIME {
-                continue;
+            if connection.sender.is_ready() && since.elapsed() < youth.min(IDLE_TIME) {
+                return Some(connection);
             }
-            if since.elapsed() > youth {
-                idle.connections.push((connection, since));
-                return None;
-            }
-            return Some(connection);
         }
         None
     }
 
     /// Makes an HTTP connection of a transport.
-    pub(super) async fn open(&self, origin: &Origin, (transport, peer): (Box<dyn Transport>, IpAddr)) -> Result<Connection, UpstreamError> {
+    pub(super) async fn open(
+        &self,
+        origin: &Origin,
+        (transport, peer): (Box<dyn Transport>, IpAddr),
+    ) -> Result<Connection, UpstreamError> {
         let mut builder = http1::Builder::new();
-        builder.max_headers(MAX_HEADERS).max_header_size(MAX_HEAD_BYTES);
-        let (sender, driver) = builder.handshake(TokioIo::new(transport)).await.map_err(|failed| error::of_hyper(origin, &failed))?;
+        builder
+            .max_headers(MAX_HEADERS)
+            .max_header_size(MAX_HEAD_BYTES);
+        let (sender, driver) = builder
+            .handshake(TokioIo::new(transport))
+            .await
+            .map_err(|failed| error::of_hyper(origin, &failed))?;
         let driver = self.pool.io.spawn(async move {
             // Its errors reach the request that was running; an idle connection has nobody to tell.
             let _ = driver.await;
         });
-        Ok(Connection { sender, peer, _driver: AbortOnDropHandle::new(driver) })
+        Ok(Connection {
+            sender,
+            peer,
+            _driver: AbortOnDropHandle::new(driver),
+        })
     }
 
     /// Keeps the connection for the next request once it is ready for one.
@@ -206,7 +250,11 @@ impl Place {
         drop(io.spawn(async move {
             let ready = tokio::time::timeout(READY_TIME, connection.sender.ready()).await;
             if matches!(ready, Ok(Ok(()))) {
-                let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut idle = self
+                    .pool
+                    .idle
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 if !idle.closed {
                     idle.connections.push((connection, Instant::now()));
                 }

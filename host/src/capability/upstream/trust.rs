@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -37,7 +37,11 @@ pub struct Trust {
 
 impl Default for Trust {
     fn default() -> Self {
-        Trust { ca: None, identity: None, verify: true }
+        Trust {
+            ca: None,
+            identity: None,
+            verify: true,
+        }
     }
 }
 
@@ -79,7 +83,7 @@ pub struct TlsClients {
     kept: Mutex<HashMap<Trust, Kept>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     config: Arc<ClientConfig>,
     files: Vec<Option<(u64, SystemTime)>>,
@@ -88,59 +92,107 @@ struct Kept {
 
 impl TlsClients {
     /// The client of a trust, made of its files as they are now (or were two seconds ago).
-    pub fn get(&self, trust: &Trust) -> Result<Arc<ClientConfig>, TrustProblem> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = kept.get_mut(trust) {
-            if found.looked.elapsed() < LOOK_AGAIN {
-                return Ok(found.config.clone());
-            }
-            found.looked = Instant::now();
-            if found.files == trust.files() {
-                return Ok(found.config.clone());
-            }
+    pub async fn get(self: &Arc<Self>, trust: &Trust) -> Result<Arc<ClientConfig>, TrustProblem> {
+        let former = self.kept().get(trust).cloned();
+        if let Some(kept) = former
+            .as_ref()
+            .filter(|kept| kept.looked.elapsed() < LOOK_AGAIN)
+        {
+            return Ok(kept.config.clone());
         }
+        // Reading the system's trust takes milliseconds, a hanging file system for ever.
+        let (clients, wanted) = (self.clone(), trust.clone());
+        let renewing = tokio::task::spawn_blocking(move || clients.renew(&wanted, former)).await;
+        renewing.unwrap_or_else(|error| {
+            Err(TrustProblem::Unusable {
+                path: trust.ca.clone().unwrap_or_default(),
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    fn renew(
+        &self,
+        trust: &Trust,
+        former: Option<Kept>,
+    ) -> Result<Arc<ClientConfig>, TrustProblem> {
         let files = trust.files();
-        match client(trust) {
-            Ok(config) => {
-                let config = Arc::new(config);
-                kept.insert(trust.clone(), Kept { config: config.clone(), files, looked: Instant::now() });
-                Ok(config)
-            }
-            // Files are often replaced one after the other: the old pair serves until the new one is whole.
-            Err(problem) => match kept.get(trust) {
-                Some(old) => {
+        let config = match former.filter(|kept| kept.files == files) {
+            Some(same) => same.config,
+            None => match client(trust) {
+                Ok(config) => Arc::new(config),
+                // Files are often replaced one after the other: the old pair serves until the new one is whole.
+                Err(problem) => {
+                    let Some(old) = self.kept().get(trust).map(|kept| kept.config.clone()) else {
+                        return Err(problem);
+                    };
                     tracing::warn!(target: "upstream", problem = %problem, "changed TLS files are not usable, the former ones stay");
-                    Ok(old.config.clone())
+                    return Ok(old);
                 }
-                None => Err(problem),
             },
-        }
+        };
+        self.kept().insert(
+            trust.clone(),
+            Kept {
+                config: config.clone(),
+                files,
+                looked: Instant::now(),
+            },
+        );
+        Ok(config)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<Trust, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Trust {
     fn files(&self) -> Vec<Option<(u64, SystemTime)>> {
-        let identity = self.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
-        let stamp = |path: &PathBuf| fs::metadata(path).and_then(|data| Ok((data.len(), data.modified()?))).ok();
+        let identity = self
+            .identity
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
+        let stamp = |path: &PathBuf| {
+            fs::metadata(path)
+                .and_then(|data| Ok((data.len(), data.modified()?)))
+                .ok()
+        };
         self.ca.iter().chain(identity).map(stamp).collect()
     }
 }
 
 fn client(trust: &Trust) -> Result<ClientConfig, TrustProblem> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let unusable = |error: rustls::Error| TrustProblem::Unusable { path: trust.ca.clone().unwrap_or_default(), reason: error.to_string() };
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(unusable)?;
+    let unusable = |error: rustls::Error| TrustProblem::Unusable {
+        path: trust.ca.clone().unwrap_or_default(),
+        reason: error.to_string(),
+    };
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?;
     let builder = if trust.verify {
         builder.with_root_certificates(roots(trust.ca.as_deref())?)
     } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(BelieveAnybody(provider)))
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(BelieveAnybody(provider)))
     };
     let mut config = match &trust.identity {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let chain = certificates(certificate)?;
-            let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| TrustProblem::Missing { path: key.clone(), what: "private key" })?;
-            builder.with_client_auth_cert(chain, private).map_err(|error| TrustProblem::Unusable { path: certificate.clone(), reason: error.to_string() })?
+            let private =
+                PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| TrustProblem::Missing {
+                    path: key.clone(),
+                    what: "private key",
+                })?;
+            builder
+                .with_client_auth_cert(chain, private)
+                .map_err(|error| TrustProblem::Unusable {
+                    path: certificate.clone(),
+                    reason: error.to_string(),
+                })?
         }
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -152,7 +204,12 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, TrustProblem> {
     match ca {
         Some(path) => {
             for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| TrustProblem::Unusable { path: path.to_owned(), reason: error.to_string() })?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| TrustProblem::Unusable {
+                        path: path.to_owned(),
+                        reason: error.to_string(),
+                    })?;
             }
         }
         None => {
@@ -167,18 +224,32 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, TrustProblem> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustProblem> {
-    let missing = || TrustProblem::Missing { path: path.to_owned(), what: "certificate" };
-    let found = CertificateDer::pem_slice_iter(&read(path)?).collect::<Result<Vec<_>, _>>().map_err(|_| missing())?;
-    if found.is_empty() { Err(missing()) } else { Ok(found) }
+    let missing = || TrustProblem::Missing {
+        path: path.to_owned(),
+        what: "certificate",
+    };
+    let found = CertificateDer::pem_slice_iter(&read(path)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| missing())?;
+    if found.is_empty() {
+        Err(missing())
+    } else {
+        Ok(found)
+    }
 }
 
 fn read(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, TrustProblem> {
-    let unreadable = |reason: String| TrustProblem::Unreadable { path: path.to_owned(), reason };
+    let unreadable = |reason: String| TrustProblem::Unreadable {
+        path: path.to_owned(),
+        reason,
+    };
     let metadata = fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
     if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
         return Err(unreadable("not a regular file of a sensible size".into()));
     }
-    fs::read(path).map(zeroize::Zeroizing::new).map_err(|error| unreadable(error.to_string()))
+    fs::read(path)
+        .map(zeroize::Zeroizing::new)
+        .map_err(|error| unreadable(error.to_string()))
 }
 
 /// Believes any certificate, but still wants the handshake to be signed with its key.
@@ -197,12 +268,32 @@ impl ServerCertVerifier for BelieveAnybody {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, message: &[u8], certificate: &CertificateDer<'_>, signed: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
-    fn verify_tls13_signature(&self, message: &[u8], certificate: &CertificateDer<'_>, signed: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

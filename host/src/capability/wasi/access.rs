@@ -17,6 +17,9 @@ use super::stdio::LineShare;
 use crate::grant::effective::{FilesGrant, FilesTarget};
 use crate::grant::{Action, Denial, Guard};
 
+/// Open files, directories and listings of all instances of one plugin: a quarter of the 1,024 a process usually may hold.
+const MAX_OPEN_FILES: u32 = 256;
+
 /// One plugin's access to files, sockets and names.
 pub struct PluginAccess {
     guard: Guard,
@@ -38,7 +41,9 @@ struct Mounts {
 
 impl std::fmt::Debug for PluginAccess {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("PluginAccess").field("plugin", &self.guard.plugin()).finish_non_exhaustive()
+        out.debug_struct("PluginAccess")
+            .field("plugin", &self.guard.plugin())
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,8 +52,14 @@ impl PluginAccess {
     /// the directories with a quota at once.
     pub fn new(guard: Guard, resolver: Arc<dyn NameLookup>) -> Arc<Self> {
         let access = Arc::new(Self::unwatched(guard, resolver));
-        let watcher = AbortOnDropHandle::new(tokio::spawn(watch(Arc::downgrade(&access), access.guard.generation())));
-        *access.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+        let watcher = AbortOnDropHandle::new(tokio::spawn(watch(
+            Arc::downgrade(&access),
+            access.guard.generation(),
+        )));
+        *access
+            .watcher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(watcher);
         access
     }
 
@@ -61,7 +72,10 @@ impl PluginAccess {
         let limits = guard.effective().limits.clone();
         Self {
             resolver,
-            mounts: Mutex::new(Mounts { generation: u64::MAX, list: Arc::from([]) }),
+            mounts: Mutex::new(Mounts {
+                generation: u64::MAX,
+                list: Arc::from([]),
+            }),
             blocking: Blocking::new(limits.file_calls as usize),
             connections: Connections::default(),
             sockets: Tally::default(),
@@ -84,7 +98,9 @@ impl PluginAccess {
 
     /// The quota of a files slot, for what the host itself writes there. None: no such slot, or it is granted for reading.
     pub fn quota(&self, slot: &str) -> Option<Arc<Quota>> {
-        self.mounts().iter().find(|mount| mount.slot() == slot && mount.is_writable()).map(|mount| mount.quota().clone())
+        self.mount(slot)
+            .filter(|mount| mount.is_writable())
+            .map(|mount| mount.quota().clone())
     }
 
     /// The granted directories now.
@@ -93,7 +109,9 @@ impl PluginAccess {
         let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
         if mounts.generation != generation {
             let effective = self.guard.effective();
-            let bind = |(slot, grant): (&String, &crate::grant::effective::Slot<FilesGrant>)| self.bind(&mounts.list, slot, grant);
+            let bind = |(slot, grant): (&String, &crate::grant::effective::Slot<FilesGrant>)| {
+                self.bind(&mounts.list, slot, grant)
+            };
             mounts.list = effective.files.iter().map(bind).collect();
             mounts.generation = generation;
         }
@@ -107,23 +125,44 @@ impl PluginAccess {
         };
         let writable = grant.access.writes();
         let limits = if writable {
-            QuotaLimits { bytes: Some(grant.quota.bytes), files: Some(grant.quota.files) }
+            QuotaLimits {
+                bytes: Some(grant.quota.bytes),
+                files: Some(grant.quota.files),
+            }
         } else {
             QuotaLimits::default()
         };
         // The same place keeps its mount, and with it what is open there and what was counted.
-        if let Some(same) = before.iter().find(|mount| mount.slot() == slot && *mount.target() == target) {
+        if let Some(same) = before
+            .iter()
+            .find(|mount| mount.slot() == slot && *mount.target() == target)
+        {
             same.update(writable, limits);
             return same.clone();
         }
-        Arc::new(Mount::new(self.guard.plugin(), slot, target, writable, limits))
+        Arc::new(Mount::new(
+            self.guard.plugin(),
+            slot,
+            target,
+            writable,
+            limits,
+        ))
+    }
+
+    /// A files slot, if it is granted now.
+    pub fn mount(&self, slot: &str) -> Option<Arc<Mount>> {
+        self.mounts()
+            .iter()
+            .find(|mount| mount.slot() == slot)
+            .cloned()
     }
 
     pub(super) fn generation(&self) -> u64 {
         self.guard.generation_now()
     }
 
-    pub(super) fn blocking(&self) -> &Blocking {
+    /// The plugin's slots for blocking work, also for what the host does with files in its name.
+    pub fn blocking(&self) -> &Blocking {
         &self.blocking
     }
 
@@ -137,17 +176,23 @@ impl PluginAccess {
 
     /// A place for one more socket, if the policy has one left.
     pub(super) fn take_socket(&self) -> Option<Taken> {
-        let most = self.guard.effective().sockets.values().map(|grant| grant.open).fold(0, u32::saturating_add);
+        let most = self
+            .guard
+            .effective()
+            .sockets
+            .values()
+            .map(|grant| grant.open)
+            .fold(0, u32::saturating_add);
         self.sockets.take(most)
     }
 
     /// A place for one more open file or directory, if there is one left.
     pub(super) fn take_open_file(&self) -> Option<Taken> {
-        self.open_files.take(self.guard.effective().limits.open_files)
+        self.open_files.take(MAX_OPEN_FILES)
     }
 
     /// Audits what the host's own rules refused after the policy had nothing against it.
-    pub(super) fn note_refusal(&self, action: &Action<'_>, reason: &str) {
+    pub fn note_refusal(&self, action: &Action<'_>, reason: &str) {
         self.guard.host().audit().record(&Denial {
             plugin: self.guard.plugin().into(),
             capability: action.capability(),
@@ -176,7 +221,10 @@ impl PluginAccess {
 }
 
 /// Reviews a plugin's access now and after each change of policy, as long as the access lives.
-async fn watch(access: std::sync::Weak<PluginAccess>, mut generation: tokio::sync::watch::Receiver<u64>) {
+async fn watch(
+    access: std::sync::Weak<PluginAccess>,
+    mut generation: tokio::sync::watch::Receiver<u64>,
+) {
     loop {
         // Seen before acting, so that a change meanwhile is not missed.
         generation.borrow_and_update();
@@ -201,7 +249,9 @@ pub(super) struct Taken(Arc<AtomicU32>);
 impl Tally {
     fn take(&self, most: u32) -> Option<Taken> {
         self.0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < most).then_some(open + 1))
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
+                (open < most).then_some(open + 1)
+            })
             .ok()
             .map(|_| Taken(self.0.clone()))
     }

@@ -18,20 +18,32 @@ pub struct Blocking {
 impl Blocking {
     /// At most `slots` operations at a time, at least one.
     pub fn new(slots: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(slots.max(1))) }
+        Self {
+            slots: Arc::new(Semaphore::new(slots.max(1))),
+        }
     }
 
     /// Waits for a slot, then runs `work` on a thread of the runtime's blocking pool.
     ///
     /// # Errors
     /// When `work` panicked or the runtime is stopping.
-    pub async fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
-        let slot = self.slots.clone().acquire_owned().await.map_err(io::Error::other)?;
+    pub async fn run<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<R> {
+        let slot = self
+            .slots
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
         let work = move || {
             let _slot = slot;
             work()
         };
-        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(io::Error::other)
     }
 }
 
@@ -46,9 +58,20 @@ mod tests {
         let blocking = Blocking::new(1);
         let (release, hang) = mpsc::channel::<()>();
         let hanging = blocking.run(move || hang.recv());
-        assert!(tokio::time::timeout(Duration::from_millis(20), hanging).await.is_err());
-        assert!(tokio::time::timeout(Duration::from_millis(50), blocking.run(|| ())).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(20), hanging)
+                .await
+                .is_err()
+        );
+        assert!(
+            tokio::time::timeout(Duration::from_millis(50), blocking.run(|| ()))
+                .await
+                .is_err()
+        );
         release.send(()).unwrap();
-        tokio::time::timeout(Duration::from_secs(5), blocking.run(|| ())).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), blocking.run(|| ()))
+            .await
+            .unwrap()
+            .unwrap();
     }
 }

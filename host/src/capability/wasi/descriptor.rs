@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
 
-use super::mount::Mount;
 use super::access::{PluginAccess, Taken};
+use super::mount::Mount;
 use super::quota::CountedFile;
 use crate::grant::Action;
 
@@ -69,7 +69,13 @@ pub(super) struct Right {
 
 impl Right {
     pub(super) fn root(access: Arc<PluginAccess>, mount: Arc<Mount>) -> Self {
-        Self { access, mount, path: PathBuf::new(), write: false, seen: AtomicU64::new(0) }
+        Self {
+            access,
+            mount,
+            path: PathBuf::new(),
+            write: false,
+            seen: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn mount(&self) -> &Arc<Mount> {
@@ -91,7 +97,13 @@ impl Right {
         }
         // Read before asking: a change in between makes the next use ask again.
         let generation = self.access.generation();
-        let right = Self { access: self.access.clone(), mount: self.mount.clone(), path, write, seen: AtomicU64::new(generation) };
+        let right = Self {
+            access: self.access.clone(),
+            mount: self.mount.clone(),
+            path,
+            write,
+            seen: AtomicU64::new(generation),
+        };
         right.ask()?;
         Ok(right)
     }
@@ -112,25 +124,45 @@ impl Right {
 
     fn ask(&self) -> Result<(), ErrorCode> {
         // The slot may have been bound to another place: then this handle leads to one that is no longer granted.
-        if !self.access.mounts().iter().any(|mount| Arc::ptr_eq(mount, &self.mount)) {
+        if !self
+            .access
+            .mounts()
+            .iter()
+            .any(|mount| Arc::ptr_eq(mount, &self.mount))
+        {
             return Err(ErrorCode::NotPermitted);
         }
         let path = self.path.to_string_lossy();
-        let action = Action::FileOpen { slot: self.mount.slot(), path: &path, write: self.write };
-        if self.access.guard().decide(&action).is_allowed() { Ok(()) } else { Err(ErrorCode::NotPermitted) }
+        let action = Action::FileOpen {
+            slot: self.mount.slot(),
+            path: &path,
+            write: self.write,
+        };
+        if self.access.guard().decide(&action).is_allowed() {
+            Ok(())
+        } else {
+            Err(ErrorCode::NotPermitted)
+        }
     }
 
     /// Audits what the host's own rules refused.
     pub(super) fn note_refusal(&self, reason: &str) {
         let path = self.path.to_string_lossy();
-        let action = Action::FileOpen { slot: self.mount.slot(), path: &path, write: self.write };
+        let action = Action::FileOpen {
+            slot: self.mount.slot(),
+            path: &path,
+            write: self.write,
+        };
         self.access.note_refusal(&action, reason);
     }
 
     /// Refuses to make a link, and audits it.
     pub(super) fn refuse_link(&self, path: &str) -> ErrorCode {
         let path = self.path.join(Path::new(path));
-        let action = Action::FileLink { slot: self.mount.slot(), path: &path.to_string_lossy() };
+        let action = Action::FileLink {
+            slot: self.mount.slot(),
+            path: &path.to_string_lossy(),
+        };
         // There is no policy under which the answer is yes.
         let _ = self.access.guard().decide(&action);
         ErrorCode::NotPermitted
@@ -148,11 +180,19 @@ impl Descriptor {
 
 impl OpenFile {
     pub(super) fn for_reading(&self) -> Result<&Arc<PlacedFile>, ErrorCode> {
-        if self.readable { Ok(&self.file) } else { Err(ErrorCode::BadDescriptor) }
+        if self.readable {
+            Ok(&self.file)
+        } else {
+            Err(ErrorCode::BadDescriptor)
+        }
     }
 
     pub(super) fn for_writing(&self) -> Result<&Arc<PlacedFile>, ErrorCode> {
-        if self.writable { Ok(&self.file) } else { Err(ErrorCode::BadDescriptor) }
+        if self.writable {
+            Ok(&self.file)
+        } else {
+            Err(ErrorCode::BadDescriptor)
+        }
     }
 }
 

@@ -37,14 +37,23 @@ enum Reading {
 
 impl FileReader {
     pub(super) fn new(file: Arc<PlacedFile>, right: Arc<Right>, offset: u64) -> Self {
-        Self { file, right, offset, state: Reading::Idle }
+        Self {
+            file,
+            right,
+            offset,
+            state: Reading::Idle,
+        }
     }
 
     fn begin(&mut self, size: usize) {
         let (file, offset) = (self.file.clone(), self.offset);
         let right = self.right.clone();
         self.state = Reading::Doing(Box::pin(async move {
-            right.access().blocking().run(move || read_at(&file, size.min(CHUNK), offset)).await?
+            right
+                .access()
+                .blocking()
+                .run(move || read_at(&file, size.min(CHUNK), offset))
+                .await?
         }));
     }
 
@@ -97,7 +106,11 @@ impl InputStream for FileReader {
             Reading::Read(mut bytes) => {
                 let chunk = bytes.split_to(size.min(bytes.len()));
                 self.offset = self.offset.saturating_add(chunk.len() as u64);
-                self.state = if bytes.is_empty() { Reading::Idle } else { Reading::Read(bytes) };
+                self.state = if bytes.is_empty() {
+                    Reading::Idle
+                } else {
+                    Reading::Read(bytes)
+                };
                 Ok(chunk)
             }
             Reading::Failed(error) => Err(StreamError::LastOperationFailed(error.into())),
@@ -142,7 +155,12 @@ enum Writing {
 
 impl FileWriter {
     pub(super) fn new(file: Arc<PlacedFile>, right: Arc<Right>, at: WriteAt) -> Self {
-        Self { file, right, at, state: Writing::Idle }
+        Self {
+            file,
+            right,
+            at,
+            state: Writing::Idle,
+        }
     }
 
     async fn finish(&mut self) {
@@ -184,7 +202,11 @@ impl OutputStream for FileWriter {
             *offset = offset.saturating_add(bytes.len() as u64);
         }
         self.state = Writing::Doing(Box::pin(async move {
-            right.access().blocking().run(move || file.quota().write_at(&file, &bytes, at)).await?
+            right
+                .access()
+                .blocking()
+                .run(move || file.quota().write_at(&file, &bytes, at))
+                .await?
         }));
         Ok(())
     }
@@ -195,7 +217,11 @@ impl OutputStream for FileWriter {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         self.outcome()?;
-        Ok(if matches!(self.state, Writing::Idle) { CHUNK } else { 0 })
+        Ok(if matches!(self.state, Writing::Idle) {
+            CHUNK
+        } else {
+            0
+        })
     }
 
     async fn cancel(&mut self) {
@@ -212,5 +238,7 @@ impl Pollable for FileWriter {
 }
 
 fn denied() -> StreamError {
-    StreamError::LastOperationFailed(io::Error::from_raw_os_error(rustix::io::Errno::PERM.raw_os_error()).into())
+    StreamError::LastOperationFailed(
+        io::Error::from_raw_os_error(rustix::io::Errno::PERM.raw_os_error()).into(),
+    )
 }

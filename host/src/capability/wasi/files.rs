@@ -38,7 +38,9 @@ struct OpenListing {
 
 impl WasiView<'_> {
     fn descriptor(&self, handle: &Handle) -> Result<&Descriptor, FsError> {
-        Ok(self.table.get(&Resource::<Descriptor>::new_borrow(handle.rep()))?)
+        Ok(self
+            .table
+            .get(&Resource::<Descriptor>::new_borrow(handle.rep()))?)
     }
 
     /// The file of a handle whose right still holds.
@@ -51,7 +53,6 @@ impl WasiView<'_> {
     fn keep(&mut self, descriptor: Descriptor) -> Result<Handle, FsError> {
         Ok(Resource::new_own(self.table.push(descriptor)?.rep()))
     }
-
 }
 
 /// Runs directory work with the descriptor's starting directory, under a right that was asked.
@@ -65,7 +66,10 @@ async fn at<R: Send + 'static>(
 }
 
 /// Runs blocking work under a right that was asked.
-async fn blocking<R: Send + 'static>(asked: &Right, work: impl FnOnce() -> Result<R, FileError> + Send + 'static) -> FsResult<R> {
+async fn blocking<R: Send + 'static>(
+    asked: &Right,
+    work: impl FnOnce() -> Result<R, FileError> + Send + 'static,
+) -> FsResult<R> {
     match asked.access().blocking().run(work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
@@ -85,7 +89,10 @@ impl preopens::Host for WasiView<'_> {
         for mount in access.mounts().iter() {
             let path = format!("/{}", mount.slot());
             let right = Arc::new(Right::root(access.clone(), mount.clone()));
-            let handle = self.table.push(Descriptor { node: Node::Root, right })?;
+            let handle = self.table.push(Descriptor {
+                node: Node::Root,
+                right,
+            })?;
             directories.push((Resource::new_own(handle.rep()), path));
         }
         Ok(directories)
@@ -97,21 +104,39 @@ impl types::Host for WasiView<'_> {
         error.downcast()
     }
 
-    fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
-        Ok(self.table.get(&error)?.downcast_ref::<std::io::Error>().map(code))
+    fn filesystem_error_code(
+        &mut self,
+        error: Resource<wasmtime::Error>,
+    ) -> wasmtime::Result<Option<ErrorCode>> {
+        Ok(self
+            .table
+            .get(&error)?
+            .downcast_ref::<std::io::Error>()
+            .map(code))
     }
 }
 
 impl types::HostDescriptor for WasiView<'_> {
-    fn read_via_stream(&mut self, handle: Handle, offset: types::Filesize) -> FsResult<Resource<DynInputStream>> {
+    fn read_via_stream(
+        &mut self,
+        handle: Handle,
+        offset: types::Filesize,
+    ) -> FsResult<Resource<DynInputStream>> {
         let Descriptor { node, right } = self.descriptor(&handle)?.clone();
-        let Node::File(file) = node else { return Err(ErrorCode::IsDirectory.into()) };
+        let Node::File(file) = node else {
+            return Err(ErrorCode::IsDirectory.into());
+        };
         right.check()?;
-        let stream: DynInputStream = Box::new(FileReader::new(file.for_reading()?.clone(), right, offset));
+        let stream: DynInputStream =
+            Box::new(FileReader::new(file.for_reading()?.clone(), right, offset));
         Ok(self.table.push(stream)?)
     }
 
-    fn write_via_stream(&mut self, handle: Handle, offset: types::Filesize) -> FsResult<Resource<DynOutputStream>> {
+    fn write_via_stream(
+        &mut self,
+        handle: Handle,
+        offset: types::Filesize,
+    ) -> FsResult<Resource<DynOutputStream>> {
         self.write_stream(&handle, WriteAt::Offset(offset))
     }
 
@@ -137,7 +162,11 @@ impl types::HostDescriptor for WasiView<'_> {
             types::Advice::NoReuse => rustix::fs::Advice::NoReuse,
         };
         let length = std::num::NonZeroU64::new(length);
-        blocking(&right, move || Ok(rustix::fs::fadvise(&***file, offset, length, advice).map_err(std::io::Error::from)?)).await
+        blocking(&right, move || {
+            Ok(rustix::fs::fadvise(&***file, offset, length, advice)
+                .map_err(std::io::Error::from)?)
+        })
+        .await
     }
 
     async fn sync_data(&mut self, handle: Handle) -> FsResult<()> {
@@ -153,14 +182,21 @@ impl types::HostDescriptor for WasiView<'_> {
         descriptor.right.check()?;
         let (read, write, mutate) = match &descriptor.node {
             Node::File(file) => (file.readable, file.writable, false),
-            Node::Root | Node::Directory(_) => (true, false, descriptor.right.mount().is_writable()),
+            Node::Root | Node::Directory(_) => {
+                (true, false, descriptor.right.mount().is_writable())
+            }
         };
         let named = [
             (read, types::DescriptorFlags::READ),
             (write, types::DescriptorFlags::WRITE),
             (mutate, types::DescriptorFlags::MUTATE_DIRECTORY),
         ];
-        Ok(named.into_iter().filter(|(set, _)| *set).fold(types::DescriptorFlags::empty(), |flags, (_, flag)| flags | flag))
+        Ok(named
+            .into_iter()
+            .filter(|(set, _)| *set)
+            .fold(types::DescriptorFlags::empty(), |flags, (_, flag)| {
+                flags | flag
+            }))
     }
 
     async fn get_type(&mut self, handle: Handle) -> FsResult<types::DescriptorType> {
@@ -176,23 +212,39 @@ impl types::HostDescriptor for WasiView<'_> {
         blocking(&right, move || Ok(file.quota().set_length(&file, size)?)).await
     }
 
-    async fn set_times(&mut self, handle: Handle, access: types::NewTimestamp, change: types::NewTimestamp) -> FsResult<()> {
+    async fn set_times(
+        &mut self,
+        handle: Handle,
+        access: types::NewTimestamp,
+        change: types::NewTimestamp,
+    ) -> FsResult<()> {
         let times = timestamps(access, change)?;
         let descriptor = self.descriptor(&handle)?.clone();
         match &descriptor.node {
             Node::File(file) => {
                 descriptor.right.check()?;
                 let file = file.for_writing()?.clone();
-                blocking(&descriptor.right, move || Ok(rustix::fs::futimens(&***file, &times).map_err(std::io::Error::from)?)).await
+                blocking(&descriptor.right, move || {
+                    Ok(rustix::fs::futimens(&***file, &times).map_err(std::io::Error::from)?)
+                })
+                .await
             }
             Node::Root | Node::Directory(_) => {
                 let asked = descriptor.right.below(".", true)?;
-                at(&descriptor, &asked, move |_, start| tree::set_times(start, ".", false, &times)).await
+                at(&descriptor, &asked, move |_, start| {
+                    tree::set_times(start, ".", false, &times)
+                })
+                .await
             }
         }
     }
 
-    async fn read(&mut self, handle: Handle, length: types::Filesize, offset: types::Filesize) -> FsResult<(Vec<u8>, bool)> {
+    async fn read(
+        &mut self,
+        handle: Handle,
+        length: types::Filesize,
+        offset: types::Filesize,
+    ) -> FsResult<(Vec<u8>, bool)> {
         let (file, right) = self.usable_file(&handle)?;
         let file = file.for_reading()?.clone();
         let size = usize::try_from(length).unwrap_or(CHUNK).min(CHUNK);
@@ -201,11 +253,21 @@ impl types::HostDescriptor for WasiView<'_> {
         Ok((bytes.into(), at_end))
     }
 
-    async fn write(&mut self, handle: Handle, buffer: Vec<u8>, offset: types::Filesize) -> FsResult<types::Filesize> {
+    async fn write(
+        &mut self,
+        handle: Handle,
+        buffer: Vec<u8>,
+        offset: types::Filesize,
+    ) -> FsResult<types::Filesize> {
         let (file, right) = self.usable_file(&handle)?;
         let file = file.for_writing()?.clone();
         let length = buffer.len() as u64;
-        blocking(&right, move || Ok(file.quota().write_at(&file, &buffer, WriteAt::Offset(offset))?)).await?;
+        blocking(&right, move || {
+            Ok(file
+                .quota()
+                .write_at(&file, &buffer, WriteAt::Offset(offset))?)
+        })
+        .await?;
         Ok(length)
     }
 
@@ -215,22 +277,36 @@ impl types::HostDescriptor for WasiView<'_> {
         let right = descriptor.right.clone();
         let place = Arc::new(self.parts.access.take_open_file().ok_or(ErrorCode::Busy)?);
         let listing = at(descriptor, &right, |_, start| tree::list(start)).await?;
-        let listing = OpenListing { listing: Arc::new(Mutex::new(listing)), right, _place: place };
+        let listing = OpenListing {
+            listing: Arc::new(Mutex::new(listing)),
+            right,
+            _place: place,
+        };
         Ok(Resource::new_own(self.table.push(listing)?.rep()))
     }
 
     async fn create_directory_at(&mut self, handle: Handle, path: String) -> FsResult<()> {
         let descriptor = self.descriptor(&handle)?;
         let asked = descriptor.right.below(&path, true)?;
-        at(descriptor, &asked, move |mount, start| tree::create_directory(mount, start, &path)).await
+        at(descriptor, &asked, move |mount, start| {
+            tree::create_directory(mount, start, &path)
+        })
+        .await
     }
 
     async fn stat(&mut self, handle: Handle) -> FsResult<types::DescriptorStat> {
         Ok(tree::describe(&self.metadata(&handle).await?))
     }
 
-    async fn stat_at(&mut self, handle: Handle, flags: types::PathFlags, path: String) -> FsResult<types::DescriptorStat> {
-        Ok(tree::describe(&self.metadata_at(&handle, flags, path).await?))
+    async fn stat_at(
+        &mut self,
+        handle: Handle,
+        flags: types::PathFlags,
+        path: String,
+    ) -> FsResult<types::DescriptorStat> {
+        Ok(tree::describe(
+            &self.metadata_at(&handle, flags, path).await?,
+        ))
     }
 
     async fn set_times_at(
@@ -244,7 +320,10 @@ impl types::HostDescriptor for WasiView<'_> {
         let times = timestamps(access, change)?;
         let descriptor = self.descriptor(&handle)?;
         let asked = descriptor.right.below(&path, true)?;
-        at(descriptor, &asked, move |_, start| tree::set_times(start, &path, follows(flags), &times)).await
+        at(descriptor, &asked, move |_, start| {
+            tree::set_times(start, &path, follows(flags), &times)
+        })
+        .await
     }
 
     async fn link_at(
@@ -256,7 +335,11 @@ impl types::HostDescriptor for WasiView<'_> {
         new_path: String,
     ) -> FsResult<()> {
         self.descriptor(&handle)?;
-        Err(self.descriptor(&new_descriptor)?.right.refuse_link(&new_path).into())
+        Err(self
+            .descriptor(&new_descriptor)?
+            .right
+            .refuse_link(&new_path)
+            .into())
     }
 
     async fn open_at(
@@ -292,9 +375,15 @@ impl types::HostDescriptor for WasiView<'_> {
         let opened = blocking(&right, move || tree::open(&mount, &node, &path, ask)).await?;
         let node = match opened {
             Opened::Root => Node::Root,
-            Opened::Directory(handle) => Node::Directory(OpenDirectory { handle, _place: Arc::new(place) }),
+            Opened::Directory(handle) => Node::Directory(OpenDirectory {
+                handle,
+                _place: Arc::new(place),
+            }),
             Opened::File(file) => Node::File(OpenFile {
-                file: Arc::new(PlacedFile { file, _place: place }),
+                file: Arc::new(PlacedFile {
+                    file,
+                    _place: place,
+                }),
                 // A file opened for nothing is opened for reading, as elsewhere.
                 readable: ask.read || !ask.write,
                 writable: ask.write,
@@ -306,16 +395,28 @@ impl types::HostDescriptor for WasiView<'_> {
     async fn readlink_at(&mut self, handle: Handle, path: String) -> FsResult<String> {
         let descriptor = self.descriptor(&handle)?;
         let asked = descriptor.right.below(&path, false)?;
-        at(descriptor, &asked, move |_, start| tree::read_link(start, &path)).await
+        at(descriptor, &asked, move |_, start| {
+            tree::read_link(start, &path)
+        })
+        .await
     }
 
     async fn remove_directory_at(&mut self, handle: Handle, path: String) -> FsResult<()> {
         let descriptor = self.descriptor(&handle)?;
         let asked = descriptor.right.below(&path, true)?;
-        at(descriptor, &asked, move |mount, start| tree::remove_directory(mount, start, &path)).await
+        at(descriptor, &asked, move |mount, start| {
+            tree::remove_directory(mount, start, &path)
+        })
+        .await
     }
 
-    async fn rename_at(&mut self, handle: Handle, old: String, new_handle: Handle, new: String) -> FsResult<()> {
+    async fn rename_at(
+        &mut self,
+        handle: Handle,
+        old: String,
+        new_handle: Handle,
+        new: String,
+    ) -> FsResult<()> {
         let from = self.descriptor(&handle)?;
         let to = self.descriptor(&new_handle)?.clone();
         let asked = from.right.below(&old, true)?;
@@ -323,7 +424,10 @@ impl types::HostDescriptor for WasiView<'_> {
         if !Arc::ptr_eq(from.right.mount(), to.right.mount()) {
             return Err(ErrorCode::CrossDevice.into());
         }
-        at(from, &asked, move |mount, start| tree::rename(mount, start, &old, &Start::of(mount, &to.node)?, &new)).await
+        at(from, &asked, move |mount, start| {
+            tree::rename(mount, start, &old, &Start::of(mount, &to.node)?, &new)
+        })
+        .await
     }
 
     async fn symlink_at(&mut self, handle: Handle, _target: String, path: String) -> FsResult<()> {
@@ -333,7 +437,10 @@ impl types::HostDescriptor for WasiView<'_> {
     async fn unlink_file_at(&mut self, handle: Handle, path: String) -> FsResult<()> {
         let descriptor = self.descriptor(&handle)?;
         let asked = descriptor.right.below(&path, true)?;
-        at(descriptor, &asked, move |mount, start| tree::remove_file(mount, start, &path)).await
+        at(descriptor, &asked, move |mount, start| {
+            tree::remove_file(mount, start, &path)
+        })
+        .await
     }
 
     async fn is_same_object(&mut self, one: Handle, other: Handle) -> wasmtime::Result<bool> {
@@ -341,7 +448,9 @@ impl types::HostDescriptor for WasiView<'_> {
             use std::os::unix::fs::MetadataExt;
             (metadata.dev(), metadata.ino())
         };
-        let (Ok(one), Ok(other)) = (self.metadata(&one).await, self.metadata(&other).await) else { return Ok(false) };
+        let (Ok(one), Ok(other)) = (self.metadata(&one).await, self.metadata(&other).await) else {
+            return Ok(false);
+        };
         Ok(identity(&one) == identity(&other))
     }
 
@@ -349,26 +458,45 @@ impl types::HostDescriptor for WasiView<'_> {
         Ok(tree::identity(&self.metadata(&handle).await?))
     }
 
-    async fn metadata_hash_at(&mut self, handle: Handle, flags: types::PathFlags, path: String) -> FsResult<types::MetadataHashValue> {
-        Ok(tree::identity(&self.metadata_at(&handle, flags, path).await?))
+    async fn metadata_hash_at(
+        &mut self,
+        handle: Handle,
+        flags: types::PathFlags,
+        path: String,
+    ) -> FsResult<types::MetadataHashValue> {
+        Ok(tree::identity(
+            &self.metadata_at(&handle, flags, path).await?,
+        ))
     }
 
     fn drop(&mut self, handle: Handle) -> wasmtime::Result<()> {
-        self.table.delete(Resource::<Descriptor>::new_own(handle.rep()))?;
+        self.table
+            .delete(Resource::<Descriptor>::new_own(handle.rep()))?;
         Ok(())
     }
 }
 
 impl WasiView<'_> {
-    fn write_stream(&mut self, handle: &Handle, at: WriteAt) -> FsResult<Resource<DynOutputStream>> {
+    fn write_stream(
+        &mut self,
+        handle: &Handle,
+        at: WriteAt,
+    ) -> FsResult<Resource<DynOutputStream>> {
         let Descriptor { node, right } = self.descriptor(handle)?.clone();
-        let Node::File(file) = node else { return Err(ErrorCode::IsDirectory.into()) };
+        let Node::File(file) = node else {
+            return Err(ErrorCode::IsDirectory.into());
+        };
         right.check()?;
-        let stream: DynOutputStream = Box::new(FileWriter::new(file.for_writing()?.clone(), right, at));
+        let stream: DynOutputStream =
+            Box::new(FileWriter::new(file.for_writing()?.clone(), right, at));
         Ok(self.table.push(stream)?)
     }
 
-    async fn sync_to_disk(&mut self, handle: &Handle, sync: fn(&std::fs::File) -> std::io::Result<()>) -> FsResult<()> {
+    async fn sync_to_disk(
+        &mut self,
+        handle: &Handle,
+        sync: fn(&std::fs::File) -> std::io::Result<()>,
+    ) -> FsResult<()> {
         let descriptor = self.descriptor(handle)?.clone();
         descriptor.right.check()?;
         match &descriptor.node {
@@ -376,7 +504,12 @@ impl WasiView<'_> {
                 let file = file.clone();
                 blocking(&descriptor.right, move || Ok(sync(&file)?)).await
             }
-            Node::Root | Node::Directory(_) => at(&descriptor, &descriptor.right, |_, start| tree::sync_directory(start)).await,
+            Node::Root | Node::Directory(_) => {
+                at(&descriptor, &descriptor.right, |_, start| {
+                    tree::sync_directory(start)
+                })
+                .await
+            }
         }
     }
 
@@ -387,26 +520,56 @@ impl WasiView<'_> {
         blocking(&right, move || tree::stat_node(&mount, &node)).await
     }
 
-    async fn metadata_at(&mut self, handle: &Handle, flags: types::PathFlags, path: String) -> FsResult<std::fs::Metadata> {
+    async fn metadata_at(
+        &mut self,
+        handle: &Handle,
+        flags: types::PathFlags,
+        path: String,
+    ) -> FsResult<std::fs::Metadata> {
         let descriptor = self.descriptor(handle)?;
         let asked = descriptor.right.below(&path, false)?;
-        at(descriptor, &asked, move |_, start| tree::stat(start, &path, follows(flags))).await
+        at(descriptor, &asked, move |_, start| {
+            tree::stat(start, &path, follows(flags))
+        })
+        .await
     }
 }
 
 impl types::HostDirectoryEntryStream for WasiView<'_> {
-    async fn read_directory_entry(&mut self, handle: ListingHandle) -> FsResult<Option<types::DirectoryEntry>> {
-        let OpenListing { listing, right, _place } = self.table.get(&Resource::<OpenListing>::new_borrow(handle.rep()))?.clone();
+    async fn read_directory_entry(
+        &mut self,
+        handle: ListingHandle,
+    ) -> FsResult<Option<types::DirectoryEntry>> {
+        let OpenListing {
+            listing,
+            right,
+            _place,
+        } = self
+            .table
+            .get(&Resource::<OpenListing>::new_borrow(handle.rep()))?
+            .clone();
         right.check()?;
-        let at_hand = listing.lock().unwrap_or_else(PoisonError::into_inner).at_hand();
+        let at_hand = listing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .at_hand();
         match at_hand {
             Some(entry) => Ok(Some(entry)),
-            None => blocking(&right, move || listing.lock().unwrap_or_else(PoisonError::into_inner).read_on()).await,
+            None => {
+                blocking(&right, move || {
+                    listing
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .read_on()
+                })
+                .await
+            }
         }
     }
 
     fn drop(&mut self, handle: ListingHandle) -> wasmtime::Result<()> {
-        self.table.delete(Resource::<OpenListing>::new_own(handle.rep()))?;
+        self.table
+            .delete(Resource::<OpenListing>::new_own(handle.rep()))?;
         Ok(())
     }
 }
@@ -415,16 +578,27 @@ fn follows(flags: types::PathFlags) -> bool {
     flags.contains(types::PathFlags::SYMLINK_FOLLOW)
 }
 
-fn timestamps(access: types::NewTimestamp, change: types::NewTimestamp) -> Result<Timestamps, ErrorCode> {
-    Ok(Timestamps { last_access: timestamp(access)?, last_modification: timestamp(change)? })
+fn timestamps(
+    access: types::NewTimestamp,
+    change: types::NewTimestamp,
+) -> Result<Timestamps, ErrorCode> {
+    Ok(Timestamps {
+        last_access: timestamp(access)?,
+        last_modification: timestamp(change)?,
+    })
 }
 
 fn timestamp(new: types::NewTimestamp) -> Result<Timespec, ErrorCode> {
     let since_epoch = match new {
-        types::NewTimestamp::NoChange => return Ok(Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT }),
-        types::NewTimestamp::Now => {
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|_| ErrorCode::Overflow)?
+        types::NewTimestamp::NoChange => {
+            return Ok(Timespec {
+                tv_sec: 0,
+                tv_nsec: rustix::fs::UTIME_OMIT,
+            });
         }
+        types::NewTimestamp::Now => SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_err(|_| ErrorCode::Overflow)?,
         types::NewTimestamp::Timestamp(time) if time.nanoseconds < 1_000_000_000 => {
             std::time::Duration::new(time.seconds, time.nanoseconds)
         }

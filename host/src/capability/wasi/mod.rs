@@ -14,12 +14,13 @@
 //! | [`access`] | what all instances of a plugin share |
 //! | [`mount`], [`quota`] | granted directories and files, and how much they may hold |
 //! | `files`, `tree`, `descriptor`, `file_streams` | `wasi:filesystem` |
-//! | `tcp`, `udp`, `sockets`, [`names`] | `wasi:sockets` |
+//! | `tcp`, `connection`, `udp`, `sockets`, [`names`] | `wasi:sockets` |
 //! | [`stdio`] | standard output and error as log lines |
 //! | [`blocking`] | blocking work, bounded per plugin |
 
 pub mod access;
 pub mod blocking;
+mod connection;
 mod descriptor;
 mod errors;
 mod file_streams;
@@ -39,8 +40,8 @@ use std::sync::Arc;
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliCtxView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksCtxView};
-use wasmtime_wasi::p2::bindings::{LinkOptions, cli, clocks, filesystem, random};
 use wasmtime_wasi::p2::bindings::sockets as wasi_sockets;
+use wasmtime_wasi::p2::bindings::{LinkOptions, cli, clocks, filesystem, random};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 use wasmtime_wasi_io::bindings::wasi::io;
@@ -72,11 +73,17 @@ pub struct WasiView<'a> {
 impl WasiParts {
     /// The parts of a new instance. Without `access` it has none: for the empty sandbox in which a plugin describes itself.
     pub fn new(guard: &Guard, access: Option<&Arc<PluginAccess>>) -> Self {
-        let access = access.cloned().unwrap_or_else(|| PluginAccess::nothing(guard.plugin()));
+        let access = access
+            .cloned()
+            .unwrap_or_else(|| PluginAccess::nothing(guard.plugin()));
         let plugin: Arc<str> = access.guard().plugin().into();
         let guard = access.guard().clone();
         let stock = WasiCtxBuilder::new()
-            .stdout(Printed::new(plugin.clone(), Stream::Out, access.lines().clone()))
+            .stdout(Printed::new(
+                plugin.clone(),
+                Stream::Out,
+                access.lines().clone(),
+            ))
             .stderr(Printed::new(plugin, Stream::Error, access.lines().clone()))
             .max_random_size(guard.effective().limits.random)
             .allow_udp(true)
@@ -85,7 +92,11 @@ impl WasiParts {
                 Box::pin(std::future::ready(allowed))
             })
             .build();
-        Self { access, stock, udp: HashMap::new() }
+        Self {
+            access,
+            stock,
+            udp: HashMap::new(),
+        }
     }
 
     /// What all instances of the plugin share.
@@ -134,8 +145,12 @@ fn add_stock<T: WasiHost>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     clocks::wall_clock::add_to_linker::<T, WasiClocks>(linker, clocks_of)?;
     clocks::monotonic_clock::add_to_linker::<T, WasiClocks>(linker, clocks_of)?;
     random::random::add_to_linker::<T, WasiRandom>(linker, |host| view(host).parts.stock.random())?;
-    random::insecure::add_to_linker::<T, WasiRandom>(linker, |host| view(host).parts.stock.random())?;
-    random::insecure_seed::add_to_linker::<T, WasiRandom>(linker, |host| view(host).parts.stock.random())?;
+    random::insecure::add_to_linker::<T, WasiRandom>(linker, |host| {
+        view(host).parts.stock.random()
+    })?;
+    random::insecure_seed::add_to_linker::<T, WasiRandom>(linker, |host| {
+        view(host).parts.stock.random()
+    })?;
     cli::exit::add_to_linker::<T, WasiCli>(linker, cli_of)?;
     cli::environment::add_to_linker::<T, WasiCli>(linker, cli_of)?;
     cli::stdin::add_to_linker::<T, WasiCli>(linker, cli_of)?;
@@ -156,10 +171,19 @@ fn view<T: WasiHost>(host: &mut T) -> WasiView<'_> {
 
 fn clocks_of<T: WasiHost>(host: &mut T) -> WasiClocksCtxView<'_> {
     let WasiView { parts, table } = view(host);
-    WasiClocksCtxView { ctx: parts.stock.clocks(), table }
+    WasiClocksCtxView {
+        ctx: parts.stock.clocks(),
+        table,
+    }
 }
 
 fn cli_of<T: WasiHost>(host: &mut T) -> WasiCliCtxView<'_> {
     let WasiView { parts, table } = view(host);
-    WasiCliCtxView { ctx: parts.stock.cli(), table }
+    WasiCliCtxView {
+        ctx: parts.stock.cli(),
+        table,
+    }
 }
+
+#[cfg(test)]
+mod tests;

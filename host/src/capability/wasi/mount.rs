@@ -64,7 +64,13 @@ pub struct OnlyFile {
 
 impl Mount {
     /// Binds `slot` of `plugin`.
-    pub fn new(plugin: &str, slot: &str, target: Target, writable: bool, limits: QuotaLimits) -> Self {
+    pub fn new(
+        plugin: &str,
+        slot: &str,
+        target: Target,
+        writable: bool,
+        limits: QuotaLimits,
+    ) -> Self {
         let (Target::Directory(counted) | Target::File(counted)) = &target;
         let quota = Arc::new(Quota::new(plugin, slot, counted.clone(), limits));
         Self {
@@ -102,13 +108,27 @@ impl Mount {
         &self.quota
     }
 
+    /// The directories that absolute links may name to stay in the mount: as the policy writes it, and as the system calls it. Blocks.
+    pub fn homes(&self) -> Vec<PathBuf> {
+        match &self.target {
+            Target::Directory(path) => fs::canonicalize(path)
+                .into_iter()
+                .chain([path.clone()])
+                .collect(),
+            Target::File(_) => Vec::new(),
+        }
+    }
+
     /// The directory as it is now. Blocks.
     ///
     /// # Errors
     /// When it does not exist or cannot be entered.
     pub fn root(&self) -> io::Result<Root> {
         match &self.target {
-            Target::Directory(path) => Ok(Root { handle: self.open(path)?, only: None }),
+            Target::Directory(path) => Ok(Root {
+                handle: self.open(path)?,
+                only: None,
+            }),
             Target::File(path) => {
                 let real = match fs::canonicalize(path) {
                     Ok(real) => real,
@@ -116,11 +136,19 @@ impl Mount {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => not_yet_there(path)?,
                     Err(error) => return Err(error),
                 };
-                let (Some(shown), Some(name), Some(directory)) = (path.file_name(), real.file_name(), real.parent()) else {
+                let (Some(shown), Some(name), Some(directory)) =
+                    (path.file_name(), real.file_name(), real.parent())
+                else {
                     return Err(io::ErrorKind::IsADirectory.into());
                 };
-                let only = OnlyFile { shown: shown.to_owned(), real: name.to_owned() };
-                Ok(Root { handle: self.open(directory)?, only: Some(only) })
+                let only = OnlyFile {
+                    shown: shown.to_owned(),
+                    real: name.to_owned(),
+                };
+                Ok(Root {
+                    handle: self.open(directory)?,
+                    only: Some(only),
+                })
             }
         }
     }
@@ -135,7 +163,10 @@ impl Mount {
             return Ok(opened.handle.clone());
         }
         let handle = open_directory(path)?;
-        *opened = Some(Opened { handle: handle.clone(), inode });
+        *opened = Some(Opened {
+            handle: handle.clone(),
+            inode,
+        });
         Ok(handle)
     }
 }
@@ -143,7 +174,9 @@ impl Mount {
 impl OnlyFile {
     /// The real name, if `path` is the shown one and nothing else.
     pub fn real_name(&self, path: &OsStr) -> Option<&OsStr> {
-        let mut names = Path::new(path).components().filter(|part| *part != Component::CurDir);
+        let mut names = Path::new(path)
+            .components()
+            .filter(|part| *part != Component::CurDir);
         match (names.next(), names.next()) {
             (Some(Component::Normal(name)), None) if name == self.shown => Some(&self.real),
             _ => None,
@@ -166,7 +199,13 @@ mod tests {
     fn a_replaced_directory_is_opened_again() {
         let tree = tempfile::tempdir().unwrap();
         let path = tree.path().join("root");
-        let mount = Mount::new("tftp", "root", Target::Directory(path.clone()), true, QuotaLimits::default());
+        let mount = Mount::new(
+            "tftp",
+            "root",
+            Target::Directory(path.clone()),
+            true,
+            QuotaLimits::default(),
+        );
         assert_eq!(mount.root().unwrap_err().kind(), io::ErrorKind::NotFound);
         fs::create_dir(&path).unwrap();
         let first = mount.root().unwrap().handle;
@@ -181,10 +220,26 @@ mod tests {
         let tree = tempfile::tempdir().unwrap();
         fs::write(tree.path().join("leases.7"), "x").unwrap();
         std::os::unix::fs::symlink("leases.7", tree.path().join("leases")).unwrap();
-        let mount = Mount::new("dhcp", "leases", Target::File(tree.path().join("leases")), false, QuotaLimits::default());
+        let mount = Mount::new(
+            "dhcp",
+            "leases",
+            Target::File(tree.path().join("leases")),
+            false,
+            QuotaLimits::default(),
+        );
         let only = mount.root().unwrap().only.unwrap();
-        assert_eq!(only.real_name(OsStr::new("./leases")), Some(OsStr::new("leases.7")));
-        for other in ["leases.7", "leases/..", "../leases", "/leases", ".", "x/leases"] {
+        assert_eq!(
+            only.real_name(OsStr::new("./leases")),
+            Some(OsStr::new("leases.7"))
+        );
+        for other in [
+            "leases.7",
+            "leases/..",
+            "../leases",
+            "/leases",
+            ".",
+            "x/leases",
+        ] {
             assert_eq!(only.real_name(OsStr::new(other)), None, "{other}");
         }
     }

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::async_trait;
-use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{Host, HostResolveAddressStream, ResolveAddressStream};
+use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{
+    Host, HostResolveAddressStream, ResolveAddressStream,
+};
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress, Network};
 use wasmtime_wasi::p2::{DynPollable, Pollable, SocketResult, subscribe};
 
@@ -52,16 +54,22 @@ pub trait NameLookup: Send + Sync + 'static {
 }
 
 /// A lookup under way.
-pub type LookupFuture<'a> = Pin<Box<dyn Future<Output = Result<Addresses, LookupError>> + Send + 'a>>;
+pub type LookupFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Addresses, LookupError>> + Send + 'a>>;
 
 impl NameLookup for Resolver {
     fn lookup<'a>(&'a self, plugin: &'a str, name: &'a str) -> LookupFuture<'a> {
         Box::pin(async move {
             match self.resolve(plugin, name).await {
-                Ok(found) => Ok(Addresses { addresses: found.addresses, time_to_live: found.ttl }),
-                Err(ResolveError::NotFound { .. } | ResolveError::Malformed { .. }) => Err(LookupError::Unknown),
+                Ok(found) => Ok(Addresses {
+                    addresses: found.addresses,
+                    time_to_live: found.ttl,
+                }),
+                Err(ResolveError::NotFound { .. } | ResolveError::Malformed { .. }) => {
+                    Err(LookupError::Unknown)
+                }
                 Err(ResolveError::Timeout { .. }) => Err(LookupError::Temporary),
-                Err(ResolveError::Failed { .. } | ResolveError::Denied(_)) => Err(LookupError::Permanent),
+                Err(ResolveError::Failed { .. }) => Err(LookupError::Permanent),
             }
         })
     }
@@ -76,8 +84,12 @@ enum Lookup {
 
 impl Lookup {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Self::Asking(question) = self else { return Poll::Ready(()) };
-        let Poll::Ready(answer) = question.as_mut().poll(context) else { return Poll::Pending };
+        let Self::Asking(question) = self else {
+            return Poll::Ready(());
+        };
+        let Poll::Ready(answer) = question.as_mut().poll(context) else {
+            return Poll::Pending;
+        };
         *self = match answer {
             Ok(answer) => Self::Answered(answer.addresses.into_iter()),
             Err(error) => Self::Failed(error),
@@ -94,19 +106,32 @@ impl Pollable for Lookup {
 }
 
 impl Host for WasiView<'_> {
-    fn resolve_addresses(&mut self, network: Resource<Network>, name: String) -> SocketResult<Resource<ResolveAddressStream>> {
+    fn resolve_addresses(
+        &mut self,
+        network: Resource<Network>,
+        name: String,
+    ) -> SocketResult<Resource<ResolveAddressStream>> {
         self.table.get(&network)?;
         let lookup = match AskedHost::parse(&name).ok_or(ErrorCode::InvalidArgument)? {
             AskedHost::Address(address) => Lookup::Answered(vec![address].into_iter()),
             AskedHost::Name(name) => {
                 let access = self.parts.access.clone();
-                if !access.guard().decide(&Action::Resolve { name: &name }).is_allowed() {
+                if !access
+                    .guard()
+                    .decide(&Action::Resolve { name: &name })
+                    .is_allowed()
+                {
                     return Err(ErrorCode::AccessDenied.into());
                 }
                 let name = name.into_owned();
                 Lookup::Asking(Box::pin(async move {
-                    let answer = access.resolver().lookup(access.guard().plugin(), &name).await?;
-                    access.guard().record_resolved(&name, &answer.addresses, answer.time_to_live);
+                    let answer = access
+                        .resolver()
+                        .lookup(access.guard().plugin(), &name)
+                        .await?;
+                    access
+                        .guard()
+                        .record_resolved(&name, &answer.addresses, answer.time_to_live);
                     Ok(answer)
                 }))
             }
@@ -116,26 +141,44 @@ impl Host for WasiView<'_> {
 }
 
 impl HostResolveAddressStream for WasiView<'_> {
-    fn resolve_next_address(&mut self, stream: Resource<ResolveAddressStream>) -> SocketResult<Option<IpAddress>> {
-        let lookup = self.table.get_mut(&Resource::<Lookup>::new_borrow(stream.rep()))?;
-        if lookup.poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+    fn resolve_next_address(
+        &mut self,
+        stream: Resource<ResolveAddressStream>,
+    ) -> SocketResult<Option<IpAddress>> {
+        let lookup = self
+            .table
+            .get_mut(&Resource::<Lookup>::new_borrow(stream.rep()))?;
+        if lookup
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+        {
             return Err(ErrorCode::WouldBlock.into());
         }
         match lookup {
-            Lookup::Answered(addresses) => Ok(addresses.next().map(|address| address.to_canonical().into())),
+            Lookup::Answered(addresses) => Ok(addresses
+                .next()
+                .map(|address| address.to_canonical().into())),
             Lookup::Failed(LookupError::Unknown) => Err(ErrorCode::NameUnresolvable.into()),
-            Lookup::Failed(LookupError::Temporary) => Err(ErrorCode::TemporaryResolverFailure.into()),
-            Lookup::Failed(LookupError::Permanent) => Err(ErrorCode::PermanentResolverFailure.into()),
+            Lookup::Failed(LookupError::Temporary) => {
+                Err(ErrorCode::TemporaryResolverFailure.into())
+            }
+            Lookup::Failed(LookupError::Permanent) => {
+                Err(ErrorCode::PermanentResolverFailure.into())
+            }
             Lookup::Asking(_) => Err(ErrorCode::WouldBlock.into()),
         }
     }
 
-    fn subscribe(&mut self, stream: Resource<ResolveAddressStream>) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe(
+        &mut self,
+        stream: Resource<ResolveAddressStream>,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
         subscribe(self.table, Resource::<Lookup>::new_borrow(stream.rep()))
     }
 
     fn drop(&mut self, stream: Resource<ResolveAddressStream>) -> wasmtime::Result<()> {
-        self.table.delete(Resource::<Lookup>::new_own(stream.rep()))?;
+        self.table
+            .delete(Resource::<Lookup>::new_own(stream.rep()))?;
         Ok(())
     }
 }

@@ -11,20 +11,24 @@
 //!
 //! All methods block: call them where blocking is allowed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
+
+mod count;
+
+use count::count_tree;
 
 /// A refused change counts the tree again, unless it was counted this recently: a plugin that hammers on a full quota must not keep the disk busy.
 const RECOUNT_AFTER: Duration = Duration::from_secs(60);
@@ -124,7 +128,10 @@ impl Quota {
 
     /// What is counted now; zeros until the tree was counted.
     pub fn usage(&self) -> Usage {
-        Usage { bytes: self.bytes.load(Ordering::Relaxed), files: self.files.load(Ordering::Relaxed) }
+        Usage {
+            bytes: self.bytes.load(Ordering::Relaxed),
+            files: self.files.load(Ordering::Relaxed),
+        }
     }
 
     /// Counts the tree if it never was, so that the plugin's first change need not wait for it. Changes wait meanwhile.
@@ -157,7 +164,10 @@ impl Quota {
     ///
     /// # Errors
     /// Those of `open`, and `NotFound` if the file has lost its last name.
-    pub fn open<E: From<io::Error>>(self: &Arc<Self>, open: impl FnOnce() -> Result<File, E>) -> Result<CountedFile, E> {
+    pub fn open<E: From<io::Error>>(
+        self: &Arc<Self>,
+        open: impl FnOnce() -> Result<File, E>,
+    ) -> Result<CountedFile, E> {
         let _gate = self.shared()?;
         let file = open()?;
         self.adopt(file).map_err(E::from)
@@ -171,7 +181,8 @@ impl Quota {
         self.within(|| {
             let _gate = self.alone()?;
             self.take(&self.files, 1, self.limits().files)?;
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags =
+                OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match rustix::fs::openat(parent, name, flags, FILE_MODE) {
                 Ok(file) => self.adopt(File::from(file)),
                 Err(error) => {
@@ -224,7 +235,13 @@ impl Quota {
     ///
     /// # Errors
     /// What the system says.
-    pub fn rename(&self, from: &impl AsFd, old: &OsStr, to: &impl AsFd, new: &OsStr) -> io::Result<()> {
+    pub fn rename(
+        &self,
+        from: &impl AsFd,
+        old: &OsStr,
+        to: &impl AsFd,
+        new: &OsStr,
+    ) -> io::Result<()> {
         let _gate = self.alone()?;
         let moved = lookup(from.as_fd(), old)?;
         let replaced = lookup(to.as_fd(), new)?;
@@ -244,13 +261,17 @@ impl Quota {
     pub fn write_at(&self, file: &File, bytes: &[u8], at: WriteAt) -> io::Result<()> {
         self.within(|| {
             let _gate = self.shared()?;
-            self.growing(file, |length| match at {
-                WriteAt::Offset(offset) => offset.saturating_add(bytes.len() as u64),
-                WriteAt::End => length.saturating_add(bytes.len() as u64),
-            }, || match at {
-                WriteAt::Offset(offset) => file.write_all_at(bytes, offset),
-                WriteAt::End => append(file, bytes),
-            })
+            self.growing(
+                file,
+                |length| match at {
+                    WriteAt::Offset(offset) => offset.saturating_add(bytes.len() as u64),
+                    WriteAt::End => length.saturating_add(bytes.len() as u64),
+                },
+                || match at {
+                    WriteAt::Offset(offset) => file.write_all_at(bytes, offset),
+                    WriteAt::End => append(file, bytes),
+                },
+            )
         })
     }
 
@@ -266,14 +287,24 @@ impl Quota {
     }
 
     /// Runs `change` under the file's lock after taking what it will add, and settles with what it did.
-    fn growing(&self, file: &File, end: impl Fn(u64) -> u64, change: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    fn growing(
+        &self,
+        file: &File,
+        end: impl Fn(u64) -> u64,
+        change: impl Fn() -> io::Result<()>,
+    ) -> io::Result<()> {
         let inode = inode(&file.metadata()?);
-        let _lock = self.file_locks.get((inode.0 ^ inode.1) as usize % FILE_LOCKS).map(locked);
+        let _lock = self
+            .file_locks
+            .get((inode.0 ^ inode.1) as usize % FILE_LOCKS)
+            .map(locked);
         let before = file.metadata()?.len();
         let taken = end(before).saturating_sub(before);
         self.take(&self.bytes, taken, self.limits().bytes)?;
         let done = change();
-        let after = file.metadata().map_or(before.saturating_add(taken), |metadata| metadata.len());
+        let after = file
+            .metadata()
+            .map_or(before.saturating_add(taken), |metadata| metadata.len());
         let grown = after.saturating_sub(before);
         if grown > taken {
             // Another program wrote into the file at the same time.
@@ -288,15 +319,22 @@ impl Quota {
     /// Runs a change; when it exceeds the quota, once more after the tree was counted again.
     fn within<R>(&self, change: impl Fn() -> io::Result<R>) -> io::Result<R> {
         match change() {
-            Err(error) if error.kind() == io::ErrorKind::QuotaExceeded && self.recount()? => change(),
+            Err(error) if error.kind() == io::ErrorKind::QuotaExceeded && self.recount()? => {
+                change()
+            }
             result => result,
         }
         .inspect_err(|error| {
             if error.kind() == io::ErrorKind::QuotaExceeded {
                 let (limits, usage) = (self.limits(), self.usage());
                 tracing::debug!(
-                    plugin = self.plugin, slot = self.slot, bytes = usage.bytes, files = usage.files, limit_bytes = limits.bytes,
-                    limit_files = limits.files, "files quota exceeded"
+                    plugin = self.plugin,
+                    slot = self.slot,
+                    bytes = usage.bytes,
+                    files = usage.files,
+                    limit_bytes = limits.bytes,
+                    limit_files = limits.files,
+                    "files quota exceeded"
                 );
             }
         })
@@ -307,7 +345,8 @@ impl Quota {
         counter
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 // A file that shrinks or stays the same is welcome in a tree that is over its limit.
-                used.checked_add(amount).filter(|sum| *sum <= limit || amount == 0)
+                used.checked_add(amount)
+                    .filter(|sum| *sum <= limit || amount == 0)
             })
             .map_err(|_| io::Error::from_raw_os_error(Errno::DQUOT.raw_os_error()))?;
         Ok(())
@@ -332,8 +371,19 @@ impl Quota {
             return Err(io::ErrorKind::NotFound.into());
         }
         let (file, inode) = (Arc::new(file), inode(&metadata));
-        locked(&self.open).entry(inode).or_insert_with(|| Handles { count: 0, file: file.clone(), orphan: false }).count += 1;
-        Ok(CountedFile { file, inode, quota: self.clone() })
+        locked(&self.open)
+            .entry(inode)
+            .or_insert_with(|| Handles {
+                count: 0,
+                file: file.clone(),
+                orphan: false,
+            })
+            .count += 1;
+        Ok(CountedFile {
+            file,
+            inode,
+            quota: self.clone(),
+        })
     }
 
     fn shared(&self) -> io::Result<RwLockReadGuard<'_, Option<Instant>>> {
@@ -398,7 +448,9 @@ impl Deref for CountedFile {
 impl Drop for CountedFile {
     fn drop(&mut self) {
         let mut open = locked(&self.quota.open);
-        let Some(handles) = open.get_mut(&self.inode) else { return };
+        let Some(handles) = open.get_mut(&self.inode) else {
+            return;
+        };
         handles.count -= 1;
         if handles.count > 0 {
             return;
@@ -406,7 +458,10 @@ impl Drop for CountedFile {
         if let Some(handles) = open.remove(&self.inode)
             && handles.orphan
         {
-            give(&self.quota.bytes, self.file.metadata().map_or(0, |metadata| metadata.len()));
+            give(
+                &self.quota.bytes,
+                self.file.metadata().map_or(0, |metadata| metadata.len()),
+            );
         }
     }
 }
@@ -428,7 +483,12 @@ fn inode(metadata: &Metadata) -> Inode {
 
 /// What a name stands for, links not followed; none if it stands for nothing.
 fn lookup(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Metadata>> {
-    match rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+    match rustix::fs::openat(
+        parent,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
         Ok(handle) => Ok(Some(File::from(handle).metadata()?)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
@@ -448,162 +508,5 @@ fn append(file: &File, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the whole tree, or the one file. What vanishes meanwhile or may not be read is passed over: it cannot be counted.
-fn count_tree(place: &Path) -> io::Result<Usage> {
-    let mut usage = Usage::default();
-    match std::fs::metadata(place) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(metadata) => return Ok(Usage { bytes: metadata.len(), files: 1 }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(usage),
-        Err(error) => return Err(error),
-    }
-    let mut several_names = HashSet::new();
-    let root = rustix::fs::open(place, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut unread = vec![(Arc::new(root), None::<std::ffi::CString>)];
-    while let Some((parent, name)) = unread.pop() {
-        let directory = match name {
-            None => parent,
-            Some(name) => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                match rustix::fs::openat(&*parent, name, flags, Mode::empty()) {
-                    Ok(directory) => Arc::<OwnedFd>::new(directory),
-                    Err(_) => continue,
-                }
-            }
-        };
-        let Ok(entries) = rustix::fs::Dir::read_from(&*directory) else { continue };
-        for entry in entries {
-            let Ok(entry) = entry else { break };
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            usage.files += 1;
-            let Ok(stat) = rustix::fs::statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-                rustix::fs::FileType::Directory => unread.push((directory.clone(), Some(name.to_owned()))),
-                rustix::fs::FileType::RegularFile if stat.st_nlink <= 1 || several_names.insert((stat.st_dev, stat.st_ino)) => {
-                    usage.bytes = usage.bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(usage)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    fn quota(directory: &Path, bytes: u64, files: u64) -> Arc<Quota> {
-        Arc::new(Quota::new("tftp", "root", directory.to_owned(), QuotaLimits { bytes: Some(bytes), files: Some(files) }))
-    }
-
-    fn handle(directory: &Path) -> OwnedFd {
-        rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
-    }
-
-    fn exceeded<T: std::fmt::Debug>(result: io::Result<T>) -> bool {
-        result.unwrap_err().kind() == io::ErrorKind::QuotaExceeded
-    }
-
-    #[test]
-    fn what_is_there_already_counts() {
-        let tree = tempfile::tempdir().unwrap();
-        fs::create_dir_all(tree.path().join("a/b")).unwrap();
-        fs::write(tree.path().join("a/b/file"), [0; 1000]).unwrap();
-        fs::hard_link(tree.path().join("a/b/file"), tree.path().join("second-name")).unwrap();
-        let quota = quota(tree.path(), 1100, 10);
-        quota.count_once().unwrap();
-        assert_eq!(quota.usage(), Usage { bytes: 1000, files: 4 });
-    }
-
-    #[test]
-    fn the_last_byte_fits_and_the_next_does_not() {
-        let tree = tempfile::tempdir().unwrap();
-        let (quota, root) = (quota(tree.path(), 100, 10), handle(tree.path()));
-        let file = quota.create(&root, OsStr::new("f")).unwrap();
-        quota.write_at(&file, &[1; 60], WriteAt::Offset(0)).unwrap();
-        quota.write_at(&file, &[2; 60], WriteAt::Offset(20)).unwrap();
-        quota.write_at(&file, &[3; 20], WriteAt::End).unwrap();
-        assert_eq!(quota.usage().bytes, 100);
-        assert!(exceeded(quota.write_at(&file, b"x", WriteAt::End)));
-        assert!(exceeded(quota.write_at(&file, b"x", WriteAt::Offset(u64::MAX - 1))));
-        assert_eq!(fs::read(tree.path().join("f")).unwrap().len(), 100);
-        quota.write_at(&file, b"x", WriteAt::Offset(99)).unwrap();
-        quota.set_length(&file, 10).unwrap();
-        assert_eq!(quota.usage().bytes, 10);
-        assert!(exceeded(quota.set_length(&file, 101)));
-    }
-
-    #[test]
-    fn names_are_counted_too() {
-        let tree = tempfile::tempdir().unwrap();
-        let (quota, root) = (quota(tree.path(), 100, 2), handle(tree.path()));
-        quota.create_directory(&root, OsStr::new("d")).unwrap();
-        drop(quota.create(&root, OsStr::new("f")).unwrap());
-        assert!(exceeded(quota.create(&root, OsStr::new("g"))));
-        assert!(exceeded(quota.create_directory(&root, OsStr::new("e"))));
-        quota.remove_directory(&root, OsStr::new("d")).unwrap();
-        drop(quota.create(&root, OsStr::new("g")).unwrap());
-        assert_eq!(quota.usage().files, 2);
-    }
-
-    #[test]
-    fn renaming_over_a_file_gives_its_bytes_back() {
-        let tree = tempfile::tempdir().unwrap();
-        fs::write(tree.path().join("old"), [0; 70]).unwrap();
-        fs::write(tree.path().join("new"), [0; 30]).unwrap();
-        let (quota, root) = (quota(tree.path(), 100, 10), handle(tree.path()));
-        quota.rename(&root, OsStr::new("new"), &root, OsStr::new("old")).unwrap();
-        assert_eq!(quota.usage(), Usage { bytes: 30, files: 1 });
-    }
-
-    #[test]
-    fn a_removed_file_counts_while_it_is_open() {
-        let tree = tempfile::tempdir().unwrap();
-        let (quota, root) = (quota(tree.path(), 100, 10), handle(tree.path()));
-        let file = quota.create(&root, OsStr::new("f")).unwrap();
-        quota.write_at(&file, &[0; 80], WriteAt::End).unwrap();
-        quota.remove_file(&root, OsStr::new("f")).unwrap();
-        assert_eq!(quota.usage(), Usage { bytes: 80, files: 0 });
-        let second = quota.create(&root, OsStr::new("f")).unwrap();
-        assert!(exceeded(quota.write_at(&second, &[0; 30], WriteAt::End)));
-        quota.write_at(&file, &[0; 10], WriteAt::End).unwrap();
-        drop(file);
-        assert_eq!(quota.usage().bytes, 0);
-    }
-
-    #[test]
-    fn files_an_administrator_removed_do_not_count() {
-        let tree = tempfile::tempdir().unwrap();
-        fs::write(tree.path().join("big"), [0; 90]).unwrap();
-        let (quota, root) = (quota(tree.path(), 100, 10), handle(tree.path()));
-        let file = quota.create(&root, OsStr::new("f")).unwrap();
-        fs::remove_file(tree.path().join("big")).unwrap();
-        assert!(exceeded(quota.write_at(&file, &[0; 50], WriteAt::End)), "counted a moment ago, so not counted again");
-        *quota.gate.write().unwrap() = Instant::now().checked_sub(RECOUNT_AFTER);
-        quota.write_at(&file, &[0; 50], WriteAt::End).unwrap();
-        assert_eq!(quota.usage(), Usage { bytes: 50, files: 1 });
-    }
-
-    #[test]
-    fn many_writers_of_one_file_count_its_growth_once() {
-        let tree = tempfile::tempdir().unwrap();
-        let (quota, root) = (quota(tree.path(), 1 << 20, 10), handle(tree.path()));
-        let file = quota.create(&root, OsStr::new("f")).unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for step in 0..200_u64 {
-                        quota.write_at(&file, &[7; 64], WriteAt::Offset(step * 32)).unwrap();
-                        quota.write_at(&file, &[8; 3], WriteAt::End).unwrap();
-                    }
-                });
-            }
-        });
-        assert_eq!(quota.usage().bytes, file.metadata().unwrap().len());
-    }
-}
+mod tests;

@@ -7,13 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use wasmtime::component::Resource;
-use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, Network};
-use wasmtime_wasi::p2::bindings::sockets::instance_network;
 use wasmtime_wasi::p2::SocketError;
+use wasmtime_wasi::p2::bindings::sockets::instance_network;
+use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, Network};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView};
 
 use super::WasiView;
-use super::tcp::Connection;
+use super::connection::Connection;
 use crate::grant::{Action, Guard};
 
 /// Whether a single other party can be reached at that address.
@@ -62,19 +62,29 @@ impl Connections {
 pub(super) fn address_is_allowed(guard: &Guard, address: SocketAddr, usage: SocketAddrUse) -> bool {
     let addr = SocketAddr::new(address.ip().to_canonical(), address.port());
     match usage {
-        SocketAddrUse::UdpBind => guard.decide(&Action::UdpBind { addr: address }).is_allowed(),
-        SocketAddrUse::UdpSend => guard.decide(&Action::UdpSend { addr }).is_allowed() && is_one_party(addr),
+        SocketAddrUse::UdpBind => guard
+            .decide(&Action::UdpBind { addr: address })
+            .is_allowed(),
+        SocketAddrUse::UdpSend => {
+            guard.decide(&Action::UdpSend { addr }).is_allowed() && is_one_party(addr)
+        }
         // Anybody may send to an open port: what comes from a stranger is dropped, and is no attempt of the plugin to be audited.
         SocketAddrUse::UdpReceive => guard.still_allows(&Action::UdpReceive { addr }),
         // TCP has its own sockets (see `tcp`); wasmtime's are never made.
-        SocketAddrUse::TcpBind | SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept | SocketAddrUse::TcpConnect => false,
+        SocketAddrUse::TcpBind
+        | SocketAddrUse::TcpListen
+        | SocketAddrUse::TcpAccept
+        | SocketAddrUse::TcpConnect => false,
     }
 }
 
 impl WasiView<'_> {
     /// Wasmtime's own view, for what it does without us.
     pub(super) fn stock_sockets(&mut self) -> WasiSocketsCtxView<'_> {
-        WasiSocketsCtxView { ctx: self.parts.stock.sockets(), table: self.table }
+        WasiSocketsCtxView {
+            ctx: self.parts.stock.sockets(),
+            table: self.table,
+        }
     }
 }
 
@@ -83,7 +93,10 @@ impl network::Host for WasiView<'_> {
         error.downcast()
     }
 
-    fn network_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+    fn network_error_code(
+        &mut self,
+        error: Resource<wasmtime::Error>,
+    ) -> wasmtime::Result<Option<ErrorCode>> {
         network::Host::network_error_code(&mut self.stock_sockets(), error)
     }
 }

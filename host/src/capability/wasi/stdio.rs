@@ -3,7 +3,6 @@
 //! It refuses to let a plugin forge the log or fill it: control characters and characters that turn the reading direction are
 //! written as escapes, a line is cut at 4 KiB, and lines beyond the plugin's share per second are dropped and counted.
 
-use std::fmt::Write as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +14,8 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::telemetry::text::{from_bytes, printable};
 
 /// The longest line, in bytes as printed; what is longer becomes several lines.
 const MAX_LINE: usize = 4096;
@@ -51,12 +52,22 @@ impl LineShare {
     /// A share of `per_second` lines, of which one second's worth may come at once.
     pub fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second);
-        Self { state: Mutex::new(Share { per_second, left: per_second, counted: Instant::now(), dropped: 0 }) }
+        Self {
+            state: Mutex::new(Share {
+                per_second,
+                left: per_second,
+                counted: Instant::now(),
+                dropped: 0,
+            }),
+        }
     }
 
     /// Changes the share.
     pub fn set(&self, per_second: u32) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).per_second = f64::from(per_second);
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .per_second = f64::from(per_second);
     }
 
     /// Counts one line.
@@ -71,7 +82,9 @@ impl LineShare {
             return LineFate::Drop;
         }
         share.left -= 1.0;
-        LineFate::Log { dropped: std::mem::take(&mut share.dropped) }
+        LineFate::Log {
+            dropped: std::mem::take(&mut share.dropped),
+        }
     }
 }
 
@@ -95,11 +108,19 @@ struct Lines {
 
 impl Printed {
     pub(super) fn new(plugin: Arc<str>, stream: Stream, share: Arc<LineShare>) -> Self {
-        Self(Arc::new(Mutex::new(Lines { plugin, stream, share, unfinished: Vec::new() })))
+        Self(Arc::new(Mutex::new(Lines {
+            plugin,
+            stream,
+            share,
+            unfinished: Vec::new(),
+        })))
     }
 
     fn print(&self, bytes: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).print(bytes);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .print(bytes);
     }
 }
 
@@ -126,12 +147,15 @@ impl Lines {
 
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.unfinished);
-        let LineFate::Log { dropped } = self.share.take() else { return };
+        let LineFate::Log { dropped } = self.share.take() else {
+            return;
+        };
         let plugin = &*self.plugin;
         if dropped > 0 {
             tracing::warn!(target: "plugin", plugin, dropped, "the plugin logs too much, lines were dropped");
         }
-        let text = escape(&String::from_utf8_lossy(&line));
+        let text = from_bytes(&line);
+        let text = printable(&text);
         match self.stream {
             Stream::Out => tracing::info!(target: "plugin", plugin, stream = "stdout", "{text}"),
             Stream::Error => tracing::warn!(target: "plugin", plugin, stream = "stderr", "{text}"),
@@ -146,21 +170,6 @@ impl Drop for Lines {
             self.end_line();
         }
     }
-}
-
-/// Text that cannot move the cursor, colour the terminal, begin a line or turn the reading direction.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if character.is_control() || turns {
-            // Writing into a string cannot fail.
-            let _ = write!(escaped, "{}", character.escape_default());
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
 }
 
 impl IsTerminal for Printed {
@@ -201,7 +210,11 @@ impl Pollable for Printed {
 }
 
 impl AsyncWrite for Printed {
-    fn poll_write(self: Pin<&mut Self>, _context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.print(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -218,13 +231,6 @@ impl AsyncWrite for Printed {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_cannot_forge_another_or_speak_to_the_terminal() {
-        assert_eq!(escape("a\u{1b}[31mred\rb\u{7}\u{9b}c"), r"a\u{1b}[31mred\rb\u{7}\u{9b}c");
-        assert_eq!(escape("a\u{202e}b\u{2028}c"), r"a\u{202e}b\u{2028}c");
-        assert_eq!(escape("größe ✓"), "größe ✓");
-    }
 
     #[test]
     fn a_flood_is_cut_to_the_share_and_counted() {

@@ -11,30 +11,26 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use rustix::net::sockopt;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::JoinHandle;
 use wasmtime::component::Resource;
 use wasmtime_wasi::async_trait;
-use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Network};
+use wasmtime_wasi::p2::bindings::sockets::network::{
+    ErrorCode, IpAddressFamily, IpSocketAddress, Network,
+};
 use wasmtime_wasi::p2::bindings::sockets::{tcp, tcp_create_socket};
 use wasmtime_wasi::p2::{
-    DynInputStream, DynOutputStream, DynPollable, InputStream, OutputStream, Pollable, SocketResult, StreamError, StreamResult,
-    subscribe,
+    DynInputStream, DynOutputStream, DynPollable, Pollable, SocketResult, subscribe,
 };
 
 use super::WasiView;
 use super::access::Taken;
+use super::connection::Connection;
 use super::sockets::is_one_party;
 use crate::grant::{Action, Connected};
-
-/// Bytes read or written at a time.
-const CHUNK: usize = 64 * 1024;
 
 type Handle = Resource<tcp::TcpSocket>;
 
@@ -56,230 +52,19 @@ enum Started {
 
 enum State {
     Fresh(TcpSocket),
-    Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>, Connected),
+    Connecting(
+        Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>,
+        Connected,
+    ),
     Connected(Arc<Connection>),
     Failed(ErrorCode),
-}
-
-/// An open connection of a plugin.
-pub(super) struct Connection {
-    stream: TcpStream,
-    /// What it was allowed as.
-    pub(super) right: Connected,
-    revoked: AtomicBool,
-    read_shut: AtomicBool,
-    write_shut: AtomicBool,
-    /// Held while bytes are under way, so that shutting down waits for them.
-    writing: tokio::sync::Mutex<()>,
-    _slot: Option<Taken>,
-}
-
-impl Connection {
-    /// Ends the connection in both directions: its right is gone.
-    pub(super) fn revoke(&self) {
-        self.revoked.store(true, Ordering::Release);
-        // Wakes whoever waits to read or write, on both ends. An error means that it has ended already.
-        let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Both);
-    }
-
-    fn check(&self) -> StreamResult<()> {
-        if self.revoked.load(Ordering::Acquire) {
-            return Err(StreamError::LastOperationFailed(io::Error::from(io::ErrorKind::PermissionDenied).into()));
-        }
-        Ok(())
-    }
-
-    async fn write_all(&self, mut bytes: Bytes) -> io::Result<()> {
-        let _writing = self.writing.lock().await;
-        while !bytes.is_empty() {
-            self.stream.writable().await?;
-            match self.stream.try_write(&bytes) {
-                Ok(written) => drop(bytes.split_to(written)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn shut_writing(self: &Arc<Self>) {
-        if self.write_shut.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        if let Ok(_idle) = self.writing.try_lock() {
-            let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
-            return;
-        }
-        let connection = self.clone();
-        tokio::spawn(async move {
-            let _written = connection.writing.lock().await;
-            let _ = rustix::net::shutdown(&connection.stream, rustix::net::Shutdown::Write);
-        });
-    }
-
-    fn shut_reading(&self) {
-        if !self.read_shut.swap(true, Ordering::AcqRel) {
-            let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Read);
-        }
-    }
-}
-
-struct Reader(Arc<Connection>);
-
-#[async_trait]
-impl InputStream for Reader {
-    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        self.0.check()?;
-        if self.0.read_shut.load(Ordering::Acquire) {
-            return Err(StreamError::Closed);
-        }
-        if size == 0 {
-            return Ok(Bytes::new());
-        }
-        let mut buffer = BytesMut::zeroed(size.min(CHUNK));
-        match self.0.stream.try_read(&mut buffer) {
-            Ok(0) => {
-                self.0.check()?;
-                self.0.read_shut.store(true, Ordering::Release);
-                Err(StreamError::Closed)
-            }
-            Ok(read) => {
-                buffer.truncate(read);
-                Ok(buffer.freeze())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Bytes::new()),
-            Err(error) => {
-                self.0.read_shut.store(true, Ordering::Release);
-                Err(StreamError::LastOperationFailed(error.into()))
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Pollable for Reader {
-    async fn ready(&mut self) {
-        if !self.0.read_shut.load(Ordering::Acquire) {
-            // An error is told by the read that follows.
-            let _ = self.0.stream.readable().await;
-        }
-    }
-}
-
-struct Writer {
-    connection: Arc<Connection>,
-    state: Writing,
-}
-
-enum Writing {
-    Idle,
-    /// The rest of a write that the system would not take at once.
-    Doing(Background),
-    Failed(io::Error),
-    Ended,
-}
-
-/// A task that ends with its owner: an instance that is thrown away leaves nothing behind.
-struct Background(JoinHandle<io::Result<()>>);
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Writer {
-    async fn finish(&mut self) {
-        if let Writing::Doing(doing) = &mut self.state {
-            self.state = match (&mut doing.0).await {
-                Ok(Ok(())) => Writing::Idle,
-                Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Writing::Ended,
-                Ok(Err(error)) => Writing::Failed(error),
-                Err(_) => Writing::Ended,
-            };
-        }
-    }
-
-    fn outcome(&mut self) -> StreamResult<()> {
-        if let Writing::Doing(doing) = &mut self.state
-            && doing.0.is_finished()
-        {
-            let mut finish = std::pin::pin!(self.finish());
-            // The task has ended, so its outcome is there at once.
-            let _ = finish.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        }
-        self.connection.check()?;
-        match std::mem::replace(&mut self.state, Writing::Ended) {
-            Writing::Failed(error) => Err(StreamError::LastOperationFailed(error.into())),
-            Writing::Ended => Err(StreamError::Closed),
-            fine => {
-                self.state = fine;
-                if self.connection.write_shut.load(Ordering::Acquire) { Err(StreamError::Closed) } else { Ok(()) }
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl OutputStream for Writer {
-    fn write(&mut self, mut bytes: Bytes) -> StreamResult<()> {
-        self.outcome()?;
-        if !matches!(self.state, Writing::Idle) || bytes.len() > CHUNK {
-            return Err(StreamError::trap("wrote more than check-write allowed"));
-        }
-        while !bytes.is_empty() {
-            match self.connection.stream.try_write(&bytes) {
-                Ok(written) => drop(bytes.split_to(written)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let connection = self.connection.clone();
-                    let rest = async move { connection.write_all(bytes).await };
-                    self.state = Writing::Doing(Background(tokio::spawn(rest)));
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.state = Writing::Ended;
-                    self.connection.check()?;
-                    return match error.kind() {
-                        io::ErrorKind::BrokenPipe => Err(StreamError::Closed),
-                        _ => Err(StreamError::LastOperationFailed(error.into())),
-                    };
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        self.outcome()
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        self.outcome()?;
-        Ok(if matches!(self.state, Writing::Idle) { CHUNK } else { 0 })
-    }
-
-    async fn cancel(&mut self) {
-        // What the plugin has handed over is sent, also when it drops the stream at once.
-        self.finish().await;
-        self.connection.shut_writing();
-    }
-}
-
-#[async_trait]
-impl Pollable for Writer {
-    async fn ready(&mut self) {
-        self.finish().await;
-        if matches!(self.state, Writing::Idle) && !self.connection.write_shut.load(Ordering::Acquire) {
-            let _ = self.connection.stream.writable().await;
-        }
-    }
 }
 
 impl Socket {
     fn descriptor(&self) -> Result<BorrowedFd<'_>, ErrorCode> {
         match &self.state {
             State::Fresh(socket) => Ok(socket.as_fd()),
-            State::Connected(connection) => Ok(connection.stream.as_fd()),
+            State::Connected(connection) => Ok(connection.socket().as_fd()),
             State::Connecting(..) => Err(ErrorCode::InvalidState),
             State::Failed(error) => Err(*error),
         }
@@ -287,21 +72,19 @@ impl Socket {
 
     /// Drives a started connection attempt.
     fn poll_connect(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let State::Connecting(attempt, _) = &mut self.state else { return Poll::Ready(()) };
-        let Poll::Ready(result) = attempt.as_mut().poll(context) else { return Poll::Pending };
-        let State::Connecting(_, right) = std::mem::replace(&mut self.state, State::Failed(ErrorCode::InvalidState)) else {
+        let State::Connecting(attempt, _) = &mut self.state else {
+            return Poll::Ready(());
+        };
+        let Poll::Ready(result) = attempt.as_mut().poll(context) else {
+            return Poll::Pending;
+        };
+        let State::Connecting(_, right) =
+            std::mem::replace(&mut self.state, State::Failed(ErrorCode::InvalidState))
+        else {
             return Poll::Ready(());
         };
         self.state = match result {
-            Ok(stream) => State::Connected(Arc::new(Connection {
-                stream,
-                right,
-                revoked: AtomicBool::new(false),
-                read_shut: AtomicBool::new(false),
-                write_shut: AtomicBool::new(false),
-                writing: tokio::sync::Mutex::new(()),
-                _slot: self.slot.take(),
-            })),
+            Ok(stream) => State::Connected(Connection::new(stream, right, self.slot.take())),
             Err(error) => State::Failed(ErrorCode::from(error)),
         };
         Poll::Ready(())
@@ -317,14 +100,22 @@ impl Pollable for Socket {
 
 impl WasiView<'_> {
     fn tcp(&self, handle: &Handle) -> SocketResult<&Socket> {
-        Ok(self.table.get(&Resource::<Socket>::new_borrow(handle.rep()))?)
+        Ok(self
+            .table
+            .get(&Resource::<Socket>::new_borrow(handle.rep()))?)
     }
 
     fn tcp_mut(&mut self, handle: &Handle) -> SocketResult<&mut Socket> {
-        Ok(self.table.get_mut(&Resource::<Socket>::new_borrow(handle.rep()))?)
+        Ok(self
+            .table
+            .get_mut(&Resource::<Socket>::new_borrow(handle.rep()))?)
     }
 
-    fn tcp_option<R>(&self, handle: &Handle, option: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<R>) -> SocketResult<R> {
+    fn tcp_option<R>(
+        &self,
+        handle: &Handle,
+        option: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<R>,
+    ) -> SocketResult<R> {
         Ok(option(self.tcp(handle)?.descriptor()?)?)
     }
 
@@ -344,7 +135,11 @@ impl WasiView<'_> {
 
 impl tcp_create_socket::Host for WasiView<'_> {
     fn create_tcp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Handle> {
-        let slot = self.parts.access.take_socket().ok_or(ErrorCode::NewSocketLimit)?;
+        let slot = self
+            .parts
+            .access
+            .take_socket()
+            .ok_or(ErrorCode::NewSocketLimit)?;
         let socket = match family {
             IpAddressFamily::Ipv4 => TcpSocket::new_v4()?,
             IpAddressFamily::Ipv6 => TcpSocket::new_v6()?,
@@ -353,7 +148,12 @@ impl tcp_create_socket::Host for WasiView<'_> {
             // WASI knows no sockets for both families.
             sockopt::set_ipv6_v6only(&socket, true)?;
         }
-        let socket = Socket { family, state: State::Fresh(socket), started: None, slot: Some(slot) };
+        let socket = Socket {
+            family,
+            state: State::Fresh(socket),
+            started: None,
+            slot: Some(slot),
+        };
         Ok(Resource::new_own(self.table.push(socket)?.rep()))
     }
 }
@@ -361,7 +161,12 @@ impl tcp_create_socket::Host for WasiView<'_> {
 impl tcp::Host for WasiView<'_> {}
 
 impl tcp::HostTcpSocket for WasiView<'_> {
-    async fn start_bind(&mut self, handle: Handle, network: Resource<Network>, local: IpSocketAddress) -> SocketResult<()> {
+    async fn start_bind(
+        &mut self,
+        handle: Handle,
+        network: Resource<Network>,
+        local: IpSocketAddress,
+    ) -> SocketResult<()> {
         self.table.get(&network)?;
         let local = SocketAddr::from(local);
         let access = self.parts.access.clone();
@@ -369,11 +174,17 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         if socket.started.is_some() {
             return Err(ErrorCode::ConcurrencyConflict.into());
         }
-        let State::Fresh(inner) = &socket.state else { return Err(ErrorCode::InvalidState.into()) };
+        let State::Fresh(inner) = &socket.state else {
+            return Err(ErrorCode::InvalidState.into());
+        };
         if !family_fits(socket.family, local.ip()) || local.ip().is_multicast() {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        if !access.guard().decide(&Action::TcpBind { addr: local }).is_allowed() {
+        if !access
+            .guard()
+            .decide(&Action::TcpBind { addr: local })
+            .is_allowed()
+        {
             return Err(ErrorCode::AccessDenied.into());
         }
         inner.bind(local)?;
@@ -390,7 +201,12 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         Ok(())
     }
 
-    fn start_connect(&mut self, handle: Handle, network: Resource<Network>, remote: IpSocketAddress) -> SocketResult<()> {
+    fn start_connect(
+        &mut self,
+        handle: Handle,
+        network: Resource<Network>,
+        remote: IpSocketAddress,
+    ) -> SocketResult<()> {
         self.table.get(&network)?;
         let remote = SocketAddr::from(remote);
         let access = self.parts.access.clone();
@@ -401,14 +217,23 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         if !matches!(socket.state, State::Fresh(_)) {
             return Err(ErrorCode::InvalidState.into());
         }
-        if !access.guard().decide(&Action::TcpConnect { addr: remote, name: None }).is_allowed() {
+        if !access
+            .guard()
+            .decide(&Action::TcpConnect {
+                addr: remote,
+                name: None,
+            })
+            .is_allowed()
+        {
             return Err(ErrorCode::AccessDenied.into());
         }
         if !family_fits(socket.family, remote.ip()) || !is_one_party(remote) {
             return Err(ErrorCode::InvalidArgument.into());
         }
         let right = access.guard().connected(remote);
-        let State::Fresh(inner) = std::mem::replace(&mut socket.state, State::Failed(ErrorCode::InvalidState)) else {
+        let State::Fresh(inner) =
+            std::mem::replace(&mut socket.state, State::Failed(ErrorCode::InvalidState))
+        else {
             return Err(ErrorCode::InvalidState.into());
         };
         socket.state = State::Connecting(Box::pin(inner.connect(remote)), right);
@@ -416,13 +241,19 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         Ok(())
     }
 
-    fn finish_connect(&mut self, handle: Handle) -> SocketResult<(Resource<DynInputStream>, Resource<DynOutputStream>)> {
+    fn finish_connect(
+        &mut self,
+        handle: Handle,
+    ) -> SocketResult<(Resource<DynInputStream>, Resource<DynOutputStream>)> {
         let access = self.parts.access.clone();
         let socket = self.tcp_mut(&handle)?;
         if socket.started != Some(Started::Connect) {
             return Err(ErrorCode::NotInProgress.into());
         }
-        if socket.poll_connect(&mut Context::from_waker(Waker::noop())).is_pending() {
+        if socket
+            .poll_connect(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+        {
             return Err(ErrorCode::WouldBlock.into());
         }
         socket.started = None;
@@ -436,9 +267,11 @@ impl tcp::HostTcpSocket for WasiView<'_> {
             return Err(ErrorCode::AccessDenied.into());
         }
         let parent = Resource::<Socket>::new_borrow(handle.rep());
-        let input: DynInputStream = Box::new(Reader(connection.clone()));
-        let output: DynOutputStream = Box::new(Writer { connection, state: Writing::Idle });
-        Ok((self.table.push_child(input, &parent)?, self.table.push_child(output, &parent)?))
+        let (input, output) = connection.streams();
+        Ok((
+            self.table.push_child(input, &parent)?,
+            self.table.push_child(output, &parent)?,
+        ))
     }
 
     async fn start_listen(&mut self, handle: Handle) -> SocketResult<()> {
@@ -447,7 +280,11 @@ impl tcp::HostTcpSocket for WasiView<'_> {
             _ => return Err(ErrorCode::InvalidState.into()),
         };
         // No policy allows it; asking puts it into the audit.
-        let _ = self.parts.access.guard().decide(&Action::TcpListen { addr });
+        let _ = self
+            .parts
+            .access
+            .guard()
+            .decide(&Action::TcpListen { addr });
         Err(ErrorCode::AccessDenied.into())
     }
 
@@ -456,7 +293,10 @@ impl tcp::HostTcpSocket for WasiView<'_> {
         Err(ErrorCode::NotInProgress.into())
     }
 
-    fn accept(&mut self, handle: Handle) -> SocketResult<(Handle, Resource<DynInputStream>, Resource<DynOutputStream>)> {
+    fn accept(
+        &mut self,
+        handle: Handle,
+    ) -> SocketResult<(Handle, Resource<DynInputStream>, Resource<DynOutputStream>)> {
         self.tcp(&handle)?;
         Err(ErrorCode::InvalidState.into())
     }
@@ -464,7 +304,7 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     fn local_address(&mut self, handle: Handle) -> SocketResult<IpSocketAddress> {
         let address = match &self.tcp(&handle)?.state {
             State::Fresh(socket) => socket.local_addr()?,
-            State::Connected(connection) => connection.stream.local_addr()?,
+            State::Connected(connection) => connection.socket().local_addr()?,
             State::Connecting(..) => return Err(ErrorCode::InvalidState.into()),
             State::Failed(error) => return Err((*error).into()),
         };
@@ -476,19 +316,23 @@ impl tcp::HostTcpSocket for WasiView<'_> {
 
     fn remote_address(&mut self, handle: Handle) -> SocketResult<IpSocketAddress> {
         match &self.tcp(&handle)?.state {
-            State::Connected(connection) => Ok(connection.stream.peer_addr()?.into()),
+            State::Connected(connection) => Ok(connection.socket().peer_addr()?.into()),
             State::Failed(error) => Err((*error).into()),
             State::Fresh(_) | State::Connecting(..) => Err(ErrorCode::InvalidState.into()),
         }
     }
 
     fn is_listening(&mut self, handle: Handle) -> wasmtime::Result<bool> {
-        self.table.get(&Resource::<Socket>::new_borrow(handle.rep()))?;
+        self.table
+            .get(&Resource::<Socket>::new_borrow(handle.rep()))?;
         Ok(false)
     }
 
     fn address_family(&mut self, handle: Handle) -> wasmtime::Result<IpAddressFamily> {
-        Ok(self.table.get(&Resource::<Socket>::new_borrow(handle.rep()))?.family)
+        Ok(self
+            .table
+            .get(&Resource::<Socket>::new_borrow(handle.rep()))?
+            .family)
     }
 
     fn set_listen_backlog_size(&mut self, handle: Handle, _value: u64) -> SocketResult<()> {
@@ -501,23 +345,31 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     fn set_keep_alive_enabled(&mut self, handle: Handle, value: bool) -> SocketResult<()> {
-        self.tcp_option(&handle, |socket| sockopt::set_socket_keepalive(socket, value))
+        self.tcp_option(&handle, |socket| {
+            sockopt::set_socket_keepalive(socket, value)
+        })
     }
 
     fn keep_alive_idle_time(&mut self, handle: Handle) -> SocketResult<u64> {
-        self.tcp_option(&handle, |socket| sockopt::tcp_keepidle(socket)).map(nanoseconds)
+        self.tcp_option(&handle, |socket| sockopt::tcp_keepidle(socket))
+            .map(nanoseconds)
     }
 
     fn set_keep_alive_idle_time(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
-        self.set_tcp_option(&handle, value, |socket, value| sockopt::set_tcp_keepidle(socket, keep_alive_time(value)))
+        self.set_tcp_option(&handle, value, |socket, value| {
+            sockopt::set_tcp_keepidle(socket, keep_alive_time(value))
+        })
     }
 
     fn keep_alive_interval(&mut self, handle: Handle) -> SocketResult<u64> {
-        self.tcp_option(&handle, |socket| sockopt::tcp_keepintvl(socket)).map(nanoseconds)
+        self.tcp_option(&handle, |socket| sockopt::tcp_keepintvl(socket))
+            .map(nanoseconds)
     }
 
     fn set_keep_alive_interval(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
-        self.set_tcp_option(&handle, value, |socket, value| sockopt::set_tcp_keepintvl(socket, keep_alive_time(value)))
+        self.set_tcp_option(&handle, value, |socket, value| {
+            sockopt::set_tcp_keepintvl(socket, keep_alive_time(value))
+        })
     }
 
     fn keep_alive_count(&mut self, handle: Handle) -> SocketResult<u32> {
@@ -526,41 +378,53 @@ impl tcp::HostTcpSocket for WasiView<'_> {
 
     fn set_keep_alive_count(&mut self, handle: Handle, value: u32) -> SocketResult<()> {
         // Linux takes at most 127.
-        self.set_tcp_option(&handle, value, |socket, value| sockopt::set_tcp_keepcnt(socket, value.min(127)))
+        self.set_tcp_option(&handle, value, |socket, value| {
+            sockopt::set_tcp_keepcnt(socket, value.min(127))
+        })
     }
 
     fn hop_limit(&mut self, handle: Handle) -> SocketResult<u8> {
         let limit = match self.tcp(&handle)?.family {
             IpAddressFamily::Ipv4 => self.tcp_option(&handle, |socket| sockopt::ip_ttl(socket))?,
-            IpAddressFamily::Ipv6 => self.tcp_option(&handle, |socket| sockopt::ipv6_unicast_hops(socket))?.into(),
+            IpAddressFamily::Ipv6 => self
+                .tcp_option(&handle, |socket| sockopt::ipv6_unicast_hops(socket))?
+                .into(),
         };
         u8::try_from(limit).map_err(|_| ErrorCode::NotSupported.into())
     }
 
     fn set_hop_limit(&mut self, handle: Handle, value: u8) -> SocketResult<()> {
         match self.tcp(&handle)?.family {
-            IpAddressFamily::Ipv4 => self.set_tcp_option(&handle, value, |socket, value| sockopt::set_ip_ttl(socket, value.into())),
-            IpAddressFamily::Ipv6 => {
-                self.set_tcp_option(&handle, value, |socket, value| sockopt::set_ipv6_unicast_hops(socket, Some(value)))
-            }
+            IpAddressFamily::Ipv4 => self.set_tcp_option(&handle, value, |socket, value| {
+                sockopt::set_ip_ttl(socket, value.into())
+            }),
+            IpAddressFamily::Ipv6 => self.set_tcp_option(&handle, value, |socket, value| {
+                sockopt::set_ipv6_unicast_hops(socket, Some(value))
+            }),
         }
     }
 
     fn receive_buffer_size(&mut self, handle: Handle) -> SocketResult<u64> {
         // Linux tells twice what was asked for.
-        self.tcp_option(&handle, |socket| sockopt::socket_recv_buffer_size(socket)).map(|size| size as u64 / 2)
+        self.tcp_option(&handle, |socket| sockopt::socket_recv_buffer_size(socket))
+            .map(|size| size as u64 / 2)
     }
 
     fn set_receive_buffer_size(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
-        self.set_tcp_option(&handle, value, |socket, value| sockopt::set_socket_recv_buffer_size(socket, buffer_size(value)))
+        self.set_tcp_option(&handle, value, |socket, value| {
+            sockopt::set_socket_recv_buffer_size(socket, buffer_size(value))
+        })
     }
 
     fn send_buffer_size(&mut self, handle: Handle) -> SocketResult<u64> {
-        self.tcp_option(&handle, |socket| sockopt::socket_send_buffer_size(socket)).map(|size| size as u64 / 2)
+        self.tcp_option(&handle, |socket| sockopt::socket_send_buffer_size(socket))
+            .map(|size| size as u64 / 2)
     }
 
     fn set_send_buffer_size(&mut self, handle: Handle, value: u64) -> SocketResult<()> {
-        self.set_tcp_option(&handle, value, |socket, value| sockopt::set_socket_send_buffer_size(socket, buffer_size(value)))
+        self.set_tcp_option(&handle, value, |socket, value| {
+            sockopt::set_socket_send_buffer_size(socket, buffer_size(value))
+        })
     }
 
     fn subscribe(&mut self, handle: Handle) -> wasmtime::Result<Resource<DynPollable>> {
@@ -581,7 +445,8 @@ impl tcp::HostTcpSocket for WasiView<'_> {
     }
 
     fn drop(&mut self, handle: Handle) -> wasmtime::Result<()> {
-        self.table.delete(Resource::<Socket>::new_own(handle.rep()))?;
+        self.table
+            .delete(Resource::<Socket>::new_own(handle.rep()))?;
         Ok(())
     }
 }

@@ -65,24 +65,52 @@ impl Start {
         match node {
             Node::Root => {
                 let root = mount.root()?;
-                Ok(Self { handle: root.handle, only: root.only })
+                Ok(Self {
+                    handle: root.handle,
+                    only: root.only,
+                })
             }
-            Node::Directory(directory) => Ok(Self { handle: directory.handle.clone(), only: None }),
+            Node::Directory(directory) => Ok(Self {
+                handle: directory.handle.clone(),
+                only: None,
+            }),
             Node::File(_) => Err(FileError::Refused(ErrorCode::NotDirectory)),
         }
     }
 
     fn find(&self, path: &str, follow: bool) -> Result<Place, FileError> {
-        let last = if follow { LastLink::Follow } else { LastLink::Keep };
+        let last = if follow {
+            LastLink::Follow
+        } else {
+            LastLink::Keep
+        };
         let Some(only) = &self.only else {
-            return Ok(walk(&self.handle, OsStr::new(path), last, AbsoluteLinks::Refuse)?);
+            return Ok(walk(
+                &self.handle,
+                OsStr::new(path),
+                last,
+                AbsoluteLinks::Refuse,
+            )?);
         };
         if let Some(real) = only.real_name(OsStr::new(path)) {
             // The operator's link was followed when the mount found its directory; another one is not.
-            return Ok(walk(&self.handle, real, LastLink::Keep, AbsoluteLinks::Refuse)?);
+            return Ok(walk(
+                &self.handle,
+                real,
+                LastLink::Keep,
+                AbsoluteLinks::Refuse,
+            )?);
         }
-        if path.split('/').all(|part| part.is_empty() || part == ".") && !path.is_empty() && !path.starts_with('/') {
-            return Ok(walk(&self.handle, OsStr::new("."), last, AbsoluteLinks::Refuse)?);
+        if path.split('/').all(|part| part.is_empty() || part == ".")
+            && !path.is_empty()
+            && !path.starts_with('/')
+        {
+            return Ok(walk(
+                &self.handle,
+                OsStr::new("."),
+                last,
+                AbsoluteLinks::Refuse,
+            )?);
         }
         Err(FileError::Forbidden(ONE_FILE))
     }
@@ -116,21 +144,32 @@ pub(super) enum Opened {
 }
 
 /// Opens a path.
-pub(super) fn open(mount: &Mount, from: &Node, path: &str, ask: OpenRequest) -> Result<Opened, FileError> {
+pub(super) fn open(
+    mount: &Mount,
+    from: &Node,
+    path: &str,
+    ask: OpenRequest,
+) -> Result<Opened, FileError> {
     let start = Start::of(mount, from)?;
     for _ in 0..OPEN_ATTEMPTS {
         // Creating exclusively never follows a link: a dangling one would place the file where it points.
         let place = start.find(path, ask.follow && !ask.exclusive)?;
         match open_place(mount, &start, place, ask) {
             // Somebody else was faster; look again.
-            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists && !ask.exclusive => {}
+            Err(FileError::Io(error))
+                if error.kind() == io::ErrorKind::AlreadyExists && !ask.exclusive => {}
             result => return result,
         }
     }
     Err(FileError::Refused(ErrorCode::Busy))
 }
 
-fn open_place(mount: &Mount, start: &Start, place: Place, ask: OpenRequest) -> Result<Opened, FileError> {
+fn open_place(
+    mount: &Mount,
+    start: &Start,
+    place: Place,
+    ask: OpenRequest,
+) -> Result<Opened, FileError> {
     let refused = |code| Err(FileError::Refused(code));
     match place.node {
         beneath::Node::Missing if !ask.create => refused(ErrorCode::NoEntry),
@@ -158,7 +197,9 @@ fn open_place(mount: &Mount, start: &Start, place: Place, ask: OpenRequest) -> R
             Ok(Opened::File(file))
         }
         beneath::Node::Link(..) => refused(ErrorCode::Loop),
-        beneath::Node::Special(_) => Err(FileError::Forbidden("only regular files and directories are opened")),
+        beneath::Node::Special(_) => Err(FileError::Forbidden(
+            "only regular files and directories are opened",
+        )),
     }
 }
 
@@ -188,9 +229,13 @@ pub(super) fn read_link(start: &Start, path: &str) -> Result<String, FileError> 
     };
     let target = rustix::fs::readlinkat(&handle, "", Vec::new()).map_err(io::Error::from)?;
     if target.as_bytes().starts_with(b"/") {
-        return Err(FileError::Forbidden("an absolute link tells where things lie outside of the granted directory"));
+        return Err(FileError::Forbidden(
+            "an absolute link tells where things lie outside of the granted directory",
+        ));
     }
-    target.into_string().map_err(|_| FileError::Refused(ErrorCode::IllegalByteSequence))
+    target
+        .into_string()
+        .map_err(|_| FileError::Refused(ErrorCode::IllegalByteSequence))
 }
 
 /// Creates a directory.
@@ -216,29 +261,45 @@ pub(super) fn remove_directory(mount: &Mount, start: &Start, path: &str) -> Resu
 }
 
 /// Renames within one mount.
-pub(super) fn rename(mount: &Mount, from: &Start, old: &str, to: &Start, new: &str) -> Result<(), FileError> {
+pub(super) fn rename(
+    mount: &Mount,
+    from: &Start,
+    old: &str,
+    to: &Start,
+    new: &str,
+) -> Result<(), FileError> {
     let (source, old) = from.find_name(old)?;
     match source.node {
         beneath::Node::Missing => return Err(FileError::Refused(ErrorCode::NoEntry)),
-        beneath::Node::Link(..) => return Err(FileError::Forbidden("a link that is moved leads elsewhere")),
+        beneath::Node::Link(..) => {
+            return Err(FileError::Forbidden("a link that is moved leads elsewhere"));
+        }
         _ => {}
     }
     let (target, new) = to.find_name(new)?;
     if target.wants_directory && !matches!(source.node, beneath::Node::Directory(..)) {
         return Err(FileError::Refused(ErrorCode::NotDirectory));
     }
-    Ok(mount.quota().rename(&*source.parent, &old, &*target.parent, &new)?)
+    Ok(mount
+        .quota()
+        .rename(&*source.parent, &old, &*target.parent, &new)?)
 }
 
 /// Sets the times of what a path names.
-pub(super) fn set_times(start: &Start, path: &str, follow: bool, times: &Timestamps) -> Result<(), FileError> {
+pub(super) fn set_times(
+    start: &Start,
+    path: &str,
+    follow: bool,
+    times: &Timestamps,
+) -> Result<(), FileError> {
     let place = start.find(path, follow)?;
     if matches!(place.node, beneath::Node::Missing) {
         return Err(FileError::Refused(ErrorCode::NoEntry));
     }
     let name = place.name.as_deref().unwrap_or(OsStr::new("."));
     // The walk has followed what there was to follow: a link put there since is not.
-    rustix::fs::utimensat(&*place.parent, name, times, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
+    rustix::fs::utimensat(&*place.parent, name, times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(io::Error::from)?;
     Ok(())
 }
 
@@ -249,7 +310,10 @@ pub(super) fn sync_directory(start: &Start) -> Result<(), FileError> {
 
 /// A directory being listed, a few entries at a time.
 pub(super) enum Listing {
-    Directory { directory: rustix::fs::Dir, read: VecDeque<DirectoryEntry> },
+    Directory {
+        directory: rustix::fs::Dir,
+        read: VecDeque<DirectoryEntry>,
+    },
     /// The entry of a single-file grant.
     Only(Option<DirectoryEntry>),
 }
@@ -259,14 +323,20 @@ pub(super) fn list(start: &Start) -> Result<Listing, FileError> {
     if let Some(only) = &start.only {
         let shown = only.shown.to_string_lossy().into_owned();
         let entry = match stat(start, &shown, false) {
-            Ok(metadata) => Some(DirectoryEntry { type_: kind(&metadata), name: shown }),
+            Ok(metadata) => Some(DirectoryEntry {
+                type_: kind(&metadata),
+                name: shown,
+            }),
             Err(error) if error.code() == ErrorCode::NoEntry => None,
             Err(error) => return Err(error),
         };
         return Ok(Listing::Only(entry));
     }
     let directory = rustix::fs::Dir::new(reopen(&start.handle)?).map_err(io::Error::from)?;
-    Ok(Listing::Directory { directory, read: VecDeque::new() })
+    Ok(Listing::Directory {
+        directory,
+        read: VecDeque::new(),
+    })
 }
 
 impl Listing {
@@ -280,7 +350,9 @@ impl Listing {
 
     /// Reads more entries and answers the first of them; none at the end.
     pub(super) fn read_on(&mut self) -> Result<Option<DirectoryEntry>, FileError> {
-        let Self::Directory { directory, read } = self else { return Ok(None) };
+        let Self::Directory { directory, read } = self else {
+            return Ok(None);
+        };
         while read.len() < ENTRIES_AT_A_TIME {
             let Some(entry) = directory.read() else { break };
             let entry = entry.map_err(io::Error::from)?;
@@ -301,7 +373,10 @@ impl Listing {
             };
             // A name that is not UTF-8 cannot be said to a plugin, which could not open it either.
             if let Ok(name) = name.to_str() {
-                read.push_back(DirectoryEntry { type_, name: name.to_owned() });
+                read.push_back(DirectoryEntry {
+                    type_,
+                    name: name.to_owned(),
+                });
             }
         }
         Ok(read.pop_front())
@@ -311,7 +386,10 @@ impl Listing {
 /// Metadata in a plugin's words. Times before 1970 are left out.
 pub(super) fn describe(metadata: &Metadata) -> DescriptorStat {
     let time = |seconds: i64, nanoseconds: i64| {
-        Some(Datetime { seconds: u64::try_from(seconds).ok()?, nanoseconds: u32::try_from(nanoseconds).ok()? })
+        Some(Datetime {
+            seconds: u64::try_from(seconds).ok()?,
+            nanoseconds: u32::try_from(nanoseconds).ok()?,
+        })
     };
     DescriptorStat {
         type_: kind(metadata),
@@ -330,7 +408,10 @@ pub(super) fn identity(metadata: &Metadata) -> MetadataHashValue {
         (salt, metadata.dev(), metadata.ino()).hash(&mut hasher);
         hasher.finish()
     };
-    MetadataHashValue { lower: half(0), upper: half(1) }
+    MetadataHashValue {
+        lower: half(0),
+        upper: half(1),
+    }
 }
 
 /// What a file is, in a plugin's words.
@@ -354,5 +435,10 @@ fn kind_of(kind: rustix::fs::FileType) -> DescriptorType {
 /// A bare handle of a directory made fit for reading it.
 fn reopen(directory: &OwnedFd) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::openat(directory, ".", flags, Mode::empty())?))
+    Ok(File::from(rustix::fs::openat(
+        directory,
+        ".",
+        flags,
+        Mode::empty(),
+    )?))
 }

@@ -6,10 +6,12 @@
 use std::net::SocketAddr;
 
 use wasmtime::component::Resource;
-use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Network};
+use wasmtime_wasi::p2::bindings::sockets::network::{
+    ErrorCode, IpAddressFamily, IpSocketAddress, Network,
+};
 use wasmtime_wasi::p2::bindings::sockets::udp::{
-    self, HostIncomingDatagramStream, HostOutgoingDatagramStream, HostUdpSocket, IncomingDatagram, IncomingDatagramStream,
-    OutgoingDatagram, OutgoingDatagramStream, UdpSocket,
+    self, HostIncomingDatagramStream, HostOutgoingDatagramStream, HostUdpSocket, IncomingDatagram,
+    IncomingDatagramStream, OutgoingDatagram, OutgoingDatagramStream, UdpSocket,
 };
 use wasmtime_wasi::p2::bindings::sockets::udp_create_socket;
 use wasmtime_wasi::p2::{DynPollable, SocketResult};
@@ -18,9 +20,17 @@ use super::WasiView;
 use crate::grant::Action;
 
 impl udp_create_socket::Host for WasiView<'_> {
-    async fn create_udp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
-        let slot = self.parts.access.take_socket().ok_or(ErrorCode::NewSocketLimit)?;
-        let socket = udp_create_socket::Host::create_udp_socket(&mut self.stock_sockets(), family).await?;
+    async fn create_udp_socket(
+        &mut self,
+        family: IpAddressFamily,
+    ) -> SocketResult<Resource<UdpSocket>> {
+        let slot = self
+            .parts
+            .access
+            .take_socket()
+            .ok_or(ErrorCode::NewSocketLimit)?;
+        let socket =
+            udp_create_socket::Host::create_udp_socket(&mut self.stock_sockets(), family).await?;
         self.parts.udp.insert(socket.rep(), slot);
         Ok(socket)
     }
@@ -29,8 +39,15 @@ impl udp_create_socket::Host for WasiView<'_> {
 impl udp::Host for WasiView<'_> {}
 
 impl HostUdpSocket for WasiView<'_> {
-    async fn start_bind(&mut self, socket: Resource<UdpSocket>, network: Resource<Network>, local: IpSocketAddress) -> SocketResult<()> {
-        self.stock_sockets().start_bind(socket, network, local).await
+    async fn start_bind(
+        &mut self,
+        socket: Resource<UdpSocket>,
+        network: Resource<Network>,
+        local: IpSocketAddress,
+    ) -> SocketResult<()> {
+        self.stock_sockets()
+            .start_bind(socket, network, local)
+            .await
     }
 
     fn finish_bind(&mut self, socket: Resource<UdpSocket>) -> SocketResult<()> {
@@ -41,11 +58,20 @@ impl HostUdpSocket for WasiView<'_> {
         &mut self,
         socket: Resource<UdpSocket>,
         remote: Option<IpSocketAddress>,
-    ) -> SocketResult<(Resource<IncomingDatagramStream>, Resource<OutgoingDatagramStream>)> {
+    ) -> SocketResult<(
+        Resource<IncomingDatagramStream>,
+        Resource<OutgoingDatagramStream>,
+    )> {
         if let Some(remote) = remote {
             // Asked here as well, because wasmtime refuses odd spellings of addresses before it asks: the audit shall know.
             let addr = SocketAddr::from(remote);
-            if !self.parts.access.guard().decide(&Action::UdpSend { addr }).is_allowed() {
+            if !self
+                .parts
+                .access
+                .guard()
+                .decide(&Action::UdpSend { addr })
+                .is_allowed()
+            {
                 return Err(ErrorCode::AccessDenied.into());
             }
         }
@@ -68,7 +94,11 @@ impl HostUdpSocket for WasiView<'_> {
         self.stock_sockets().unicast_hop_limit(socket)
     }
 
-    fn set_unicast_hop_limit(&mut self, socket: Resource<UdpSocket>, value: u8) -> SocketResult<()> {
+    fn set_unicast_hop_limit(
+        &mut self,
+        socket: Resource<UdpSocket>,
+        value: u8,
+    ) -> SocketResult<()> {
         self.stock_sockets().set_unicast_hop_limit(socket, value)
     }
 
@@ -76,7 +106,11 @@ impl HostUdpSocket for WasiView<'_> {
         HostUdpSocket::receive_buffer_size(&mut self.stock_sockets(), socket)
     }
 
-    fn set_receive_buffer_size(&mut self, socket: Resource<UdpSocket>, value: u64) -> SocketResult<()> {
+    fn set_receive_buffer_size(
+        &mut self,
+        socket: Resource<UdpSocket>,
+        value: u64,
+    ) -> SocketResult<()> {
         HostUdpSocket::set_receive_buffer_size(&mut self.stock_sockets(), socket, value)
     }
 
@@ -84,11 +118,18 @@ impl HostUdpSocket for WasiView<'_> {
         HostUdpSocket::send_buffer_size(&mut self.stock_sockets(), socket)
     }
 
-    fn set_send_buffer_size(&mut self, socket: Resource<UdpSocket>, value: u64) -> SocketResult<()> {
+    fn set_send_buffer_size(
+        &mut self,
+        socket: Resource<UdpSocket>,
+        value: u64,
+    ) -> SocketResult<()> {
         HostUdpSocket::set_send_buffer_size(&mut self.stock_sockets(), socket, value)
     }
 
-    fn subscribe(&mut self, socket: Resource<UdpSocket>) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe(
+        &mut self,
+        socket: Resource<UdpSocket>,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
         HostUdpSocket::subscribe(&mut self.stock_sockets(), socket)
     }
 
@@ -101,11 +142,18 @@ impl HostUdpSocket for WasiView<'_> {
 }
 
 impl HostIncomingDatagramStream for WasiView<'_> {
-    fn receive(&mut self, stream: Resource<IncomingDatagramStream>, most: u64) -> SocketResult<Vec<IncomingDatagram>> {
+    fn receive(
+        &mut self,
+        stream: Resource<IncomingDatagramStream>,
+        most: u64,
+    ) -> SocketResult<Vec<IncomingDatagram>> {
         self.stock_sockets().receive(stream, most)
     }
 
-    fn subscribe(&mut self, stream: Resource<IncomingDatagramStream>) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe(
+        &mut self,
+        stream: Resource<IncomingDatagramStream>,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
         HostIncomingDatagramStream::subscribe(&mut self.stock_sockets(), stream)
     }
 
@@ -119,11 +167,18 @@ impl HostOutgoingDatagramStream for WasiView<'_> {
         self.stock_sockets().check_send(stream)
     }
 
-    fn send(&mut self, stream: Resource<OutgoingDatagramStream>, datagrams: Vec<OutgoingDatagram>) -> SocketResult<u64> {
+    fn send(
+        &mut self,
+        stream: Resource<OutgoingDatagramStream>,
+        datagrams: Vec<OutgoingDatagram>,
+    ) -> SocketResult<u64> {
         self.stock_sockets().send(stream, datagrams)
     }
 
-    fn subscribe(&mut self, stream: Resource<OutgoingDatagramStream>) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe(
+        &mut self,
+        stream: Resource<OutgoingDatagramStream>,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
         HostOutgoingDatagramStream::subscribe(&mut self.stock_sockets(), stream)
     }
 

@@ -8,6 +8,8 @@ mod network;
 mod web;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::time::Instant;

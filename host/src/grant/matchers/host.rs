@@ -171,6 +171,9 @@ impl<'a> AskedHost<'a> {
         if let Ok(ip) = text.parse::<IpAddr>() {
             return Some(Self::Address(ip.to_canonical()));
         }
+        if text.contains('%') {
+            return None; // the URL standard would decode it, other readers would not
+        }
         let trimmed = text.strip_suffix('.').unwrap_or(text);
         match Host::parse(trimmed).ok()? {
             Host::Domain(name) => is_plain_name(&name).then_some(Self::Name(Cow::Owned(name))),
@@ -196,31 +199,25 @@ const NAME_LENGTH: usize = 253;
 const LABEL_LENGTH: usize = 63;
 
 /// Lower-case letters, digits, `-` and `_` in labels, and a last label that is no number (which would make it an address).
+/// Names with punycode are plain only when the URL standard leaves them as they are.
 fn is_plain_name(text: &str) -> bool {
     if text.is_empty() || text.len() > NAME_LENGTH {
         return false;
     }
     let mut last = "";
+    let mut punycode = false;
     for label in text.split('.') {
-        let fits = !label.is_empty()
-            && label.len() <= LABEL_LENGTH
-            && !label.starts_with("xn--") // punycode is checked by the slow path
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
-        if !fits {
-            return is_checked_punycode(text);
+        let letters = label
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+        if !letters || label.is_empty() || label.len() > LABEL_LENGTH {
+            return false;
         }
+        punycode |= label.starts_with("xn--");
         last = label;
     }
-    !last.bytes().next().is_some_and(|b| b.is_ascii_digit())
-}
-
-/// Names with punycode labels: plain only when the URL standard's processing leaves them as they are.
-fn is_checked_punycode(text: &str) -> bool {
-    text.split('.').any(|label| label.starts_with("xn--"))
-        && text
-            .split('.')
-            .all(|label| (1..=LABEL_LENGTH).contains(&label.len()))
-        && matches!(Host::parse(text), Ok(Host::Domain(name)) if name == text)
+    let number = last.bytes().next().is_some_and(|b| b.is_ascii_digit());
+    !number && (!punycode || matches!(Host::parse(text), Ok(Host::Domain(name)) if name == text))
 }
 
 #[cfg(test)]
@@ -252,6 +249,9 @@ mod tests {
             ("_sip._tcp.example.com", "_sip._tcp.example.com"),
             ("", "-"),
             ("a..b", "-"),
+            ("%31%32%37.0.0.1", "-"),
+            ("bücher.%2a.example", "-"),
+            ("xn--bcher-kva.*.example", "-"),
             ("a b", "-"),
             ("a/b", "-"),
             ("user@host", "-"),

@@ -154,26 +154,21 @@ impl RouteTable {
         Self::default()
     }
 
-    /// This table with one more plugin, or with a new claim of a plugin that is in it already.
-    pub fn with(&self, claim: Claim) -> Result<Self, ClaimError> {
+    /// Adds a plugin, or puts the new claim of one that is there in place of its old one. An error leaves the table as it was.
+    pub fn insert(&mut self, claim: Claim) -> Result<(), ClaimError> {
         claim.check()?;
-        for other in self
-            .claims
-            .values()
-            .filter(|other| other.plugin != claim.plugin)
-        {
+        for other in self.claims().filter(|other| other.plugin != claim.plugin) {
             claim.check_beside(other)?;
         }
-        let mut claims = self.claims.clone();
-        claims.insert(claim.plugin.clone(), Arc::new(claim));
-        Ok(Self::index(claims))
+        self.claims.insert(claim.plugin.clone(), Arc::new(claim));
+        self.index();
+        Ok(())
     }
 
-    /// This table without that plugin.
-    pub fn without(&self, plugin: &str) -> Self {
-        let mut claims = self.claims.clone();
-        claims.remove(plugin);
-        Self::index(claims)
+    /// Takes a plugin out.
+    pub fn remove(&mut self, plugin: &str) {
+        self.claims.remove(plugin);
+        self.index();
     }
 
     /// The plugins in the table, by name.
@@ -230,21 +225,20 @@ impl RouteTable {
             .find_map(|mount| Some((mount.as_ref(), below(path, &mount.path)?)))
     }
 
-    fn index(claims: BTreeMap<Arc<str>, Arc<Claim>>) -> Self {
-        let mut mounts: HashMap<Box<str>, Vec<Arc<Mount>>> = HashMap::new();
-        for claim in claims.values() {
+    fn index(&mut self) {
+        self.mounts.clear();
+        for claim in self.claims.values() {
             for path in &claim.mounts {
                 let mount = Arc::new(Mount::new(claim, path));
-                mounts
+                self.mounts
                     .entry(first_segment(path).into())
                     .or_default()
                     .push(mount);
             }
         }
-        for same in mounts.values_mut() {
+        for same in self.mounts.values_mut() {
             same.sort_by_key(|mount| std::cmp::Reverse(mount.path.len()));
         }
-        Self { claims, mounts }
     }
 }
 

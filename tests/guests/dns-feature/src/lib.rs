@@ -20,7 +20,7 @@ impl Plugin for DnsFeature {
         .route(delete("/dns-trial/:name"), remove)
         .need(Need::call(
             "provider",
-            "dns-provider",
+            dns::INTERFACE,
             "creates and removes the records",
         ))
     }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_record_is_created_once_and_removed_once() {
-        let host = Host::new().install();
+        let host = Host::new().dns_provider(Vec::new()).install();
         let form: &[(&str, &str)] = &[("name", "a.example.com"), ("value", "192.0.2.1")];
         assert_eq!(
             host.post_form::<DnsFeature>("/dns-trial", form).text(),

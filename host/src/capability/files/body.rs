@@ -1,0 +1,143 @@
+//! A file on its way to a client.
+//!
+//! The one idea: one piece is read ahead while the piece before it is sent, so that the disk and the client work at the
+//! same time and memory stays at two pieces. A right that ends breaks the body off: the client sees that it is not whole.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use rustix::buffer::spare_capacity;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::range::Range;
+use super::{OpenedFile, StreamRight};
+use crate::capability::wasi::quota::CountedFile;
+
+/// Bytes read at a time: large enough that the hop to a blocking thread does not count, small enough for many clients.
+const PIECE: usize = 256 * 1024;
+
+/// The body of a file's answer.
+pub(super) struct FileBody {
+    file: Arc<CountedFile>,
+    right: StreamRight,
+    /// The policy's generation under which the right was last seen to hold.
+    seen: u64,
+    /// The offset of what is read next.
+    offset: u64,
+    /// Bytes not yet read.
+    unread: u64,
+    /// Bytes not yet handed over.
+    unsent: u64,
+    ahead: Option<AbortOnDropHandle<io::Result<Bytes>>>,
+}
+
+impl FileBody {
+    pub(super) fn new(opened: OpenedFile, part: Range) -> Self {
+        let seen = opened.right.access.guard().generation_now();
+        Self {
+            file: opened.file,
+            right: opened.right,
+            seen,
+            offset: part.first,
+            unread: part.length,
+            unsent: part.length,
+            ahead: None,
+        }
+    }
+
+    /// Begins to read the next piece, if there is one.
+    fn read_ahead(&mut self) {
+        let size = usize::try_from(self.unread).unwrap_or(PIECE).min(PIECE);
+        if size == 0 {
+            return;
+        }
+        let (file, offset) = (self.file.clone(), self.offset);
+        let blocking = self.right.access.blocking().clone();
+        self.offset += size as u64;
+        self.unread -= size as u64;
+        self.ahead = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            blocking
+                .run(move || read_exactly(&file, offset, size))
+                .await?
+        })));
+    }
+
+    fn check_right(&mut self) -> io::Result<()> {
+        let generation = self.right.access.guard().generation_now();
+        if generation != self.seen {
+            if !self.right.holds() {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            self.seen = generation;
+        }
+        Ok(())
+    }
+}
+
+impl http_body::Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.unsent == 0 {
+            return Poll::Ready(None);
+        }
+        if self.ahead.is_none() {
+            self.read_ahead();
+        }
+        let Some(ahead) = &mut self.ahead else {
+            return Poll::Ready(None);
+        };
+        let read = ready!(Pin::new(ahead).poll(context)).map_err(io::Error::other);
+        self.ahead = None;
+        let piece = read
+            .flatten()
+            .and_then(|piece| self.check_right().map(|()| piece));
+        match piece {
+            Ok(piece) => {
+                self.unsent = self.unsent.saturating_sub(piece.len() as u64);
+                self.read_ahead();
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Err(error) => {
+                self.unsent = 0;
+                self.unread = 0;
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.unsent == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.unsent)
+    }
+}
+
+/// Reads `size` bytes. Blocks.
+///
+/// # Errors
+/// `UnexpectedEof` for a file that has become shorter than its answer promised.
+fn read_exactly(file: &CountedFile, offset: u64, size: usize) -> io::Result<Bytes> {
+    let mut buffer = Vec::with_capacity(size);
+    while buffer.len() < size {
+        let at = offset + buffer.len() as u64;
+        match rustix::io::pread(&**file, spare_capacity(&mut buffer), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // The system may have been asked for a little more than was wanted, where the allocation is larger.
+    buffer.truncate(size);
+    Ok(Bytes::from(buffer))
+}

@@ -1,0 +1,727 @@
+//! A running host: every floor put together, in the order in which they need each other, and taken down the other way round.
+//!
+//! It refuses to start half: what the configuration names and cannot be had (an address, a certificate, the state directory) ends the start with one
+//! error. A plugin that does not run is no reason not to start: it is shown as failed, and the others serve.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use http::HeaderValue;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::admin;
+use crate::api::control::{
+    Control, ControlError, DenialView, Done, Explanation, NeedView, PluginView, PortView, Unready,
+};
+use crate::api::core::CoreApi;
+use crate::api::socket::{self, ControlSocket};
+use crate::capability::Facilities;
+use crate::capability::downloads::{Downloads, Retries};
+use crate::capability::resolve::{Resolver, Servers};
+use crate::capability::secrets::{KeyRing, Secrets};
+use crate::capability::store::Store;
+use crate::capability::store::embedded::{EmbeddedStore, Options as StoreOptions};
+use crate::capability::upstream::dial::Dialer;
+use crate::capability::upstream::trust::Trust as UpstreamTrust;
+use crate::capability::upstream::{Foreman as UpstreamForeman, Upstream};
+use crate::grant::approvals::Approvals;
+use crate::grant::matchers::port::Ports;
+use crate::grant::matchers::url::BaseUrl;
+use crate::grant::{Deny, HostRules, explain};
+use crate::plugin::compile::Compiler;
+use crate::plugin::library::Library;
+use crate::plugin::load::{Loader, Parts};
+use crate::plugin::registry::{Bundled, Registry};
+use crate::plugin::routes::Audiences;
+use crate::plugin::watch::Watch;
+use crate::sandbox::bindings::types::Audience;
+use crate::sandbox::{Engine, Runtimes};
+use crate::server::{
+    Drain, Endpoint, Fronts, LOOKUP_TIME, Limits, Listener, OldestTls, OwnNames, PlainForeman,
+    Plugins, Reload, Rules, Server, ServerParts, Serves, SystemNames, Tls, TlsFiles, Trust,
+    TrustedHosts,
+};
+use crate::settings::{self, Config};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::ring::LogRing;
+
+/// Why the host does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HostError(pub String);
+
+/// A host that serves.
+pub struct Host {
+    config: Arc<Config>,
+    registry: Arc<Registry>,
+    server: Arc<Server<Plugins>>,
+    metrics: Arc<Metrics>,
+    rules: Arc<HostRules>,
+    upstream: Upstream,
+    tls: Vec<Arc<Tls>>,
+    listeners: Vec<tokio::task::JoinHandle<()>>,
+    bound: Vec<Bound>,
+    stop: CancellationToken,
+    bundled: Vec<Bundled>,
+    _runtimes: Runtimes,
+}
+
+/// An address the host listens at.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    /// The listener's name.
+    pub listener: String,
+    /// The address with the port that was bound.
+    pub address: SocketAddr,
+    /// TLS or not.
+    pub tls: bool,
+    /// Whom it serves; empty: the administrator.
+    pub audiences: Vec<Audience>,
+}
+
+/// What others hold of a running host: answers the operator's commands.
+struct Desk {
+    registry: Arc<Registry>,
+    rules: Arc<HostRules>,
+    ports: Vec<PortView>,
+    bundled: Vec<Bundled>,
+}
+
+/// Between two looks at certificate files.
+const TLS_LOOK: Duration = Duration::from_secs(2);
+/// Between two `status` rounds.
+const STATUS_EVERY: Duration = Duration::from_secs(60);
+/// Between two rounds in which idle plugins give back their memory and gauges are set.
+const COOL_EVERY: Duration = Duration::from_secs(30);
+const GAUGES_EVERY: Duration = Duration::from_secs(1);
+
+impl Host {
+    /// Starts everything. `progress` hears what takes its time.
+    pub async fn start(
+        config: Config,
+        ring: Arc<LogRing>,
+        metrics: Arc<Metrics>,
+        bundled: Vec<Bundled>,
+        progress: impl Fn(&str),
+    ) -> Result<Self, HostError> {
+        let config = Arc::new(config);
+        let state = &config.state;
+        private_directory(state)?;
+        // Addresses first: a host that is already running keeps the rest to itself.
+        let control = ControlSocket::bind(state).map_err(told)?;
+        let (bound, sockets) = bind_all(&config).await?;
+
+        let runtimes = Runtimes::start()
+            .map_err(|error| HostError(format!("no threads for plugins: {error}")))?;
+        let engine = Engine::new(&config.engine.pool).map_err(told)?;
+        if let Some(shrunk) = engine.shrunk() {
+            tracing::warn!("{shrunk}");
+        }
+        tracing::info!(
+            instances = engine.instances(),
+            wasmtime = "48",
+            "engine ready"
+        );
+        metrics.pool_slots.set(i64::from(engine.instances()));
+        let rules = HostRules::new(deny(&config, &bound));
+        {
+            let metrics = metrics.clone();
+            rules.audit().on_denial(Box::new(move |plugin, capability| {
+                metrics.plugin(plugin).denied(capability.word())
+            }));
+        }
+        let io = tokio::runtime::Handle::current();
+        let resolver = Arc::new(Resolver::new(io.clone(), Servers::System));
+        let keys = Arc::new(KeyRing::new(
+            std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        ));
+        let dialer = Dialer::new(io, resolver.clone());
+        let upstream = Upstream::new(dialer.clone(), keys.clone(), foreman(&config)?);
+        let store = EmbeddedStore::open(&state.join("store.redb"), StoreOptions::default())
+            .map_err(told)?;
+        let facilities = Arc::new(Facilities {
+            store: Store::new(Arc::new(store)),
+            secrets: Secrets::new(keys),
+            upstream: upstream.clone(),
+            downloads: Downloads::new(dialer, metrics.clone(), Retries::default()),
+            resolver,
+        });
+        let program = std::env::current_exe().map_err(told)?;
+        let compiler = Compiler::open(
+            engine.clone(),
+            state.join("compiled"),
+            config.engine.compile.clone(),
+            program,
+        )
+        .map_err(told)?;
+        let library = Library::open(state.join("plugins")).map_err(told)?;
+        let approvals = Approvals::open(state.join("approvals.json")).map_err(told)?;
+        let loader = Loader::new(
+            Parts {
+                engine,
+                compiler,
+                runtimes: runtimes.handles(),
+                rules: rules.clone(),
+                facilities: facilities.clone(),
+                metrics: metrics.clone(),
+                approvals,
+            },
+            config.clone(),
+        );
+        let registry = Registry::new(loader, library, bundled.clone(), ring.clone());
+        registry.bring_up(progress).await;
+
+        let desk: Arc<dyn Control> = Arc::new(Desk {
+            registry: registry.clone(),
+            rules: rules.clone(),
+            ports: bound.iter().map(port_view).collect(),
+            bundled: bundled.clone(),
+        });
+        let server = Arc::new(Server::new(ServerParts {
+            dispatch: Plugins::new(registry.clone(), facilities),
+            core: CoreApi::new(registry.clone(), ring),
+            admin: admin::router(metrics.clone(), desk.clone()),
+            rules: server_rules(&config)?,
+            resolver: Box::new(SystemNames::new().map_err(told)?),
+            metrics: metrics.clone(),
+        }));
+        let stop = CancellationToken::new();
+        let mut host = Self {
+            registry,
+            server,
+            rules,
+            upstream,
+            tls: Vec::new(),
+            listeners: Vec::new(),
+            bound,
+            stop,
+            bundled,
+            metrics: metrics.clone(),
+            _runtimes: runtimes,
+            config,
+        };
+        host.listen(sockets)?;
+        host.tend();
+        let stopped = host.stop.clone();
+        tokio::spawn(async move {
+            if let Err(error) = control
+                .serve(socket::router(metrics, desk), stopped.cancelled_owned())
+                .await
+            {
+                tracing::error!(%error, "the control socket ended; `bulkhead plugin` and `bulkhead policy` cannot reach this host");
+            }
+        });
+        Ok(host)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn bound(&self) -> &[Bound] {
+        &self.bound
+    }
+
+    /// Its plugins.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes a new configuration. Listeners and state stay as they are; what would need a restart is said.
+    pub async fn reload(&mut self, config: Config) -> Result<Vec<String>, HostError> {
+        let rules = server_rules(&config)?;
+        let foreman = foreman(&config)?;
+        let mut said = Vec::new();
+        if config.listeners != self.config.listeners
+            || config.tls != self.config.tls
+            || config.admin != self.config.admin
+        {
+            said.push(
+                "listeners, tls and admin: changed in the file, they take effect at the next start"
+                    .to_owned(),
+            );
+        }
+        if config.state != self.config.state {
+            said.push("state: changed in the file, it takes effect at the next start".to_owned());
+        }
+        self.server.set_rules(rules);
+        self.upstream.set_foreman(foreman);
+        self.rules.set_deny(deny(&config, &self.bound));
+        let config = Arc::new(config);
+        said.extend(self.registry.reconfigure(config.clone()).await);
+        self.config = config;
+        self.metrics.reloads.inc();
+        Ok(said)
+    }
+
+    /// A configuration was not taken over.
+    pub fn refused_reload(&self) {
+        self.metrics.reloads_refused.inc();
+    }
+
+    /// Stops accepting, lets requests in progress finish, and ends.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        for listener in self.listeners {
+            let _ = listener.await;
+        }
+    }
+
+    fn listen(
+        &mut self,
+        sockets: Vec<(settings::Listener, Vec<TcpListener>)>,
+    ) -> Result<(), HostError> {
+        let tls = match &self.config.tls {
+            Some(files) if self.config.listeners.iter().any(|it| it.tls) => {
+                Some(Arc::new(Tls::load(tls_files(files)).map_err(told)?))
+            }
+            _ => None,
+        };
+        self.tls.extend(tls.clone());
+        for (listener, sockets) in sockets {
+            for socket in sockets {
+                let endpoint = Endpoint {
+                    name: listener.name.as_str().into(),
+                    serves: if listener.audiences.is_empty() {
+                        Serves::Admin
+                    } else {
+                        Serves::Audiences(Audiences::of(&listener.audiences))
+                    },
+                    tls: tls.clone().filter(|_| listener.tls),
+                    plain_foreman: plain_foreman(&listener),
+                    own_names: (self.config.trial || listener.audiences.is_empty())
+                        .then(|| OwnNames::loopback_and(own_names(&socket))),
+                    limits: Arc::new(limits(&listener.limits)),
+                };
+                let drain = Drain {
+                    stop: self.stop.clone(),
+                    time: self.config.drain,
+                };
+                let running = Listener::new(socket, endpoint, self.server.clone());
+                let name = listener.name.clone();
+                self.listeners.push(tokio::spawn(async move {
+                    let drained = running.run(drain).await;
+                    if drained.cut_off > 0 {
+                        tracing::warn!(
+                            listener = name,
+                            connections = drained.cut_off,
+                            "cut off after the drain time"
+                        );
+                    }
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Work that goes on beside serving.
+    fn tend(&self) {
+        let config = &self.config;
+        let directories: Vec<PathBuf> = [&config.plugins.directory, &config.plugins.policies]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        let registry = self.registry.clone();
+        self.until_stopped(async move {
+            let mut watch = Watch::start(&directories);
+            loop {
+                watch.changed().await;
+                registry.look().await;
+            }
+        });
+        let registry = self.registry.clone();
+        self.until_stopped(every(STATUS_EVERY, move || {
+            let registry = registry.clone();
+            async move { registry.refresh().await }
+        }));
+        let registry = self.registry.clone();
+        self.until_stopped(every(COOL_EVERY, move || {
+            registry.cool();
+            async {}
+        }));
+        let (registry, metrics) = (self.registry.clone(), self.metrics.clone());
+        self.until_stopped(every(GAUGES_EVERY, move || {
+            gauges(&registry, &metrics);
+            async {}
+        }));
+        let tls = self.tls.clone();
+        self.until_stopped(every(TLS_LOOK, move || {
+            for tls in &tls {
+                match tls.refresh() {
+                    Reload::Unchanged => {}
+                    Reload::Reloaded => tracing::info!(certificate = %tls.files().certificate.display(), "certificates reloaded"),
+                    Reload::Failed(error) => tracing::error!(%error, "new certificates are not usable; those before stay"),
+                }
+            }
+            async {}
+        }));
+    }
+
+    fn until_stopped(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    /// What the bundled plugins are, for messages.
+    #[must_use]
+    pub fn bundled(&self) -> &[Bundled] {
+        &self.bundled
+    }
+}
+
+async fn every<F: Future<Output = ()>>(pause: Duration, mut work: impl FnMut() -> F) {
+    loop {
+        tokio::time::sleep(pause).await;
+        work().await;
+    }
+}
+
+fn gauges(registry: &Registry, metrics: &Metrics) {
+    let mut instances = 0;
+    for plugin in registry.loader().all_running() {
+        let (sandbox, shown) = (&plugin.sandbox, &plugin.metrics);
+        let (live, busy) = (i64::from(sandbox.instances()), i64::from(sandbox.running()));
+        shown.busy.set(busy);
+        shown.idle.set((live - busy).max(0));
+        shown.queued.set(i64::from(sandbox.waiting()));
+        shown
+            .memory
+            .set(i64::try_from(sandbox.memory()).unwrap_or(i64::MAX));
+        instances += live;
+    }
+    metrics.pool_slots_used.set(instances);
+}
+
+fn told(error: impl std::fmt::Display) -> HostError {
+    HostError(error.to_string())
+}
+
+/// The state directory: the host's own, entered by nobody else.
+fn private_directory(path: &Path) -> Result<(), HostError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| {
+            HostError(format!(
+                "{}: {error}; choose another with --state DIR",
+                path.display()
+            ))
+        })?;
+    let found = std::fs::metadata(path)
+        .map_err(|error| HostError(format!("{}: {error}", path.display())))?;
+    let me = rustix::process::geteuid().as_raw();
+    if found.uid() != me {
+        return Err(HostError(format!(
+            "{}: belongs to user {}, not to {me}; choose another with --state DIR",
+            path.display(),
+            found.uid()
+        )));
+    }
+    Ok(())
+}
+
+async fn bind_all(
+    config: &Config,
+) -> Result<(Vec<Bound>, Vec<(settings::Listener, Vec<TcpListener>)>), HostError> {
+    let admin = config.admin.map(|address| settings::Listener {
+        name: "admin".into(),
+        addresses: vec![address],
+        audiences: Vec::new(),
+        tls: false,
+        public_url: None,
+        plain_http_for_foreman: false,
+        limits: settings::config::ListenerLimits::default(),
+    });
+    let (mut bound, mut all) = (Vec::new(), Vec::new());
+    for listener in config.listeners.iter().cloned().chain(admin) {
+        let mut sockets = Vec::new();
+        for address in &listener.addresses {
+            let socket = crate::server::bind(*address).map_err(told)?;
+            let address = socket.local_addr().map_err(told)?;
+            bound.push(Bound {
+                listener: listener.name.clone(),
+                address,
+                tls: listener.tls,
+                audiences: listener.audiences.clone(),
+            });
+            sockets.push(socket);
+        }
+        all.push((listener, sockets));
+    }
+    Ok((bound, all))
+}
+
+fn own_names(socket: &TcpListener) -> Vec<String> {
+    let address = socket.local_addr().map(|it| it.ip().to_string()).ok();
+    address
+        .into_iter()
+        .map(|it| {
+            if it.contains(':') {
+                format!("[{it}]")
+            } else {
+                it
+            }
+        })
+        .collect()
+}
+
+fn plain_foreman(listener: &settings::Listener) -> PlainForeman {
+    if listener.plain_http_for_foreman {
+        PlainForeman::TrustedNames
+    } else if listener.addresses.iter().all(|it| it.ip().is_loopback()) {
+        PlainForeman::Loopback
+    } else {
+        PlainForeman::Refused
+    }
+}
+
+fn tls_files(tls: &settings::config::Tls) -> TlsFiles {
+    TlsFiles {
+        certificate: tls.certificate.clone(),
+        key: tls.private_key.clone(),
+        client_ca: tls.client_ca.clone(),
+        oldest: if tls.only_tls13 {
+            OldestTls::Tls13
+        } else {
+            OldestTls::Tls12
+        },
+    }
+}
+
+fn limits(given: &settings::config::ListenerLimits) -> Limits {
+    let default = Limits::default();
+    Limits {
+        connections: given.connections.unwrap_or(default.connections),
+        connections_per_address: given
+            .connections_per_address
+            .unwrap_or(default.connections_per_address),
+        handshake: given.handshake.unwrap_or(default.handshake),
+        head_time: given.head_time.unwrap_or(default.head_time),
+        idle: given.idle.unwrap_or(default.idle),
+        body_idle: given.body_idle.unwrap_or(default.body_idle),
+        body_time: given.body_time.unwrap_or(default.body_time),
+        passed_body_time: given.passed_body_time.unwrap_or(default.passed_body_time),
+        send_stall: given.send_stall.unwrap_or(default.send_stall),
+        connection_age: given.connection_age.unwrap_or(default.connection_age),
+        request_line: given.request_line.unwrap_or(default.request_line),
+        head: given.head.unwrap_or(default.head),
+        header_lines: given.header_lines.unwrap_or(default.header_lines),
+        held_bodies: given.held_bodies.unwrap_or(default.held_bodies),
+    }
+}
+
+fn server_rules(config: &Config) -> Result<Rules, HostError> {
+    let hosts = match &config.trusted_hosts {
+        Some(settings::TrustedHosts::AnyCertificate) => TrustedHosts::AnyCertificate,
+        Some(settings::TrustedHosts::Names(names)) => {
+            TrustedHosts::names(names.iter().map(String::as_str))
+        }
+        None => TrustedHosts::names([]),
+    };
+    Ok(Rules {
+        trust: Trust {
+            hosts,
+            forward_verify: config.forward_verify,
+            lookup_time: LOOKUP_TIME,
+        },
+        fronts: Fronts::new(config.fronts.clone()),
+        server: HeaderValue::from_str(&format!("foreman-proxy/{}", config.version))
+            .map_err(told)?,
+    })
+}
+
+fn foreman(config: &Config) -> Result<Option<UpstreamForeman>, HostError> {
+    let Some(foreman) = &config.foreman else {
+        return Ok(None);
+    };
+    Ok(Some(UpstreamForeman {
+        url: BaseUrl::parse(foreman.url.as_str()).map_err(told)?,
+        trust: UpstreamTrust {
+            ca: foreman.ca.clone(),
+            identity: foreman.identity.clone(),
+            verify: true,
+        },
+        connect_timeout: foreman.connect_timeout,
+    }))
+}
+
+/// What no plugin may reach: the operator's rules, the host's own listeners, its state and its policies.
+fn deny(config: &Config, bound: &[Bound]) -> Deny {
+    let own = [
+        Some(&config.state),
+        config.plugins.directory.as_ref(),
+        config.plugins.policies.as_ref(),
+    ];
+    Deny {
+        networks: config.deny.networks.clone(),
+        ports: config
+            .deny
+            .ports
+            .iter()
+            .map(|port| Ports {
+                first: *port,
+                last: *port,
+            })
+            .collect(),
+        listeners: bound.iter().map(|it| it.address).collect(),
+        paths: own
+            .into_iter()
+            .flatten()
+            .chain(&config.deny.paths)
+            .cloned()
+            .collect(),
+        free_paths: if config.trial {
+            vec![config.state.join("tftpboot")]
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+fn port_view(bound: &Bound) -> PortView {
+    let words = |audience: &Audience| match audience {
+        Audience::Foreman => "foreman".to_owned(),
+        Audience::Host => "host".to_owned(),
+        Audience::Public => "public".to_owned(),
+    };
+    PortView {
+        address: bound.address.to_string(),
+        protocol: if bound.tls { "https" } else { "http" }.to_owned(),
+        owner: bound.listener.clone(),
+        audiences: bound.audiences.iter().map(words).collect(),
+    }
+}
+
+impl Desk {
+    fn shipped(&self, plugin: &str) -> Option<&'static str> {
+        self.bundled
+            .iter()
+            .find(|it| it.name == plugin)
+            .map(|it| it.policy)
+    }
+
+    async fn add_line(&self, plugin: String, line: String) -> Result<Done, ControlError> {
+        let loader = self.registry.loader();
+        let path = loader.policy_file(&plugin).ok_or_else(|| {
+            ControlError::Refused("this host has no directory for policies; set `policies` in `[plugins]` of proxy.toml".into())
+        })?;
+        let known = self.registry.views().iter().any(|it| it.name == plugin);
+        if !known {
+            return Err(ControlError::UnknownPlugin(plugin));
+        }
+        let (policy, _) = loader
+            .policy(&plugin, self.shipped(&plugin))
+            .map_err(|trouble| ControlError::Failed(trouble.reason()))?;
+        let next = policy
+            .with_line(&line)
+            .map_err(|error| ControlError::Invalid(error.to_string()))?;
+        crate::grant::edit::write_whole(&path, next.text().as_bytes())
+            .map_err(|error| ControlError::Failed(format!("{}: {error}", path.display())))?;
+        self.registry.look().await;
+        Ok(Done {
+            message: format!("{} now says `{line}`; it holds from now on", path.display()),
+        })
+    }
+}
+
+impl Control for Desk {
+    fn unready(&self) -> Vec<Unready> {
+        self.registry.unready()
+    }
+
+    fn plugins(&self) -> Vec<PluginView> {
+        self.registry.views()
+    }
+
+    fn ports(&self) -> Vec<PortView> {
+        self.ports.clone()
+    }
+
+    fn explain(&self, plugin: &str) -> Result<Explanation, ControlError> {
+        let running = self
+            .registry
+            .running(plugin)
+            .ok_or_else(|| ControlError::UnknownPlugin(plugin.to_owned()))?;
+        let policy = running.policy.load();
+        let needs = explain::explain(&running.manifest, &running.guard)
+            .into_iter()
+            .map(|row| NeedView {
+                capability: row.capability,
+                slot: row.slot,
+                access: row.access,
+                reason: row.reason,
+                required: row.required,
+                granted: row.granted,
+                used: row.used,
+                denied: row.denied,
+            })
+            .collect();
+        Ok(Explanation {
+            plugin: plugin.to_owned(),
+            digest: running.digest.clone(),
+            policy: policy.path().display().to_string(),
+            needs,
+            warnings: self.registry.loader().warnings(plugin),
+        })
+    }
+
+    fn denials(&self) -> Vec<DenialView> {
+        let seconds = |time: std::time::SystemTime| {
+            time.duration_since(std::time::UNIX_EPOCH)
+                .map_or(0.0, |it| it.as_secs_f64())
+        };
+        self.rules
+            .audit()
+            .denials(None)
+            .into_iter()
+            .map(|known| DenialView {
+                timestamp: seconds(known.last),
+                plugin: known.denial.plugin.to_string(),
+                action: known.denial.action.clone(),
+                rule: known.denial.rule.clone(),
+                reason: known.denial.reason.clone(),
+                fix: known.denial.fix.clone(),
+                count: known.count,
+            })
+            .collect()
+    }
+
+    fn approve(
+        &self,
+        plugin: String,
+        digest: Option<String>,
+    ) -> BoxFuture<'_, Result<Done, ControlError>> {
+        Box::pin(async move { self.registry.approve(&plugin, digest.as_deref()).await })
+    }
+
+    fn rollback(&self, plugin: String) -> BoxFuture<'_, Result<Done, ControlError>> {
+        Box::pin(async move { self.registry.rollback(&plugin).await })
+    }
+
+    fn allow(&self, plugin: String, line: String) -> BoxFuture<'_, Result<Done, ControlError>> {
+        Box::pin(self.add_line(plugin, line))
+    }
+}
+
+/// How long something took, for people.
+#[must_use]
+pub fn took(since: Instant) -> String {
+    format!("{:.2} s", since.elapsed().as_secs_f64())
+}

@@ -1,0 +1,83 @@
+//! A mistake in a file an operator wrote, with its place.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::config::Place;
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize)]
+#[error("{}:{line}:{column}: {message}{}", file.display(), help.as_ref().map(|help| format!("; {help}")).unwrap_or_default())]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// From 1.
+    pub line: u32,
+    /// In characters, from 1.
+    pub column: u32,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// All mistakes of a file, in its order.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Problems(pub Vec<Problem>);
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (position, problem) in self.0.iter().enumerate() {
+            if position > 0 {
+                out.write_str("\n")?;
+            }
+            write!(out, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// A file's text, to find places in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) text: &'a str,
+}
+
+impl Source<'_> {
+    pub(crate) fn problem(
+        &self,
+        span: &Range<usize>,
+        message: String,
+        help: Option<String>,
+    ) -> Problem {
+        let Place { line, column } = self.place(span);
+        Problem {
+            file: self.path.to_owned(),
+            line,
+            column,
+            message,
+            help,
+        }
+    }
+
+    /// Line and column where a span begins.
+    pub(crate) fn place(&self, span: &Range<usize>) -> Place {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1;
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Place {
+            line: small(line),
+            column: small(column),
+        }
+    }
+}

@@ -1,0 +1,729 @@
+//! From the text of `proxy.toml` to [`Config`]: key by key, every mistake told.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use toml::de::{DeTable, DeValue};
+
+use super::config::{
+    ADMIN, CompileLimits, Config, DRAIN, DenyRules, Enabled, Engine, Feature, Foreman, Listener,
+    ListenerLimits, Log, Plugins, Profile, SHOWN_VERSION, Tls, TrustedHosts,
+};
+use super::problem::{Problem, Problems, Source};
+use super::reader::{Data, Given, Item, Reading, Settings, Table};
+use crate::sandbox::EngineConfig;
+use crate::sandbox::bindings::types::Audience;
+use crate::telemetry::log::Options as LogOptions;
+use crate::telemetry::output::{Format, Target};
+use crate::telemetry::record::Level;
+
+/// What an operator writes to serve Foreman without TLS beyond loopback.
+const CONSENT: &str = "i-accept-unencrypted-control";
+
+type Wrong = (String, Option<String>);
+
+impl Config {
+    /// Reads and checks a file. `state` is used unless the file says another.
+    pub fn load(path: &Path, state: &Path) -> Result<Self, Problems> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Problems(vec![Problem {
+                file: path.to_owned(),
+                line: 1,
+                column: 1,
+                message: format!("cannot be read: {error}"),
+                help: None,
+            }])
+        })?;
+        Self::parse(path, &text, state)
+    }
+
+    /// Reads and checks the text of a file. Relative paths start where the file is.
+    pub fn parse(path: &Path, text: &str, state: &Path) -> Result<Self, Problems> {
+        let source = Source { path, text };
+        let table = DeTable::parse(text).map_err(|error| {
+            let span = error.span().unwrap_or(0..0);
+            Problems(vec![source.problem(
+                &span,
+                error.message().to_owned(),
+                None,
+            )])
+        })?;
+        let reading = Reading::new(source, Settings::Unknown);
+        let base = path.parent().unwrap_or(Path::new("."));
+        let root = Table::new(table.get_ref(), String::new(), 0..0);
+        let config = Reader {
+            reading: &reading,
+            source,
+            base,
+        }
+        .config(&root, path, state);
+        reading.finish(&root);
+        let problems = reading.problems();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(Problems(problems))
+        }
+    }
+}
+
+struct Reader<'a> {
+    reading: &'a Reading<'a>,
+    source: Source<'a>,
+    base: &'a Path,
+}
+
+impl Reader<'_> {
+    fn config(&self, root: &Table<'_>, path: &Path, state: &Path) -> Config {
+        let r = self.reading;
+        let tls = self.section(root, "tls").map(|table| self.tls(&table));
+        let listeners = self.listeners(root);
+        let trusted_hosts = self.trusted_hosts(root);
+        let config = Config {
+            file: Some(path.to_owned()),
+            state: self.path(root, "state").unwrap_or_else(|| state.to_owned()),
+            version: r.parsed(root, "version", version).or(SHOWN_VERSION.into()),
+            forward_verify: r.flag(root, "forward_verify").or(true),
+            drain: r.time(root, "drain").or(DRAIN),
+            fronts: r.texts(root, "fronts", network).or(Vec::new()),
+            foreman: self
+                .section(root, "foreman")
+                .and_then(|table| self.foreman(&table, tls.as_ref())),
+            plugins: self.section(root, "plugins").map_or(
+                Plugins {
+                    directory: None,
+                    bundled: true,
+                    policies: None,
+                },
+                |table| self.plugins(&table),
+            ),
+            features: self.features(root),
+            engine: self.engine(root),
+            log: self.log(root),
+            admin: self.admin(root),
+            deny: self
+                .section(root, "deny")
+                .map(|table| self.deny(&table))
+                .unwrap_or_default(),
+            profiles: self.profiles(root),
+            trial: false,
+            tls,
+            listeners,
+            trusted_hosts,
+        };
+        self.combinations(root, &config);
+        config
+    }
+
+    fn combinations(&self, root: &Table<'_>, config: &Config) {
+        let at = |key: &str| {
+            root.keys()
+                .find(|(name, _)| *name == key)
+                .map_or(0..0, |(_, span)| span)
+        };
+        if config.listeners.is_empty() {
+            self.reading.problem(
+                &(0..0),
+                "there is no `[[listener]]`, so nothing would be served",
+                None,
+            );
+        }
+        if config.listeners.iter().any(|it| it.tls) && config.tls.is_none() {
+            self.reading.problem(
+                &at("listener"),
+                "a listener has `tls = true`, but there is no `[tls]` section",
+                Some("add `[tls]` with `certificate`, `private_key` and `client_ca`".into()),
+            );
+        }
+        let foreman = config
+            .listeners
+            .iter()
+            .any(|it| it.audiences.contains(&Audience::Foreman));
+        if foreman && config.trusted_hosts.is_none() && at("trusted_hosts") == (0..0) {
+            self.reading.problem(
+                &at("listener"),
+                "a listener serves Foreman, but `trusted_hosts` does not say who Foreman is",
+                Some("write `trusted_hosts = [\"foreman.example.com\"]`, or `trusted_hosts = \"any-certificate\"` to trust every certificate of the CA, and thus every enrolled host".into()),
+            );
+        }
+        if foreman && config.tls.as_ref().is_some_and(|it| it.client_ca.is_none()) {
+            self.reading.problem(&at("tls"), "Foreman is known by its client certificate, but `[tls]` has no `client_ca` to check it", None);
+        }
+        for (name, profile) in &config.profiles {
+            for listener in &profile.listeners {
+                if !config.listeners.iter().any(|it| it.name == *listener) {
+                    self.reading.problem(
+                        &at("profiles"),
+                        format!(
+                            "profile `{name}` names the listener `{listener}`, which does not exist"
+                        ),
+                        None,
+                    );
+                }
+            }
+        }
+    }
+
+    fn section<'t>(&self, root: &Table<'t>, key: &str) -> Option<Table<'t>> {
+        self.reading.table(root, key).ok()
+    }
+
+    /// A path, taken from where the file is.
+    fn path(&self, table: &Table<'_>, key: &str) -> Option<PathBuf> {
+        self.reading
+            .text(table, key)
+            .ok()
+            .map(|(text, _)| self.base.join(text))
+    }
+
+    /// A file that has to be there and readable.
+    fn file(&self, table: &Table<'_>, key: &str) -> Option<PathBuf> {
+        let (text, span) = self.reading.text(table, key).ok()?;
+        let path = self.base.join(text);
+        if let Err(error) = std::fs::File::open(&path) {
+            self.reading.problem(
+                &span,
+                format!(
+                    "File at '{}' defined in '{}' parameter doesn't exist or is unreadable",
+                    path.display(),
+                    table.dotted(key)
+                ),
+                Some(error.to_string()),
+            );
+        }
+        Some(path)
+    }
+
+    fn required(&self, table: &Table<'_>, key: &str) -> PathBuf {
+        if !table.keys().any(|(name, _)| name == key) {
+            self.reading.problem(
+                &table.span,
+                format!("`{}` is missing", table.dotted(key)),
+                None,
+            );
+        }
+        self.file(table, key).unwrap_or_default()
+    }
+
+    fn tls(&self, table: &Table<'_>) -> Tls {
+        let tls = Tls {
+            certificate: self.required(table, "certificate"),
+            private_key: self.required(table, "private_key"),
+            client_ca: self.file(table, "client_ca"),
+            only_tls13: self
+                .reading
+                .word(table, "oldest", &[("1.2", false), ("1.3", true)])
+                .or(false),
+        };
+        self.reading.finish(table);
+        tls
+    }
+
+    fn foreman(&self, table: &Table<'_>, tls: Option<&Tls>) -> Option<Foreman> {
+        let r = self.reading;
+        if !table.keys().any(|(name, _)| name == "url") {
+            r.problem(&table.span, "`foreman.url` is missing", None);
+        }
+        let url = r.parsed(table, "url", http_url).ok();
+        let given = (
+            self.file(table, "certificate"),
+            self.file(table, "private_key"),
+        );
+        let identity = match given {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => tls.map(|it| (it.certificate.clone(), it.private_key.clone())),
+            _ => {
+                r.problem(
+                    &table.span,
+                    "`foreman.certificate` and `foreman.private_key` go together",
+                    None,
+                );
+                None
+            }
+        };
+        let foreman = url.map(|url| Foreman {
+            url,
+            ca: self.file(table, "ca"),
+            identity,
+            connect_timeout: r
+                .time(table, "connect_timeout")
+                .or(std::time::Duration::from_secs(10)),
+        });
+        r.finish(table);
+        foreman
+    }
+
+    fn plugins(&self, table: &Table<'_>) -> Plugins {
+        let directory = |key: &str| {
+            let (text, span) = self.reading.text(table, key).ok()?;
+            let path = self.base.join(text);
+            if !path.is_dir() {
+                self.reading.problem(
+                    &span,
+                    format!(
+                        "`{}`: {} is no directory",
+                        table.dotted(key),
+                        path.display()
+                    ),
+                    None,
+                );
+            }
+            Some(path)
+        };
+        let plugins = Plugins {
+            directory: directory("directory"),
+            bundled: self.reading.flag(table, "bundled").or(true),
+            policies: directory("policies"),
+        };
+        self.reading.finish(table);
+        plugins
+    }
+
+    fn listeners(&self, root: &Table<'_>) -> Vec<Listener> {
+        let Given::Is(items) = self.reading.list(root, "listener") else {
+            return Vec::new();
+        };
+        let mut listeners: Vec<Listener> = Vec::new();
+        for item in items {
+            let Item {
+                span,
+                data: Data::Table(table),
+                ..
+            } = item
+            else {
+                self.reading.problem(
+                    &item.span,
+                    "`listener` must be written as `[[listener]]`",
+                    None,
+                );
+                continue;
+            };
+            let listener = self.listener(&table, listeners.len());
+            if listeners.iter().any(|it| it.name == listener.name) {
+                self.reading.problem(
+                    &span,
+                    format!("two listeners are called `{}`", listener.name),
+                    Some("give each a `name` of its own".into()),
+                );
+            }
+            listeners.push(listener);
+        }
+        listeners
+    }
+
+    fn listener(&self, table: &Table<'_>, position: usize) -> Listener {
+        let r = self.reading;
+        for key in ["listen", "audiences"] {
+            if !table.keys().any(|(name, _)| name == key) {
+                r.problem(&table.span, format!("`listener.{key}` is missing"), None);
+            }
+        }
+        let audiences = r.texts(table, "audiences", audience).or(Vec::new());
+        let addresses = r.texts(table, "listen", address).or(Vec::new());
+        let tls = r.flag(table, "tls").or(false);
+        let consent = r
+            .parsed(table, "plain_http_for_foreman", |text| {
+                if text == CONSENT {
+                    Ok(true)
+                } else {
+                    Err((format!("only \"{CONSENT}\" is accepted here"), None))
+                }
+            })
+            .or(false);
+        if !tls
+            && !consent
+            && audiences.contains(&Audience::Foreman)
+            && addresses.iter().any(|it| !it.ip().is_loopback())
+        {
+            r.problem(
+                &table.span,
+                "this listener would serve Foreman's control calls over plain HTTP beyond this machine",
+                Some(format!("set `tls = true`, or write `plain_http_for_foreman = \"{CONSENT}\"`")),
+            );
+        }
+        let limits = r
+            .table(table, "limits")
+            .map(|limits| self.listener_limits(&limits))
+            .or(ListenerLimits::default());
+        let listener = Listener {
+            name: r
+                .text(table, "name")
+                .map(|(text, _)| text)
+                .or(format!("listener-{}", position + 1)),
+            public_url: r
+                .parsed(table, "public_url", http_url)
+                .ok()
+                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            plain_http_for_foreman: consent,
+            addresses,
+            audiences,
+            tls,
+            limits,
+        };
+        r.finish(table);
+        listener
+    }
+
+    fn listener_limits(&self, table: &Table<'_>) -> ListenerLimits {
+        let r = self.reading;
+        let count = |key| {
+            r.count(table, key, 1..=1_000_000_i64)
+                .ok()
+                .and_then(|it| usize::try_from(it).ok())
+        };
+        let size = |key| {
+            r.size(table, key)
+                .ok()
+                .and_then(|it| usize::try_from(it).ok())
+        };
+        let time = |key| r.time(table, key).ok();
+        let limits = ListenerLimits {
+            connections: count("connections"),
+            connections_per_address: count("connections_per_address"),
+            handshake: time("handshake"),
+            head_time: time("head_time"),
+            idle: time("idle"),
+            body_idle: time("body_idle"),
+            body_time: time("body_time"),
+            passed_body_time: time("passed_body_time"),
+            send_stall: time("send_stall"),
+            connection_age: time("connection_age"),
+            request_line: size("request_line"),
+            head: size("head"),
+            header_lines: count("header_lines"),
+            held_bodies: size("held_bodies"),
+        };
+        r.finish(table);
+        limits
+    }
+
+    fn trusted_hosts(&self, root: &Table<'_>) -> Option<TrustedHosts> {
+        let r = self.reading;
+        match r.item(root, "trusted_hosts") {
+            Given::Is(Item {
+                data: Data::Text(text),
+                ..
+            }) if text == "any-certificate" => Some(TrustedHosts::AnyCertificate),
+            Given::Is(Item {
+                data: Data::List(_),
+                ..
+            }) => {
+                let names = r
+                    .texts(root, "trusted_hosts", |text| {
+                        Ok::<_, Wrong>(text.to_lowercase())
+                    })
+                    .or(Vec::new());
+                Some(TrustedHosts::Names(names))
+            }
+            Given::Is(item) => {
+                r.problem(
+                    &item.span,
+                    "`trusted_hosts` must be a list of names, or \"any-certificate\"",
+                    None,
+                );
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn features(&self, root: &Table<'_>) -> BTreeMap<String, Feature> {
+        let Some(features) = self.section(root, "features") else {
+            return BTreeMap::new();
+        };
+        self.reading
+            .slots(&features)
+            .into_iter()
+            .map(|(name, table)| (name.to_owned(), self.feature(&table)))
+            .collect()
+    }
+
+    fn feature(&self, table: &Table<'_>) -> Feature {
+        let r = self.reading;
+        let enabled = match r.item(table, "enabled") {
+            Given::Is(Item {
+                data: Data::Flag(true),
+                ..
+            })
+            | Given::Absent => Enabled::Both,
+            Given::Is(Item {
+                data: Data::Flag(false),
+                ..
+            }) => Enabled::Off,
+            Given::Is(Item {
+                data: Data::Text(text),
+                ..
+            }) if text == "http" => Enabled::Http,
+            Given::Is(Item {
+                data: Data::Text(text),
+                ..
+            }) if text == "https" => Enabled::Https,
+            Given::Is(item) => {
+                r.problem(
+                    &item.span,
+                    format!(
+                        "`{}` must be true, false, \"http\" or \"https\"",
+                        table.dotted("enabled")
+                    ),
+                    None,
+                );
+                Enabled::Off
+            }
+            Given::Unset(_) | Given::Wrong => Enabled::Off,
+        };
+        let settings = table
+            .values()
+            .filter(|(key, _)| *key != "enabled")
+            .map(|(key, value)| {
+                (
+                    key.to_owned(),
+                    (plain(value.get_ref()), self.source.place(&value.span())),
+                )
+            })
+            .collect();
+        Feature {
+            enabled,
+            place: self.source.place(&table.span),
+            settings,
+        }
+    }
+
+    fn engine(&self, root: &Table<'_>) -> Engine {
+        let mut engine = Engine {
+            pool: EngineConfig::default(),
+            compile: CompileLimits::default(),
+        };
+        let Some(table) = self.section(root, "engine") else {
+            return engine;
+        };
+        let r = self.reading;
+        let small = |it: i64| u32::try_from(it).unwrap_or(u32::MAX);
+        engine.pool.instances = r
+            .count(&table, "instances", 32..=100_000_i64)
+            .map(small)
+            .or(engine.pool.instances);
+        engine.pool.largest_memory = r
+            .size(&table, "largest_memory")
+            .or(engine.pool.largest_memory);
+        engine.pool.table_elements = r
+            .count(&table, "table_elements", 1_000..=10_000_000_i64)
+            .map(|it| usize::try_from(it).unwrap_or(usize::MAX))
+            .or(engine.pool.table_elements);
+        engine.pool.warm_slots = r
+            .count(&table, "warm_slots", 0..=100_000_i64)
+            .map(small)
+            .or(engine.pool.warm_slots);
+        engine.compile.time = r.time(&table, "compile_time").or(engine.compile.time);
+        engine.compile.memory = r.size(&table, "compile_memory").or(engine.compile.memory);
+        engine.compile.size = r.size(&table, "plugin_size").or(engine.compile.size);
+        r.finish(&table);
+        engine
+    }
+
+    fn log(&self, root: &Table<'_>) -> Log {
+        let mut log = Log {
+            options: LogOptions::default(),
+            buffer: 2000,
+            buffer_errors: 1000,
+        };
+        let Some(table) = self.section(root, "log") else {
+            return log;
+        };
+        let r = self.reading;
+        log.options.target = match r.text(&table, "target").ok() {
+            None => Target::Stdout,
+            Some((text, _)) => match text.as_str() {
+                "stdout" => Target::Stdout,
+                "journald" => Target::Journald,
+                path => Target::File(self.base.join(path)),
+            },
+        };
+        log.options.format = r
+            .word(
+                &table,
+                "format",
+                &[("text", Format::Text), ("json", Format::Json)],
+            )
+            .or(Format::Text);
+        let levels = [
+            ("debug", Level::Debug),
+            ("info", Level::Info),
+            ("warn", Level::Warn),
+            ("error", Level::Error),
+        ];
+        log.options.level = r.word(&table, "level", &levels).or(Level::Info);
+        let size = |it: i64| usize::try_from(it).unwrap_or(usize::MAX);
+        log.buffer = r
+            .count(&table, "buffer", 2..=1_000_000_i64)
+            .map(size)
+            .or(log.buffer);
+        log.buffer_errors = r
+            .count(&table, "buffer_errors", 2..=1_000_000_i64)
+            .map(size)
+            .or(log.buffer_errors);
+        r.finish(&table);
+        log
+    }
+
+    fn admin(&self, root: &Table<'_>) -> Option<SocketAddr> {
+        let Some(table) = self.section(root, "admin") else {
+            return Some(ADMIN);
+        };
+        let listen = self
+            .reading
+            .parsed(&table, "listen", |text| {
+                if text == "none" {
+                    Ok(None)
+                } else {
+                    address(text).map(Some)
+                }
+            })
+            .or(Some(ADMIN));
+        self.reading.finish(&table);
+        listen
+    }
+
+    fn deny(&self, table: &Table<'_>) -> DenyRules {
+        let r = self.reading;
+        let rules = DenyRules {
+            networks: r.texts(table, "networks", network).or(Vec::new()),
+            ports: r
+                .list(table, "ports")
+                .map(|items| {
+                    items
+                        .iter()
+                        .filter_map(|item| self.port(table, item))
+                        .collect()
+                })
+                .or(Vec::new()),
+            paths: r
+                .texts(table, "paths", |text| Ok::<_, Wrong>(self.base.join(text)))
+                .or(Vec::new()),
+        };
+        r.finish(table);
+        rules
+    }
+
+    fn port(&self, table: &Table<'_>, item: &Item<'_>) -> Option<u16> {
+        let port = match item.data {
+            Data::Integer(number) => u16::try_from(number).ok().filter(|it| *it > 0),
+            _ => None,
+        };
+        if port.is_none() {
+            self.reading.problem(
+                &item.span,
+                format!("`{}` must hold port numbers", table.dotted("ports")),
+                None,
+            );
+        }
+        port
+    }
+
+    fn profiles(&self, root: &Table<'_>) -> BTreeMap<String, Profile> {
+        let Some(profiles) = self.section(root, "profiles") else {
+            return BTreeMap::new();
+        };
+        let r = self.reading;
+        let texts = |table: &Table<'_>, key: &str| {
+            r.texts(table, key, |text| Ok::<_, Wrong>(text.to_owned()))
+                .or(Vec::new())
+        };
+        r.slots(&profiles)
+            .into_iter()
+            .map(|(name, table)| {
+                let profile = Profile {
+                    features: texts(&table, "features"),
+                    listeners: texts(&table, "listeners"),
+                };
+                r.finish(&table);
+                (name.to_owned(), profile)
+            })
+            .collect()
+    }
+}
+
+fn audience(text: &str) -> Result<Audience, Wrong> {
+    match text {
+        "foreman" => Ok(Audience::Foreman),
+        "host" => Ok(Audience::Host),
+        "public" => Ok(Audience::Public),
+        _ => Err((
+            format!("`{text}` is none of `foreman`, `host`, `public`"),
+            super::reader::nearest(text, ["foreman", "host", "public"].into_iter()),
+        )),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, Wrong> {
+    text.parse().map_err(|_| {
+        (
+            format!("`{text}` is no address with port"),
+            Some(
+                "write `192.0.2.1:8443`, `[2001:db8::1]:8443`, `0.0.0.0:8443` or `[::]:8443`"
+                    .into(),
+            ),
+        )
+    })
+}
+
+fn network(text: &str) -> Result<IpNet, Wrong> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| {
+            (
+                format!("`{text}` is no address and no network"),
+                Some("write `192.0.2.1` or `192.0.2.0/24`".into()),
+            )
+        })
+}
+
+fn http_url(text: &str) -> Result<url::Url, Wrong> {
+    let url = url::Url::parse(text)
+        .map_err(|error| (format!("contains an invalid url: {error}"), None))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(("must be a http or https URL".into(), None));
+    }
+    Ok(url)
+}
+
+/// Foreman takes the first two numbers of the text; anything else would be shown to it for nothing.
+fn version(text: &str) -> Result<String, Wrong> {
+    let core = text.strip_suffix("-develop").unwrap_or(text);
+    let good = core.split('.').count() == 3
+        && core.split('.').all(|part| {
+            !part.is_empty() && part.len() < 6 && part.bytes().all(|it| it.is_ascii_digit())
+        });
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err((
+            format!("`{text}` is not of the form 3.13.0 or 3.13.0-develop"),
+            None,
+        ))
+    }
+}
+
+fn plain(value: &DeValue<'_>) -> toml::Value {
+    match value {
+        DeValue::String(text) => toml::Value::String(text.to_string()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or_else(
+                |_| toml::Value::String(number.to_string()),
+                toml::Value::Integer,
+            ),
+        DeValue::Boolean(flag) => toml::Value::Boolean(*flag),
+        DeValue::Float(number) => toml::Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Datetime(date) => toml::Value::Datetime(*date),
+        DeValue::Array(items) => {
+            toml::Value::Array(items.iter().map(|it| plain(it.get_ref())).collect())
+        }
+        DeValue::Table(entries) => toml::Value::Table(
+            entries
+                .iter()
+                .map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref())))
+                .collect(),
+        ),
+    }
+}

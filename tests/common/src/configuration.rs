@@ -1,0 +1,264 @@
+//! The `proxy.toml` of one test: listeners on free ports, certificates of an own authority, features and their settings.
+//!
+//! Everything a test does not mention is as an administrator would have it after reading the first page of the book: mutual
+//! TLS and loopback HTTP for Foreman, plain HTTP for hosts, TFTP and HTTP boot on one directory.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::identity::{Authority, Identity};
+use crate::ports;
+use crate::scratch::Scratch;
+
+/// The Smart Proxy version these programs show to Foreman.
+pub const SHOWN_VERSION: &str = "3.11.0-develop";
+
+/// The name of the client that every test trusts: Foreman.
+pub const FOREMAN: &str = "foreman.example.com";
+
+/// Which listeners a program has, by what they are for.
+#[derive(Debug, Clone, Copy)]
+pub struct Doors {
+    /// Foreman's audience over HTTP on loopback.
+    pub foreman_http: u16,
+    /// Foreman's audience over TLS.
+    pub foreman_tls: u16,
+    /// Hosts and the public over HTTP.
+    pub hosts_http: u16,
+    /// Hosts and the public over TLS.
+    pub hosts_tls: u16,
+    /// Metrics and health.
+    pub admin: u16,
+}
+
+impl Doors {
+    fn free() -> Self {
+        Self {
+            foreman_http: ports::free(),
+            foreman_tls: ports::free(),
+            hosts_http: ports::free(),
+            hosts_tls: ports::free(),
+            admin: ports::free(),
+        }
+    }
+}
+
+/// The address of a port of this machine.
+pub fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// A configuration with its directory, written out by [`Configuration::write`]. Copies share the directory.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// Where everything of this program lives: `proxy.toml`, `state/`, `tls/`, `boot/`, `policies/`, `plugins/`.
+    pub scratch: Arc<Scratch>,
+    /// The authority of the server's and the clients' certificates.
+    pub authority: Arc<Authority>,
+    /// The server's certificate.
+    pub server: Identity,
+    /// The ports.
+    pub doors: Doors,
+    trusted_hosts: Option<String>,
+    features: Vec<(String, String)>,
+    listener_keys: String,
+    sections: String,
+    top: String,
+}
+
+impl Configuration {
+    /// TFTP and HTTP boot on `boot/`, any certificate of the test's authority trusted.
+    pub fn standard() -> Self {
+        Self::empty().tftp("").httpboot("")
+    }
+
+    /// No feature but `logs`.
+    pub fn empty() -> Self {
+        let scratch = Scratch::new();
+        let authority = Authority::root("Bulkhead test CA");
+        let server = authority.server(&["localhost", "127.0.0.1"]);
+        scratch.directory("boot");
+        scratch.directory("state");
+        scratch.directory("policies");
+        scratch.directory("plugins");
+        Self {
+            scratch: Arc::new(scratch),
+            authority: Arc::new(authority),
+            server,
+            doors: Doors::free(),
+            trusted_hosts: Some("\"any-certificate\"".to_owned()),
+            features: Vec::new(),
+            listener_keys: String::new(),
+            sections: String::new(),
+            top: String::new(),
+        }
+    }
+
+    /// The directory that TFTP writes and HTTP boot serves.
+    pub fn boot(&self) -> PathBuf {
+        self.scratch.join("boot")
+    }
+
+    /// Enables TFTP on `boot/`, with further lines of its section.
+    pub fn tftp(self, lines: &str) -> Self {
+        let root = self.boot().display().to_string();
+        self.feature(
+            "tftp",
+            &format!("enabled = true\ntftproot = {root:?}\n{lines}"),
+        )
+    }
+
+    /// Enables HTTP boot on `boot/`, with further lines of its section.
+    pub fn httpboot(self, lines: &str) -> Self {
+        let root = self.boot().display().to_string();
+        self.feature(
+            "httpboot",
+            &format!("enabled = true\nroot_dir = {root:?}\n{lines}"),
+        )
+    }
+
+    /// The section of a feature; one given before is replaced.
+    pub fn feature(mut self, name: &str, lines: &str) -> Self {
+        self.features.retain(|(known, _)| known != name);
+        self.features.push((name.to_owned(), lines.to_owned()));
+        self
+    }
+
+    /// A third party's plugin, enabled and approved: its file, and a policy with these grants.
+    pub fn plugin(self, name: &str, wasm: &[u8], grants: &str) -> Self {
+        let digest: String = Sha256::digest(wasm)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.scratch.file(&format!("plugins/{name}.wasm"), wasm);
+        self.policy(name, &format!("approved = [\"sha256:{digest}\"]\n{grants}"))
+            .feature(name, "enabled = true")
+    }
+
+    /// The policy of a plugin instead of the one it comes with.
+    pub fn policy(self, name: &str, grants: &str) -> Self {
+        self.scratch.file(
+            &format!("policies/{name}.toml"),
+            format!("plugin = {name:?}\n{grants}\n"),
+        );
+        self
+    }
+
+    /// The names `trusted_hosts` lists.
+    pub fn trusted_hosts(mut self, names: &[&str]) -> Self {
+        self.trusted_hosts = Some(format!("{names:?}"));
+        self
+    }
+
+    /// Leaves `trusted_hosts` out altogether.
+    pub fn without_trusted_hosts(mut self) -> Self {
+        self.trusted_hosts = None;
+        self
+    }
+
+    /// Another server certificate.
+    pub fn server(mut self, server: Identity) -> Self {
+        self.server = server;
+        self
+    }
+
+    /// Further keys for each listener.
+    pub fn listener_keys(mut self, lines: &str) -> Self {
+        self.listener_keys.push_str(lines);
+        self.listener_keys.push('\n');
+        self
+    }
+
+    /// Further keys at the top of the file.
+    pub fn top(mut self, lines: &str) -> Self {
+        self.top.push_str(lines);
+        self.top.push('\n');
+        self
+    }
+
+    /// Further sections at the end of the file.
+    pub fn section(mut self, text: &str) -> Self {
+        self.sections.push_str(text);
+        self.sections.push('\n');
+        self
+    }
+
+    /// The path of the file.
+    pub fn path(&self) -> PathBuf {
+        self.scratch.join("proxy.toml")
+    }
+
+    /// Writes the file and the certificates it names, and answers its path. Writing again is how a test changes a
+    /// running program's configuration.
+    pub fn write(&self) -> PathBuf {
+        self.scratch.file("tls/ca.pem", self.authority.pem());
+        self.scratch.file("tls/server.pem", &self.server.chain_pem);
+        self.scratch
+            .file("tls/server-key.pem", &self.server.key_pem);
+        self.scratch.file("proxy.toml", self.text())
+    }
+
+    /// The text of the file.
+    pub fn text(&self) -> String {
+        let path =
+            |relative: &str| format!("{:?}", self.scratch.join(relative).display().to_string());
+        let mut text = format!(
+            "version = {SHOWN_VERSION:?}\nstate = {}\nforward_verify = true\n",
+            path("state")
+        );
+        if let Some(trusted) = &self.trusted_hosts {
+            text.push_str(&format!("trusted_hosts = {trusted}\n"));
+        }
+        text.push_str(&self.top);
+        let listeners: [(&str, u16, bool, &str); 4] = [
+            (
+                "foreman-http",
+                self.doors.foreman_http,
+                false,
+                "[\"foreman\"]",
+            ),
+            ("foreman", self.doors.foreman_tls, true, "[\"foreman\"]"),
+            (
+                "hosts-http",
+                self.doors.hosts_http,
+                false,
+                "[\"host\", \"public\"]",
+            ),
+            (
+                "hosts",
+                self.doors.hosts_tls,
+                true,
+                "[\"host\", \"public\"]",
+            ),
+        ];
+        for (name, port, tls, audiences) in listeners {
+            text.push_str(&format!(
+                "\n[[listener]]\nname = {name:?}\nlisten = [\"127.0.0.1:{port}\"]\ntls = {tls}\naudiences = {audiences}\n{}",
+                self.listener_keys
+            ));
+        }
+        text.push_str(&format!(
+            "\n[tls]\ncertificate = {}\nprivate_key = {}\nclient_ca = {}\n",
+            path("tls/server.pem"),
+            path("tls/server-key.pem"),
+            path("tls/ca.pem")
+        ));
+        text.push_str(&format!(
+            "\n[admin]\nlisten = \"127.0.0.1:{}\"\n",
+            self.doors.admin
+        ));
+        text.push_str(&format!(
+            "\n[plugins]\nbundled = true\ndirectory = {}\npolicies = {}\n",
+            path("plugins"),
+            path("policies")
+        ));
+        for (name, lines) in &self.features {
+            text.push_str(&format!("\n[features.{name}]\n{lines}\n"));
+        }
+        text.push_str(&self.sections);
+        text
+    }
+}

@@ -1,0 +1,142 @@
+//! contract/core.md 5: from settings to running, disabled or failed.
+
+use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, run};
+use serde_json::{Value, json};
+
+/// Starts with one feature that cannot run, and answers what Foreman is shown of it and of the failed modules.
+fn failing(feature: &str, lines: &str) -> (Bulkhead, Value, String) {
+    let bulkhead = Bulkhead::launch(Configuration::standard().feature(feature, lines), &[]);
+    let target = bulkhead.foreman();
+    let state = || {
+        let answer = target.request("GET", "/v2/features").try_send().ok()?;
+        Some(answer.json()[feature]["state"].as_str()?.to_owned())
+    };
+    assert_eventually!(
+        state().as_deref() == Some("failed"),
+        "{feature} did not fail:\n{}",
+        bulkhead.log()
+    );
+    let entry = target.get("/v2/features").json()[feature].clone();
+    let failed = target.get("/logs/").json()["info"]["failed_modules"][feature].clone();
+    (
+        bulkhead,
+        entry,
+        failed.as_str().unwrap_or_default().to_owned(),
+    )
+}
+
+/// Step 2 and the observed example: an empty value of a setting that must not be empty fails the feature, and only it.
+#[test]
+fn an_empty_setting_fails_the_feature_alone() {
+    for (feature, setting) in [("tftp", "tftproot"), ("httpboot", "root_dir")] {
+        let (bulkhead, entry, reason) =
+            failing(feature, &format!("enabled = true\n{setting} = \"\""));
+        assert_eq!(entry["state"], "failed");
+        assert_eq!(
+            (&entry["http_enabled"], &entry["https_enabled"]),
+            (&json!(false), &json!(false))
+        );
+        assert_eq!(entry["capabilities"], json!([]));
+        let expected = format!("Parameter '{setting}' is expected to have a non-empty value");
+        assert!(reason.contains(&expected), "{reason:?}");
+        let other = if feature == "tftp" {
+            "httpboot"
+        } else {
+            "tftp"
+        };
+        let features = bulkhead.foreman().get("/v2/features").json();
+        assert_eq!(features[other]["state"], "running", "{features:#}");
+        assert_eq!(bulkhead.foreman().get("/features").status, 200);
+    }
+}
+
+/// A failed feature keeps its exposed settings with `null`, as the original shows them.
+#[test]
+fn a_failed_feature_shows_its_settings_as_null() {
+    let (_bulkhead, entry, _) = failing("tftp", "enabled = true\ntftproot = \"\"");
+    assert_eq!(entry["settings"], json!({ "tftp_servername": null }));
+}
+
+/// A failed feature's routes are not mounted.
+#[test]
+fn a_failed_feature_is_not_served() {
+    let (bulkhead, _, _) = failing("tftp", "enabled = true\ntftproot = \"\"");
+    let answer = bulkhead.foreman().get("/tftp/serverName");
+    assert!(matches!(answer.status, 404 | 503), "{answer}");
+}
+
+/// Readiness names what does not serve.
+#[test]
+fn readiness_names_the_failed_feature() {
+    let (bulkhead, _, _) = failing("tftp", "enabled = true\ntftproot = \"\"");
+    let answer = bulkhead.admin().get("/readyz");
+    assert_eq!(answer.status, 503, "{answer}");
+    assert!(answer.text().contains("tftp"), "{answer}");
+    assert_eq!(bulkhead.admin().get("/healthz").status, 200);
+}
+
+/// A setting of the wrong kind, an unknown one, a value that is not allowed: errors with file, line and column before
+/// anything starts, all of them at once.
+#[test]
+fn wrong_settings_are_all_reported_before_anything_starts() {
+    let configuration = Configuration::empty()
+        .tftp("verify_server_cert = \"yes\"\ntftp_conect_timeout = 10")
+        .section("[listenr]\nx = 1");
+    let path = configuration.write();
+    let text = configuration.text();
+    let line_of = |needle: &str| {
+        text.lines()
+            .position(|line| line.contains(needle))
+            .expect("in the file")
+            + 1
+    };
+    for command in ["check", "serve"] {
+        let finished = run([command, "--config", path.to_str().unwrap()]);
+        assert_eq!(finished.code(), Some(3), "{command}: {}", finished.text());
+        for (needle, hint) in [
+            ("verify_server_cert", "true"),
+            ("tftp_conect_timeout", "tftp_connect_timeout"),
+            ("listenr", "listener"),
+        ] {
+            let place = format!("proxy.toml:{}:", line_of(needle));
+            assert!(
+                finished.text().contains(&place),
+                "{command}: no {place} for {needle} in:\n{}",
+                finished.text()
+            );
+            assert!(
+                finished.text().contains(hint),
+                "{command}: no {hint:?} in:\n{}",
+                finished.text()
+            );
+        }
+    }
+}
+
+/// `enabled` is `true`, `false`, `"http"` or `"https"`. The original takes anything else for "disabled", quietly; here it is an error.
+#[test]
+fn odd_values_of_enabled_are_errors() {
+    for value in ["\"yes\"", "1", "[]"] {
+        let configuration = Configuration::empty();
+        let root = configuration.boot().display().to_string();
+        let configuration =
+            configuration.feature("tftp", &format!("enabled = {value}\ntftproot = {root:?}"));
+        let path = configuration.write();
+        let finished = run(["check", "--config", path.to_str().unwrap()]);
+        assert_eq!(finished.code(), Some(3), "{value}: {}", finished.text());
+        assert!(
+            finished.text().contains("enabled"),
+            "{value}: {}",
+            finished.text()
+        );
+    }
+}
+
+/// A configuration without a mistake: `check` says so and starts nothing.
+#[test]
+fn check_accepts_what_serve_accepts() {
+    let configuration = Configuration::standard();
+    let path = configuration.write();
+    let finished = run(["check", "--config", path.to_str().unwrap()]);
+    assert_eq!(finished.code(), Some(0), "{}", finished.text());
+}

@@ -1,0 +1,117 @@
+//! contract/core.md 7: request lines and ids.
+
+use bulkhead_testkit::program::Shared;
+use bulkhead_testkit::{Bulkhead, assert_eventually};
+
+static BULKHEAD: Shared = Shared::new(Bulkhead::trial);
+
+/// `Started GET /features ` (a space before the empty query) and `Finished GET /features with 200 (17.25 ms)`.
+#[test]
+fn requests_are_logged_when_they_start_and_finish() {
+    let bulkhead = BULKHEAD.get();
+    let target = bulkhead.foreman();
+    let messages = |id: &str| -> Vec<String> {
+        let logs = target.get("/logs/").json()["logs"]
+            .as_array()
+            .expect("an array")
+            .clone();
+        logs.iter()
+            .filter(|record| record["request_id"] == id && record["level"] == "INFO")
+            .map(|record| record["message"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    target
+        .request("GET", "/features")
+        .header("X-Request-Id", "a1a1a1a1-x")
+        .send();
+    let lines = messages("a1a1a1a1");
+    assert_eq!(lines[0], "Started GET /features ");
+    let finished = lines.last().expect("a line");
+    let took = finished
+        .strip_prefix("Finished GET /features with 200 (")
+        .and_then(|rest| rest.strip_suffix(" ms)"));
+    assert!(
+        took.is_some_and(|took| took.parse::<f64>().is_ok()),
+        "{finished}"
+    );
+
+    target
+        .request("GET", "/nothing?a=b&c")
+        .header("X-Request-Id", "b2b2b2b2-x")
+        .send();
+    let lines = messages("b2b2b2b2");
+    assert_eq!(lines[0], "Started GET /nothing a=b&c");
+    assert!(
+        lines
+            .last()
+            .unwrap()
+            .starts_with("Finished GET /nothing with 404 ("),
+        "{lines:?}"
+    );
+}
+
+/// Deliberately different: the id is answered as well, so that whoever asks can name it.
+#[test]
+fn the_request_id_is_answered() {
+    let target = BULKHEAD.get().foreman();
+    let answer = target
+        .request("GET", "/features")
+        .header("X-Request-Id", "3e93e73f-5d8c")
+        .send();
+    assert_eq!(answer.header("x-request-id"), Some("3e93e73f-5d8c"));
+    let made = target
+        .get("/features")
+        .header("x-request-id")
+        .expect("one is made")
+        .to_owned();
+    assert_eq!(made.len(), 36, "a UUID: {made}");
+    let other = target
+        .get("/features")
+        .header("x-request-id")
+        .expect("one is made")
+        .to_owned();
+    assert_ne!(made, other);
+}
+
+/// An id that could forge a line of the log is not taken over.
+#[test]
+fn unprintable_request_ids_are_replaced() {
+    let target = BULKHEAD.get().foreman();
+    for id in ["\u{1b}[31mred", "x".repeat(4_000).as_str(), "tab\there", ""] {
+        let answer = target
+            .request("GET", "/features")
+            .header("X-Request-Id", id)
+            .send();
+        if answer.status == 200 {
+            let shown = answer.header("x-request-id").unwrap_or_default();
+            assert!(
+                !shown.is_empty() && shown != id && shown.len() <= 128,
+                "{id:?}: {shown:?}"
+            );
+        } else {
+            assert_eq!(answer.status, 400, "{answer}");
+        }
+    }
+}
+
+/// Nothing of a request can forge a line in the log.
+#[test]
+fn requests_cannot_forge_log_lines() {
+    let bulkhead = BULKHEAD.get();
+    let target = bulkhead.foreman();
+    target.get("/features?%0a2026-01-01T00:00:00%20[E]%20forged");
+    target
+        .request("GET", "/tftp/PXEGrub2/%1b[2Jforged%0aforged")
+        .send();
+    assert_eventually!(
+        !bulkhead.log_lines("forged").is_empty(),
+        "the requests are not logged"
+    );
+    for line in bulkhead.log().lines() {
+        assert!(!line.starts_with("2026-01-01T00:00:00"), "{line:?}");
+        assert!(
+            !line.chars().any(|c| c.is_control() && c != '\t'),
+            "{line:?}"
+        );
+    }
+}

@@ -1,0 +1,20 @@
+//! Faults: the real program under hostile clients, hostile plugins, crashes and wrong configurations.
+//!
+//! What is promised is always the same: Foreman is answered throughout, what is refused is refused at once and cheaply, and
+//! nothing is left behind when it ends. A witness ([`witness::Witness`]) asks as Foreman does all the while.
+
+// A test may fail loudly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod certificates;
+mod connections;
+mod crash;
+mod hostile_plugins;
+mod reload;
+mod smuggling;
+mod witness;

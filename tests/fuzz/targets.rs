@@ -1,0 +1,348 @@
+//! What is fed, good examples of it, and what must hold for any text.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use bulkhead::grant::matchers::host::{AskedHost, HostPattern};
+use bulkhead::grant::matchers::path::{MethodPath, PathPattern, check_path};
+use bulkhead::grant::matchers::socket::{ListenSocket, SocketRule, Transport};
+use bulkhead::grant::matchers::url::{BaseUrl, TargetUrl, UrlPattern};
+use bulkhead::grant::{Action, Deny, Guard, HostRules, Limits, Policy, edit};
+use bulkhead::plugin::manifest::check;
+use bulkhead::sandbox::bindings::types::{
+    Audience, BodyMode, Lifetime, Manifest, Need, Route, Setting, SettingKind,
+};
+
+pub(crate) const POLICIES: &[&str] = &[
+    include_str!("../../policies/tftp.toml"),
+    include_str!("../../policies/httpboot.toml"),
+    r#"plugin = "p"
+approved = ["sha256:0000000000000000000000000000000000000000000000000000000000000000"]
+[files.root]
+directory = { setting = "root" } # a comment
+access = "read-write"
+quota = { bytes = "1GiB", files = 5 }
+[sockets.server]
+allow = ["tcp 192.0.2.1:53", { setting = "server", protocol = "udp", port = 53 }]
+[secrets.key]
+file = "/etc/key"
+[http.api]
+url = "https://pdns:8081/api"
+inject = { x-api-key = "secret:key" }
+[foreman.f]
+allow = ["GET /register", "POST /unattended/**"]
+[limits]
+memory = "64MiB"
+"#,
+];
+
+/// A policy is read or refused with places inside the text; what is read can be read again, and grants nothing to a plugin that
+/// asks for nothing.
+pub(crate) fn policy(text: &str) {
+    let path = Path::new("fuzz.toml");
+    let lines = u32::try_from(text.split('\n').count()).unwrap();
+    match Policy::parse(path, text) {
+        Err(problems) => {
+            assert!(!problems.0.is_empty());
+            assert!(
+                problems
+                    .0
+                    .iter()
+                    .all(|problem| (1..=lines).contains(&problem.line) && problem.column >= 1)
+            );
+        }
+        Ok(policy) => {
+            let manifest = manifest_of(policy.plugin(), Vec::new());
+            let resolution = policy.resolve(
+                &manifest,
+                &HashMap::new(),
+                &Limits::default(),
+                &Deny::default(),
+            );
+            let guard = Guard::new(&HostRules::new(Deny::default()), resolution.effective);
+            let metadata: SocketAddr = "169.254.169.254:80".parse().unwrap();
+            assert!(
+                !guard
+                    .decide(&Action::TcpConnect {
+                        addr: metadata,
+                        name: None
+                    })
+                    .is_allowed()
+            );
+            assert!(
+                !guard
+                    .decide(&Action::FileOpen {
+                        slot: "root",
+                        path: "x",
+                        write: false
+                    })
+                    .is_allowed()
+            );
+            assert_eq!(Policy::parse(path, policy.text()).as_ref(), Ok(&policy));
+        }
+    }
+}
+
+pub(crate) const LINES: &[&str] = &[
+    r#"files.root.access = "read-write""#,
+    r#"sockets.server.allow = ["udp 192.0.2.9:53"]"#,
+    r#"names.zones = { allow = ["ns.example.com"] }"#,
+    "limits.memory = \"1GiB\"\nlimits.queue = 3",
+    r#"files."root".quota.files = 7"#,
+];
+
+/// A line is added or refused; what was added is TOML, holds the old policy's plugin, and adding it again changes nothing.
+pub(crate) fn line(line: &str) {
+    for policy in POLICIES {
+        if let Ok(text) = edit::add_line(policy, line) {
+            assert_eq!(
+                edit::add_line(&text, line).as_deref().ok(),
+                Some(text.as_str()),
+                "added twice"
+            );
+            let (before, after): (toml::Table, toml::Table) =
+                (policy.parse().unwrap(), text.parse().unwrap());
+            assert_eq!(before.get("plugin"), after.get("plugin"));
+            assert_eq!(before.get("approved"), after.get("approved"));
+        }
+    }
+}
+
+pub(crate) const URLS: &[&str] = &[
+    "http://mirror.example.com/pub/x.img?a=b",
+    "https://[2001:db8::1]:8443/a/b",
+    "http://127.0.0.1/",
+    "https://MIRROR.example.com.",
+    "https://user@mirror.example.com/",
+];
+
+/// What we take for a URL, the URL standard takes for the same server and path; and patterns do not panic.
+pub(crate) fn url(text: &str) {
+    if let Ok(ours) = TargetUrl::parse(text) {
+        let theirs = url::Url::parse(text).expect("the URL standard reads it too");
+        assert_eq!(theirs.scheme(), ours.scheme.word());
+        assert_eq!(theirs.path(), ours.path);
+        assert_eq!(theirs.port_or_known_default(), Some(ours.port));
+        assert!(theirs.username().is_empty() && theirs.password().is_none());
+        let host = theirs.host_str().unwrap_or_default().trim_end_matches('.');
+        assert_eq!(AskedHost::parse(host).expect("a host"), ours.host);
+        for pattern in [
+            "http://*",
+            "https://mirror.example.com/pub/**",
+            "http://127.0.0.1",
+        ] {
+            let _ = UrlPattern::parse(pattern).unwrap().covers(&ours);
+        }
+    }
+    if let Ok(pattern) = UrlPattern::parse(text) {
+        assert_eq!(
+            UrlPattern::parse(&pattern.to_string()).as_ref(),
+            Ok(&pattern),
+            "patterns are written as they are read"
+        );
+    }
+    if let Ok(base) = BaseUrl::parse(text) {
+        assert_eq!(
+            BaseUrl::parse(&base.to_string()).as_ref(),
+            Ok(&base),
+            "bases are written as they are read"
+        );
+        let joined = base.join("/x/y?z").unwrap();
+        assert_eq!(
+            base.below(&TargetUrl::parse(&joined).unwrap()),
+            Some("/x/y")
+        );
+    }
+}
+
+pub(crate) const PATHS: &[&str] = &[
+    "/unattended/provision",
+    "/a/b/c/",
+    "/servers/**",
+    "/x/*.img",
+    "GET /register",
+    "* /**",
+    "/a%20b",
+];
+
+/// A path that is accepted is its own normal form, once and twice decoded; patterns never cover what they should not see.
+pub(crate) fn path(text: &str) {
+    if check_path(text).is_ok() {
+        let parsed = url::Url::parse(&format!("http://h{text}")).expect("a URL");
+        assert_eq!(parsed.path(), text);
+        let once = percent_encoding::percent_decode_str(text)
+            .decode_utf8_lossy()
+            .into_owned();
+        let twice = percent_encoding::percent_decode_str(&once)
+            .decode_utf8_lossy()
+            .into_owned();
+        for form in [text, &once, &twice] {
+            assert!(!form.split(['/', '\\']).any(|part| part == ".."), "{form}");
+            assert_eq!(form.matches('/').count(), text.matches('/').count());
+        }
+        let below = PathPattern::parse("/unattended/**").unwrap();
+        assert_eq!(below.covers(text), text.starts_with("/unattended/"));
+    }
+    if let Ok(pattern) = PathPattern::parse(text) {
+        let _ = pattern.covers(text);
+        let _ = pattern.covers(&"/a".repeat(2000));
+        assert_eq!(
+            PathPattern::parse(&pattern.to_string()).as_ref(),
+            Ok(&pattern)
+        );
+    }
+    if let Ok(rule) = MethodPath::parse(text) {
+        assert_eq!(MethodPath::parse(&rule.to_string()).as_ref(), Ok(&rule));
+    }
+}
+
+pub(crate) const HOSTS: &[&str] = &[
+    "ns.example.com",
+    "*.example.com",
+    "*",
+    "10.0.0.0/8",
+    "192.0.2.1",
+    "2001:db8::/32",
+    "[::1]",
+    "::ffff:10.0.0.1",
+    "bücher.example",
+    "0x7f.1",
+];
+
+/// A host has one form, which is its own form; an address in any spelling is never a name.
+pub(crate) fn host(text: &str) {
+    if let Some(host) = AskedHost::parse(text) {
+        let written = host.to_string();
+        assert_eq!(
+            AskedHost::parse(&written).as_ref(),
+            Some(&host),
+            "{text:?} -> {written:?}"
+        );
+        match &host {
+            AskedHost::Name(name) => {
+                assert!(
+                    name.parse::<IpAddr>().is_err()
+                        && name
+                            .bytes()
+                            .all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase())
+                );
+            }
+            AskedHost::Address(ip) => assert_eq!(ip.to_canonical(), *ip),
+        }
+    }
+    if let Ok(pattern) = HostPattern::parse(text) {
+        assert_eq!(
+            HostPattern::parse(&pattern.to_string()).as_ref(),
+            Ok(&pattern)
+        );
+        assert!(
+            !pattern.covers_name("a.evil.example")
+                || matches!(pattern, HostPattern::Any)
+                || pattern.to_string().contains("evil")
+                || pattern.to_string() == "*.example"
+        );
+    }
+}
+
+pub(crate) const RULES: &[&str] = &[
+    "tcp 192.0.2.1:53",
+    "udp ns.example.com:5000-5010",
+    "tcp [2001:db8::/32]:22",
+    "udp *:*",
+    "udp 0.0.0.0:67",
+    "udp [::]:547",
+];
+
+/// Rules are written as they are read, and no rule opens the metadata address.
+pub(crate) fn rule(text: &str) {
+    if let Ok(rule) = SocketRule::parse(text) {
+        assert_eq!(SocketRule::parse(&rule.to_string()).as_ref(), Ok(&rule));
+        assert!(
+            !rule.covers_address(Transport::Tcp, "192.0.2.77".parse().unwrap(), 0),
+            "port 0 is no destination"
+        );
+    }
+    if let Ok(socket) = ListenSocket::parse(text) {
+        assert_eq!(
+            ListenSocket::parse(&socket.to_string()).as_ref(),
+            Ok(&socket)
+        );
+    }
+}
+
+pub(crate) const MANIFEST_WORDS: &[&str] = &[
+    "tftp",
+    "1.0.0",
+    "/tftp",
+    "GET",
+    "/tftp/:variant/*path",
+    "files",
+    "root",
+    "read-write",
+    "tftproot",
+    "\"/srv\"",
+    "writes menus",
+];
+
+/// A manifest made of broken words is accepted or refused; what is accepted has an ordinary name.
+pub(crate) fn manifest(text: &str) {
+    let word = |n: usize| text.split(' ').nth(n).unwrap_or(text).to_owned();
+    let mut manifest = manifest_of(text, Vec::new());
+    let _ = check(&manifest);
+    manifest.name = word(0);
+    manifest.version = word(1);
+    manifest.mounts = vec![word(2), "/x".to_owned()];
+    manifest.routes = vec![Route {
+        method: word(3),
+        pattern: word(4),
+        audience: Audience::Public,
+        body: BodyMode::None,
+    }];
+    manifest.needs = vec![Need {
+        capability: word(5),
+        slot: word(6),
+        access: word(7),
+        reason: text.to_owned(),
+        required: true,
+    }];
+    manifest.settings = vec![Setting {
+        name: word(8),
+        kind: SettingKind::Text,
+        default: Some(word(9)),
+        required: false,
+        exposed: true,
+        choices: vec![word(10)],
+        help: text.to_owned(),
+    }];
+    if check(&manifest).is_ok() {
+        assert!(
+            manifest.name.len() <= 32
+                && manifest
+                    .name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        );
+    }
+    let policy = Policy::nothing(Path::new("p.toml"), text);
+    let resolution = policy.resolve(
+        &manifest,
+        &HashMap::new(),
+        &Limits::default(),
+        &Deny::default(),
+    );
+    assert!(bulkhead::grant::explain::reach(&resolution.effective).is_empty());
+}
+
+fn manifest_of(name: &str, needs: Vec<Need>) -> Manifest {
+    Manifest {
+        name: name.to_owned(),
+        version: "1.0.0".to_owned(),
+        summary: String::new(),
+        mounts: Vec::new(),
+        routes: Vec::new(),
+        needs,
+        settings: Vec::new(),
+        lifetime: Lifetime::Automatic,
+    }
+}

@@ -1,0 +1,17 @@
+//! Interop: real clients and real plugins with the real program, as people will put them together.
+//!
+//! Clients are programs of the machine (`curl`); a test that misses its program says so loudly and fails in continuous
+//! integration. Plugins are the example `hello`, a component that speaks `wasi:http`, and the throw-away guests that tried
+//! the contract.
+
+// A test may fail loudly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod curl;
+mod guests;
+mod trial;
