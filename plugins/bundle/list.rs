@@ -4,9 +4,6 @@ first_party! {
     "dns",
     "dns-powerdns",
     "dns-rfc2136",
-    "dns",
-    "dns-powerdns",
-    "dns-rfc2136",
     "httpboot",
     "tftp",
 }
