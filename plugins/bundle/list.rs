@@ -2,7 +2,8 @@
 // The build script reads this list to build them, the crate to embed them.
 first_party! {
     "dns",
-    "dns",
+    "dns-powerdns",
+    "dns-rfc2136",
     "httpboot",
     "tftp",
 }
