@@ -10,7 +10,11 @@ use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually};
 
 use crate::{HTML, JSON};
 
-static BULKHEAD: Shared = Shared::new(Bulkhead::trial);
+static BULKHEAD: Shared = Shared::new(start);
+
+fn start() -> Bulkhead {
+    Bulkhead::with(Configuration::standard().local_media())
+}
 
 /// Downloads are tried again after seconds; a test that needs it waits so long.
 const DOWNLOAD: Duration = Duration::from_secs(45);
@@ -240,12 +244,7 @@ fn missing_parameters_are_400() {
 /// A medium that never stops ends at the size the policy allows, and leaves nothing behind.
 #[test]
 fn endless_media_end_at_the_policys_size() {
-    let configuration = Configuration::standard().policy(
-        "tftp",
-        "[files.root]\ndirectory = { setting = \"tftproot\" }\naccess = \"read-write\"\n\
-         [downloads.boot-files]\nurls = [\"http://*\"]\ninto = \"root\"\nsize = \"2MiB\"\nprivate-addresses = true",
-    );
-    let (bulkhead, medium) = (Bulkhead::with(configuration), Medium::start());
+    let (bulkhead, medium) = (start(), Medium::start());
     fetch(&bulkhead, "boot/endless", &medium.url("endless/x")).assert_is(200, HTML, "");
     assert_eventually!(
         !bulkhead.log_lines("endless").is_empty() && files_below(&bulkhead.boot()).is_empty(),
@@ -261,7 +260,7 @@ fn endless_media_end_at_the_policys_size() {
 /// Nothing half-fetched is served or left when the program is killed in the middle.
 #[test]
 fn a_kill_leaves_no_part_of_a_file() {
-    let (mut bulkhead, medium) = (Bulkhead::trial(), Medium::start());
+    let (mut bulkhead, medium) = (start(), Medium::start());
     medium.put("image", vec![9; 4 << 20]);
     fetch(&bulkhead, "boot/killed", &medium.url("slow/image")).assert_is(200, HTML, "");
     std::thread::sleep(Duration::from_millis(150));

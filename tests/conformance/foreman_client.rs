@@ -2,10 +2,10 @@
 
 use bulkhead_testkit::medium::Medium;
 use bulkhead_testkit::program::Shared;
-use bulkhead_testkit::{Bulkhead, Response, assert_eventually};
+use bulkhead_testkit::{Bulkhead, Configuration, Response, assert_eventually};
 use serde_json::Value;
 
-static BULKHEAD: Shared = Shared::new(Bulkhead::trial);
+static BULKHEAD: Shared = Shared::new(|| Bulkhead::with(Configuration::standard().local_media()));
 
 /// What Foreman makes of an answer (section 2).
 #[derive(Debug, PartialEq)]

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bulkhead_sdk::downloads;
 use bulkhead_sdk::files::stays_inside;
+use bulkhead_sdk::settings;
 
 /// Why a download was not started.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(crate) enum Refused {
 pub(crate) fn fetch(prefix: Option<&str>, path: Option<&str>) -> Result<(), Refused> {
     let prefix = prefix.ok_or(Refused::Missing("prefix"))?;
     let url = path.ok_or(Refused::Missing("path"))?;
-    let name = file_name(prefix, url);
+    let name = file_name(below_root(prefix), url);
     if !stays_inside(&name) {
         return Err(Refused::OutsideOfRoot);
     }
@@ -35,6 +36,17 @@ pub(crate) fn fetch(prefix: Option<&str>, path: Option<&str>) -> Result<(), Refu
         Some("nfs") => Ok(()),
         _ => Err(Refused::UnknownProtocol(url.to_owned())),
     }
+}
+
+/// An absolute prefix names the place as the TFTP server sees it: what is inside the root is taken from there.
+fn below_root(prefix: &str) -> &str {
+    let Some(root) = settings::text("tftproot").filter(|root| root.starts_with('/')) else {
+        return prefix;
+    };
+    prefix
+        .strip_prefix(root.trim_end_matches('/'))
+        .and_then(|rest| rest.strip_prefix('/'))
+        .unwrap_or(prefix)
 }
 
 fn file_name(prefix: &str, url: &str) -> String {

@@ -324,6 +324,11 @@ fn a_boot_file_is_named_by_prefix_and_last_part() {
             "HTTP://m.example.com/x/vmlinuz/",
             "boot/a-vmlinuz",
         ),
+        (
+            "/var/lib/tftpboot/boot/a",
+            "http://m.example.com/vmlinuz",
+            "boot/a-vmlinuz",
+        ),
     ];
     for (prefix, url, path) in table {
         let site = site();
@@ -342,7 +347,14 @@ fn a_boot_file_is_named_by_prefix_and_last_part() {
 
 #[test]
 fn a_boot_file_never_leaves_the_root() {
-    for prefix in ["../tftpboot2/x", "/etc/x", "boot/../../x", "../"] {
+    for prefix in [
+        "../tftpboot2/x",
+        "/etc/x",
+        "/var/lib/tftpboot2/x",
+        "/var/lib/tftpboot/../x",
+        "boot/../../x",
+        "../",
+    ] {
         let site = site();
         let called = site.post(
             "/tftp/fetch_boot_file",

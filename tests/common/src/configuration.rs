@@ -120,6 +120,15 @@ impl Configuration {
         )
     }
 
+    /// Lets TFTP fetch from the test's own media: the shipped policy keeps loopback out.
+    pub fn local_media(self) -> Self {
+        self.policy(
+            "tftp",
+            "[files.root]\ndirectory = { setting = \"tftproot\" }\naccess = \"read-write\"\n\
+             [downloads.boot-files]\nurls = [\"http://127.0.0.1:*\"]\ninto = \"root\"\nsize = \"8MiB\"\nloopback = true",
+        )
+    }
+
     /// The section of a feature; one given before is replaced.
     pub fn feature(mut self, name: &str, lines: &str) -> Self {
         self.features.retain(|(known, _)| known != name);

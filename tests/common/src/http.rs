@@ -2,6 +2,7 @@
 //!
 //! It follows no redirect, repeats nothing, decodes no compression, and sends no header but `Host` unless a test says so.
 
+use std::any::Any;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Target {
     pub tls: Option<Arc<ClientConfig>>,
     /// The name in the `Host` header and, over TLS, the one the certificate must hold.
     pub name: String,
+    /// What has to live as long as this door is used: the process behind it.
+    pub alive: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Target {
@@ -33,6 +36,7 @@ impl Target {
             address,
             tls: None,
             name: "localhost".to_owned(),
+            alive: None,
         }
     }
 
@@ -42,6 +46,7 @@ impl Target {
             address,
             tls: Some(config),
             name: "localhost".to_owned(),
+            alive: None,
         }
     }
 

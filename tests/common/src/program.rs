@@ -7,11 +7,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
+
 use crate::configuration::{Configuration, FOREMAN, loopback};
 use crate::eventually::until_within;
 use crate::http::Target;
 use crate::identity::Identity;
 use crate::process::{self, Usage};
+use crate::scratch::Scratch;
 
 /// How long a cold start may take before a test gives up: the promise is 15 s, and tests share the machine.
 const START: Duration = Duration::from_secs(60);
@@ -132,7 +135,8 @@ impl From<Signal> for rustix::process::Signal {
     }
 }
 
-/// A running `bulkhead serve`. Dropping it drains and ends the program; if a test fails meanwhile, its log is printed.
+/// A running `bulkhead serve`. It is drained and ended when this value and every [`Target`] made from it are gone; if a
+/// test fails meanwhile, its log is printed.
 #[derive(Debug)]
 pub struct Bulkhead {
     /// What it was started with; its directory lives as long as the program.
@@ -141,9 +145,16 @@ pub struct Bulkhead {
     pub client: Identity,
     /// From the start of the process to the first `200` of `/readyz`.
     pub ready_after: Duration,
+    process: Arc<Process>,
+}
+
+/// The process behind it; another one after a restart.
+#[derive(Debug)]
+struct Process {
     child: Mutex<Child>,
-    pid: u32,
     lines: Arc<Mutex<Vec<String>>>,
+    /// The process lives in this directory.
+    _scratch: Arc<Scratch>,
 }
 
 impl Bulkhead {
@@ -170,14 +181,17 @@ impl Bulkhead {
     pub fn launch(configuration: Configuration, environment: &[(&str, &Path)]) -> Self {
         let client = configuration.authority.client(Some(FOREMAN), &[FOREMAN]);
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let child = spawn(&configuration, environment, &lines);
+        let child = Mutex::new(spawn(&configuration, environment, &lines));
+        let process = Arc::new(Process {
+            child,
+            lines,
+            _scratch: configuration.scratch.clone(),
+        });
         Self {
             configuration,
             client,
             ready_after: Duration::ZERO,
-            pid: child.id(),
-            child: Mutex::new(child),
-            lines,
+            process,
         }
     }
 
@@ -206,7 +220,7 @@ impl Bulkhead {
 
     /// Foreman's door over plain HTTP on loopback.
     pub fn foreman(&self) -> Target {
-        Target::plain(loopback(self.configuration.doors.foreman_http))
+        self.door(self.configuration.doors.foreman_http, None)
     }
 
     /// Foreman's door over TLS, with Foreman's certificate.
@@ -216,24 +230,36 @@ impl Bulkhead {
 
     /// Foreman's door over TLS as somebody else, or as nobody.
     pub fn foreman_tls_as(&self, client: Option<&Identity>) -> Target {
-        let config = self.configuration.authority.client_config(client);
-        Target::tls(loopback(self.configuration.doors.foreman_tls), config)
+        self.door(
+            self.configuration.doors.foreman_tls,
+            Some(self.configuration.authority.client_config(client)),
+        )
     }
 
     /// The hosts' door over plain HTTP.
     pub fn hosts(&self) -> Target {
-        Target::plain(loopback(self.configuration.doors.hosts_http))
+        self.door(self.configuration.doors.hosts_http, None)
     }
 
     /// The hosts' door over TLS, with a certificate or without.
     pub fn hosts_tls_as(&self, client: Option<&Identity>) -> Target {
-        let config = self.configuration.authority.client_config(client);
-        Target::tls(loopback(self.configuration.doors.hosts_tls), config)
+        self.door(
+            self.configuration.doors.hosts_tls,
+            Some(self.configuration.authority.client_config(client)),
+        )
     }
 
     /// Metrics and health.
     pub fn admin(&self) -> Target {
-        Target::plain(loopback(self.configuration.doors.admin))
+        self.door(self.configuration.doors.admin, None)
+    }
+
+    fn door(&self, port: u16, tls: Option<Arc<ClientConfig>>) -> Target {
+        Target {
+            tls,
+            alive: Some(self.process.clone()),
+            ..Target::plain(loopback(port))
+        }
     }
 
     /// The directory that TFTP writes and HTTP boot serves.
@@ -243,23 +269,23 @@ impl Bulkhead {
 
     /// The process id.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.process.pid()
     }
 
     /// Memory, descriptors and threads now.
     #[track_caller]
     pub fn usage(&self) -> Usage {
-        process::usage(self.pid).expect("the program runs")
+        process::usage(self.pid()).expect("the program runs")
     }
 
     /// Everything it printed so far, both outputs in order of arrival.
     pub fn log(&self) -> String {
-        lock(&self.lines).join("\n")
+        lock(&self.process.lines).join("\n")
     }
 
     /// The lines printed so far that hold this text.
     pub fn log_lines(&self, text: &str) -> Vec<String> {
-        lock(&self.lines)
+        lock(&self.process.lines)
             .iter()
             .filter(|line| line.contains(text))
             .cloned()
@@ -268,17 +294,12 @@ impl Bulkhead {
 
     /// Sends a signal to this one process.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid)
-            .ok()
-            .and_then(rustix::process::Pid::from_raw)
-            .expect("a process id");
-        // It may have ended by itself; whoever cares looks at `ended`.
-        let _ = rustix::process::kill_process(pid, signal.into());
+        self.process.signal(signal);
     }
 
     /// How it ended, if it did.
     pub fn ended(&self) -> Option<ExitStatus> {
-        lock(&self.child).try_wait().ok().flatten()
+        self.process.ended()
     }
 
     /// Waits for its end.
@@ -297,26 +318,42 @@ impl Bulkhead {
     pub fn restart_after(&mut self, signal: Signal) {
         self.signal(signal);
         self.wait_for_end(STOP).expect("the program ends");
-        let child = spawn(&self.configuration, &[], &self.lines);
-        self.pid = child.id();
-        self.child = Mutex::new(child);
+        *lock(&self.process.child) = spawn(&self.configuration, &[], &self.process.lines);
         self.wait_until_ready();
     }
 }
 
-impl Drop for Bulkhead {
+impl Process {
+    fn pid(&self) -> u32 {
+        lock(&self.child).id()
+    }
+
+    fn ended(&self) -> Option<ExitStatus> {
+        lock(&self.child).try_wait().ok().flatten()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .expect("a process id");
+        // It may have ended by itself; whoever cares looks at `ended`.
+        let _ = rustix::process::kill_process(pid, signal.into());
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(60).collect();
-            eprintln!("--- the last lines of bulkhead, process {}:", self.pid);
-            for line in tail.iter().rev() {
+            eprintln!("--- the last lines of bulkhead, process {}:", self.pid());
+            let lines = lock(&self.lines);
+            for line in &lines[lines.len().saturating_sub(60)..] {
                 eprintln!("    {line}");
             }
         }
         if self.ended().is_none() {
             self.signal(Signal::Terminate);
-            if self.wait_for_end(STOP).is_none() {
+            if until_within(STOP, || self.ended()).is_none() {
                 let _ = lock(&self.child).kill();
                 let _ = lock(&self.child).wait();
                 assert!(

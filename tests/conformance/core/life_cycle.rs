@@ -79,9 +79,8 @@ fn readiness_names_the_failed_feature() {
 /// anything starts, all of them at once.
 #[test]
 fn wrong_settings_are_all_reported_before_anything_starts() {
-    let configuration = Configuration::empty()
-        .tftp("verify_server_cert = \"yes\"\ntftp_conect_timeout = 10")
-        .section("[listenr]\nx = 1");
+    let configuration =
+        Configuration::empty().tftp("verify_server_cert = \"yes\"\ntftp_conect_timeout = 10");
     let path = configuration.write();
     let text = configuration.text();
     let line_of = |needle: &str| {
@@ -96,7 +95,6 @@ fn wrong_settings_are_all_reported_before_anything_starts() {
         for (needle, hint) in [
             ("verify_server_cert", "true"),
             ("tftp_conect_timeout", "tftp_connect_timeout"),
-            ("listenr", "listener"),
         ] {
             let place = format!("proxy.toml:{}:", line_of(needle));
             assert!(
@@ -107,6 +105,24 @@ fn wrong_settings_are_all_reported_before_anything_starts() {
             assert!(
                 finished.text().contains(hint),
                 "{command}: no {hint:?} in:\n{}",
+                finished.text()
+            );
+        }
+    }
+}
+
+/// The same for keys of the file itself, which are looked at before any plugin's.
+#[test]
+fn wrong_keys_are_all_reported_before_anything_starts() {
+    let configuration = Configuration::empty().section("[listenr]\nx = 1\n[log]\nlevel = \"loud\"");
+    let path = configuration.write();
+    for command in ["check", "serve"] {
+        let finished = run([command, "--config", path.to_str().unwrap()]);
+        assert_eq!(finished.code(), Some(3), "{command}: {}", finished.text());
+        for word in ["listenr", "`listener`", "loud", "warn"] {
+            assert!(
+                finished.text().contains(word),
+                "{command}: no {word:?} in:\n{}",
                 finished.text()
             );
         }

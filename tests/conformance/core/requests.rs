@@ -6,6 +6,7 @@ use bulkhead_testkit::{Bulkhead, assert_eventually};
 static BULKHEAD: Shared = Shared::new(Bulkhead::trial);
 
 /// `Started GET /features ` (a space before the empty query) and `Finished GET /features with 200 (17.25 ms)`.
+/// Deliberately more: fields for people who look for a fault may follow.
 #[test]
 fn requests_are_logged_when_they_start_and_finish() {
     let bulkhead = BULKHEAD.get();
@@ -25,13 +26,13 @@ fn requests_are_logged_when_they_start_and_finish() {
         .header("X-Request-Id", "a1a1a1a1-x")
         .send();
     let lines = messages("a1a1a1a1");
-    assert_eq!(lines[0], "Started GET /features ");
+    assert!(lines[0].starts_with("Started GET /features "), "{lines:?}");
     let finished = lines.last().expect("a line");
     let took = finished
         .strip_prefix("Finished GET /features with 200 (")
-        .and_then(|rest| rest.strip_suffix(" ms)"));
+        .and_then(|rest| rest.split_once(" ms)"));
     assert!(
-        took.is_some_and(|took| took.parse::<f64>().is_ok()),
+        took.is_some_and(|(took, _)| took.parse::<f64>().is_ok()),
         "{finished}"
     );
 
@@ -40,7 +41,10 @@ fn requests_are_logged_when_they_start_and_finish() {
         .header("X-Request-Id", "b2b2b2b2-x")
         .send();
     let lines = messages("b2b2b2b2");
-    assert_eq!(lines[0], "Started GET /nothing a=b&c");
+    assert!(
+        lines[0].starts_with("Started GET /nothing a=b&c"),
+        "{lines:?}"
+    );
     assert!(
         lines
             .last()
