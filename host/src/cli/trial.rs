@@ -40,6 +40,7 @@ pub fn banner(host: &Host, files: &TrialFiles) -> String {
             }
         }
     }
+    let _ = writeln!(text, "  {:<10} running (the host's own)", "logs");
     let plain = address(host, "foreman-http");
     let secure = address(host, "foreman");
     let hosts = address(host, "hosts");

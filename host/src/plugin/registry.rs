@@ -181,7 +181,12 @@ impl Registry {
                     Some(bundled.policy),
                 )
                 .await;
-                changed.push(format!("{}: {}", bundled.name, self.state_of(bundled.name)));
+                changed.push(format!(
+                    "{}: {}{}",
+                    bundled.name,
+                    changed_settings(&before, &config, bundled.name),
+                    self.state_of(bundled.name)
+                ));
             }
         }
         for (name, record) in self.records.load_full().iter() {
@@ -189,7 +194,10 @@ impl Registry {
                 && !same_feature(&before, &config, name)
             {
                 work.files.remove(path);
-                changed.push(format!("{name}: loaded anew"));
+                changed.push(format!(
+                    "{name}: {}loaded anew",
+                    changed_settings(&before, &config, name)
+                ));
             }
         }
         if before.plugins.directory != config.plugins.directory {
@@ -763,6 +771,29 @@ fn unknown(name: &str) -> ControlError {
 
 fn same_feature(before: &Config, after: &Config, name: &str) -> bool {
     before.features.get(name) == after.features.get(name)
+}
+
+/// Which settings of a plugin differ, as the beginning of a sentence. Values are not told: some are secret.
+fn changed_settings(before: &Config, after: &Config, name: &str) -> String {
+    let none = BTreeMap::new();
+    let of = |config: &'_ Config| config.features.get(name).map(|it| it.settings.clone());
+    let (old, new) = (
+        of(before).unwrap_or_else(|| none.clone()),
+        of(after).unwrap_or(none),
+    );
+    let mut names: Vec<&str> = old
+        .keys()
+        .chain(new.keys())
+        .filter(|key| old.get(*key) != new.get(*key))
+        .map(String::as_str)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("{} changed; ", names.join(", "))
+    }
 }
 
 fn list(directory: &Path) -> std::io::Result<Vec<(PathBuf, Stamp)>> {

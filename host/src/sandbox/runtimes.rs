@@ -50,6 +50,8 @@ impl Handles {
 
 /// Threads that wait for files, a runtime. A hanging file system takes these and no others (platform: a blocked open never ends).
 const BLOCKING_THREADS: usize = 64;
+/// How long an idle file thread is kept: a burst should not leave threads behind.
+const BLOCKING_KEEP: Duration = Duration::from_secs(1);
 /// How long shutting down waits for file operations that do not return.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -99,6 +101,7 @@ fn runtime(name: &'static str, nice: i32) -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .thread_name(name)
         .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_KEEP)
         .on_thread_start(move || {
             if nice != 0 {
                 // On Linux "process" 0 means the calling thread. Lower priority needs no right; failing only costs fairness.

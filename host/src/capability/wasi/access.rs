@@ -47,6 +47,9 @@ impl std::fmt::Debug for PluginAccess {
     }
 }
 
+/// Sockets a plugin without a grant may hold: enough to be told what it may not do.
+const UNGRANTED_SOCKETS: u32 = 2;
+
 impl PluginAccess {
     /// The access of the guard's plugin. Must be called on a runtime: the watcher of policy changes lives there, and counts
     /// the directories with a quota at once.
@@ -183,7 +186,9 @@ impl PluginAccess {
             .values()
             .map(|grant| grant.open)
             .fold(0, u32::saturating_add);
-        self.sockets.take(most)
+        // Without any grant a socket can be made but reach nothing: so the attempt to use it is decided, and audited.
+        self.sockets
+            .take(if most == 0 { UNGRANTED_SOCKETS } else { most })
     }
 
     /// A place for one more open file or directory, if there is one left.
