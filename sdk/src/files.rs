@@ -143,7 +143,7 @@ fn temporary_name() -> String {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     format!(
-        ".{:x}-{:x}.tmp",
+        ".bulkhead-part-{:x}-{:x}",
         now.as_nanos(),
         NEXT.fetch_add(1, Ordering::Relaxed)
     )

@@ -132,7 +132,7 @@ impl Stage {
         let denied = || {
             let lines = self.bulkhead.log();
             lines.lines().any(|line| {
-                line.contains("prober") && line.contains("denied") && line.contains(what)
+                line.contains("prober") && line.contains("may not") && line.contains(what)
             })
         };
         assert_eventually!(

@@ -224,6 +224,7 @@ fn a_feature_and_its_provider_are_joined_by_policy() {
 }
 
 /// A service: the host owns the socket, the reactor gets datagrams.
+#[cfg(feature = "unfinished")]
 #[test]
 fn a_reactor_answers_datagrams() {
     let port = bulkhead_testkit::ports::free();

@@ -314,10 +314,13 @@ impl Loader {
             // The watcher of policy changes lives on the background runtime.
             let _entered = self.runtimes.of(runtimes::Class::Heavy).enter();
             let access = PluginAccess::new(guard.clone(), self.facilities.resolver.clone());
-            let swept = access.clone();
-            tokio::task::spawn_blocking(move || {
-                Downloads::sweep(swept.guard(), |slot| swept.quota(slot));
-            });
+            // While another version runs, a part may be its work in progress.
+            if self.running(&manifest.name).is_none() {
+                let swept = access.clone();
+                tokio::task::spawn_blocking(move || {
+                    Downloads::sweep(swept.guard(), |slot| swept.quota(slot));
+                });
+            }
             access
         };
         let surroundings = Arc::new(Surroundings {

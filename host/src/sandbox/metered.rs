@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// CPU time a call may use before it moves to the background: a hundred times what an ordinary request takes.
-pub(crate) const DEMOTE_AFTER: Duration = Duration::from_millis(10);
+/// CPU time a call may use before it moves to the background: thirty times what an ordinary request takes, and little enough that its
+/// neighbours do not notice.
+pub(crate) const DEMOTE_AFTER: Duration = Duration::from_millis(3);
 
 /// How a metered turn ended.
 #[derive(Debug)]

@@ -128,7 +128,7 @@ impl Plugin for Prober {
         .need(Need::http("api", WHY).optional())
         .need(Need::foreman("foreman", WHY).optional())
         .need(Need::store("keys", Access::ReadWrite, WHY).optional())
-        .need(Need::secret("key", WHY).optional())
+        .need(Need::secret_revealed("key", WHY).optional())
     }
 }
 

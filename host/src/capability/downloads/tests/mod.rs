@@ -433,6 +433,13 @@ async fn files_beyond_size_quota_or_time_are_given_up() {
         );
         let site = Site::with(any(), Servers::Fixed(Vec::new()), 1_500_000);
         assert!(site.failed(&url(server, "/a"), "a").await.contains("quota"));
+        // The part is removed in the background.
+        for _ in 0..200 {
+            if site.used() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         assert_eq!(site.used(), 0);
     }
     let site = Site::new(DownloadsGrant {
