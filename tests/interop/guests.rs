@@ -1,7 +1,7 @@
 //! Plugins that are not the project's own, in the real program.
 
-use std::net::UdpSocket;
-use std::time::Duration;
+#[cfg(feature = "unfinished")]
+use std::{net::UdpSocket, time::Duration};
 
 use bulkhead_testkit::foreman::{Foreman, reply};
 use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually};
