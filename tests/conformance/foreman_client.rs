@@ -91,6 +91,7 @@ fn foremans_status_page_finds_version_and_log() {
 /// Section 8: building a host.
 #[test]
 fn foreman_can_build_a_host() {
+    let bulkhead = BULKHEAD.get();
     let medium = Medium::start();
     medium.put("vmlinuz", "kernel");
     medium.put("initrd.img", "initrd");
@@ -120,7 +121,6 @@ fn foreman_can_build_a_host() {
             "anything falsy fails the task"
         );
     }
-    let bulkhead = BULKHEAD.get();
     for file in ["vmlinuz", "initrd.img"] {
         assert_eventually!(
             bulkhead

@@ -106,7 +106,7 @@ fn the_printed_lines_work_when_pasted() {
             "port {port} is not named:\n{greeting}"
         );
     }
-    for feature in ["tftp", "httpboot", "logs"] {
+    for feature in ["tftp", "httpboot"] {
         assert!(
             greeting.contains(feature),
             "{feature} is not named:\n{greeting}"

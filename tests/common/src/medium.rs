@@ -6,7 +6,7 @@
 //! | `/status/CODE` | that status with a body nobody may take for the file |
 //! | `/slow/NAME` | the file, a piece every 20 ms |
 //! | `/reset/NAME` | half of the file, then the connection is cut; from the second request on, the whole |
-//! | `/redirect/URL` | 302 to that URL |
+//! | `/redirect/NAME` | 302 to the URL that [`Medium::redirect`] was told |
 //! | `/endless/NAME` | bytes without end and without a length |
 //! | `/silent/NAME` | accepts the request and never answers |
 
@@ -33,6 +33,7 @@ struct Shelf {
     files: BTreeMap<String, Arc<Vec<u8>>>,
     requests: Vec<Recorded>,
     cut: BTreeSet<String>,
+    redirects: BTreeMap<String, String>,
 }
 
 /// The running server; it ends with this value.
@@ -76,6 +77,14 @@ impl Medium {
         lock(&self.shelf)
             .files
             .insert(name.to_owned(), Arc::new(content.into()));
+    }
+
+    /// Makes `/redirect/NAME` lead to a URL; answers its own.
+    pub fn redirect(&self, name: &str, url: &str) -> String {
+        lock(&self.shelf)
+            .redirects
+            .insert(name.to_owned(), url.to_owned());
+        self.url(&format!("redirect/{name}"))
     }
 
     /// The URL of a path, `file/vmlinuz`.
@@ -125,8 +134,9 @@ fn serve(
                 ))?;
             }
             ("redirect", _) => {
+                let url = lock(shelf).redirects.get(name).cloned().unwrap_or_default();
                 let head =
-                    format!("HTTP/1.1 302 Found\r\nLocation: {name}\r\nContent-Length: 0\r\n\r\n");
+                    format!("HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n");
                 socket.write_all(head.as_bytes())?;
             }
             ("endless", _) => {

@@ -131,8 +131,9 @@ fn the_medium_behaves_as_its_paths_say() {
         ),
         (206, "456789", Some("bytes 4-9/10"))
     );
+    medium.redirect("r", "http://a/b");
     assert_eq!(
-        target.get("/redirect/http://a/b").header("location"),
+        target.get("/redirect/r").header("location"),
         Some("http://a/b")
     );
     assert!(
