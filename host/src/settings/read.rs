@@ -163,16 +163,6 @@ impl Reader<'_> {
         if foreman && config.tls.as_ref().is_some_and(|it| it.client_ca.is_none()) {
             self.reading.problem(&at("tls"), "Foreman is known by its client certificate, but `[tls]` has no `client_ca` to check it", None);
         }
-        if let Some(TrustedHosts::Names(names)) = &config.trusted_hosts
-            && names.is_empty()
-            && foreman
-        {
-            self.reading.problem(
-                &at("trusted_hosts"),
-                "`trusted_hosts` is empty, so Foreman could not call",
-                Some("name the hosts that Foreman calls from".into()),
-            );
-        }
         for (name, profile) in &config.profiles {
             for feature in &profile.features {
                 if !config.features.contains_key(feature) {

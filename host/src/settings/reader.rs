@@ -189,6 +189,12 @@ impl<'a> Reading<'a> {
         self.problems.borrow().len()
     }
 
+    /// Whether the file has a section of that dotted name, usable or not.
+    pub(crate) fn has_section(&self, name: &str) -> bool {
+        let header = format!("[{name}]");
+        self.source.text.lines().any(|line| line.trim() == header)
+    }
+
     /// Reports a mistake.
     pub(crate) fn problem(
         &self,

@@ -391,6 +391,7 @@ async fn gone(guard: Guard, slot: String, into: String, path: String, track: Arc
 
 /// A relative path of plain names, without the slash that may lead it.
 fn normal_path(path: &str) -> Result<String, String> {
+    let path = path.strip_prefix('/').unwrap_or(path);
     if path.is_empty() || path.len() > MAX_PATH_BYTES {
         return Err(format!("a path of 1 to {MAX_PATH_BYTES} bytes is wanted"));
     }

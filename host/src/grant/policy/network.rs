@@ -236,6 +236,8 @@ fn inject(
                 slot: slot.to_owned(),
                 secret: (**secret).clone(),
             }),
+            // Its source is a setting that has no value yet: nothing to inject, and no mistake of the policy.
+            None if reading.has_section(&format!("secrets.{slot}")) => {}
             None => reading.problem(
                 &span,
                 format!("there is no usable `[secrets.{slot}]` in this policy"),
