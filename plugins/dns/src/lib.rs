@@ -37,7 +37,7 @@ impl Plugin for Dns {
         .route(delete("/dns/:value/:type"), remove)
         .need(Need::call(
             "dns-provider",
-            "dns-provider",
+            bulkhead_sdk::dns::INTERFACE,
             "has one provider write the records; it holds no socket itself",
         ))
         .setting(

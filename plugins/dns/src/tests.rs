@@ -3,7 +3,10 @@ use bulkhead_sdk::testing::{Called, Host, Installed};
 use super::*;
 
 fn host() -> Installed {
-    Host::new().setting("dns_ttl", 600).install()
+    Host::new()
+        .setting("dns_ttl", 600)
+        .dns_provider(Vec::new())
+        .install()
 }
 
 fn post(host: &Installed, fqdn: &str, value: &str, kind: &str) -> (u16, String) {
