@@ -195,7 +195,6 @@ fn without_a_grant_no_attack_reaches_anything() {
         // A datagram refused without any grant is not in the audit yet.
         #[cfg(feature = "unfinished")]
         format!("127.0.0.1:{}", stage.udp),
-        #[cfg(feature = "unfinished")]
         "localhost".to_owned(),
     ] {
         stage.assert_denied(&address);
