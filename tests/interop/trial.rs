@@ -169,7 +169,7 @@ fn the_printed_lines_work_when_pasted() {
         .expect("curl");
     assert_eq!(
         String::from_utf8_lossy(&answer.stdout),
-        "No client SSL certificate supplied 403"
+        "could not read client cert from environment 403"
     );
 
     // A web page must not reach a trial.
