@@ -137,12 +137,23 @@ impl Attack {
         Self { stop, threads }
     }
 
-    fn end(self) -> usize {
+    fn end(mut self) -> usize {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.threads
-            .into_iter()
+            .drain(..)
             .map(|thread| thread.join().expect("an attacker does not panic"))
             .sum()
+    }
+}
+
+impl Drop for Attack {
+    fn drop(&mut self) {
+        // A test that fails takes its attack along: it would keep the program alive.
+        self.stop();
     }
 }
 

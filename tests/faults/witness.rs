@@ -13,10 +13,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Foreman gives up after 60 s; a proxy that is not the one attacked has no reason to need a twentieth of it.
 const WORST: Duration = Duration::from_secs(3);
 
-/// Runs until [`Witness::leave`].
+/// Runs until [`Witness::leave`]. A test that fails before takes it along: it would keep the program alive.
 pub(crate) struct Witness {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Testimony>,
+    thread: Option<JoinHandle<Testimony>>,
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // The test has failed already; what the witness saw does not matter any more.
+            let _ = thread.join();
+        }
+    }
 }
 
 #[derive(Default)]
@@ -58,14 +68,18 @@ impl Witness {
             }
             testimony
         });
-        Self { stop, thread }
+        Self {
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// Stops asking; fails the test unless every question was answered in time.
     #[track_caller]
-    pub(crate) fn leave(self) {
+    pub(crate) fn leave(mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let testimony = self.thread.join().expect("the witness does not panic");
+        let thread = self.thread.take().expect("it leaves once");
+        let testimony = thread.join().expect("the witness does not panic");
         assert!(
             testimony.failures.is_empty(),
             "{} of {} questions were not answered: {:?}",
