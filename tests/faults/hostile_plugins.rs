@@ -1,18 +1,12 @@
-//! A plugin that loops, hangs, traps, panics, floods or takes whatever it can get: it harms itself alone.
-//!
-//! The neighbour is TFTP, called as Foreman calls it. Its p99 under each misdeed stays below twice its quiet p99, or 5 ms
-//! above it, whichever is more (a quiet p99 is some 100 µs here, and twice of that is noise), and no call fails.
+//! A plugin that loops, hangs, traps, panics, floods or takes whatever it can get: it harms itself alone. How little its neighbours
+//! notice is measured in `tests/neighbours`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bulkhead_testkit::load::{Load, Measured};
 use bulkhead_testkit::program::Shared;
-use bulkhead_testkit::{Bulkhead, Configuration, Response, Target, assert_eventually};
+use bulkhead_testkit::{Bulkhead, Configuration, Response, assert_eventually};
 
-/// Short limits, so that a test sees a deadline pass.
-const LIMITS: &str = "[limits]\ntime = \"2s\"\ncpu = \"1s\"\nqueue-time = \"1s\"";
+use crate::attack::{Attack, LIMITS, door};
 
 static BULKHEAD: Shared = Shared::new(start);
 
@@ -29,23 +23,9 @@ const MISDEEDS: [(&str, &[u16]); 9] = [
     ("bad-header", &[500]),
 ];
 
-/// Attackers at once: more than there are cores, fewer than the plugin may have calls.
-const ATTACKERS: usize = 8;
-
-/// How long each measurement goes on.
-const WINDOW: Duration = Duration::from_secs(4);
-
 fn start() -> Bulkhead {
     let wasm = bulkhead_fixtures::wasm("hostile");
     Bulkhead::with(Configuration::standard().plugin("hostile", wasm, LIMITS))
-}
-
-fn door(bulkhead: &Bulkhead, audience: &str) -> Target {
-    if audience == "foreman" {
-        bulkhead.foreman()
-    } else {
-        bulkhead.hosts()
-    }
 }
 
 /// Each misdeed costs that request alone: an error with the request's id, and the reason only in the log.
@@ -104,102 +84,6 @@ fn assert_discreet(answer: &Response, id: &str) {
         );
     }
     assert_eq!(answer.header("set-cookie"), None, "{answer}");
-}
-
-/// Keeps misdeeds going until told to stop.
-struct Attack {
-    stop: Arc<AtomicBool>,
-    threads: Vec<std::thread::JoinHandle<usize>>,
-}
-
-impl Attack {
-    fn begin(bulkhead: &Bulkhead, audience: &str, misdeed: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let threads = (0..ATTACKERS)
-            .map(|_| {
-                let (target, stop) = (door(bulkhead, audience), stop.clone());
-                let path = format!("/hostile/{audience}/{misdeed}");
-                std::thread::spawn(move || {
-                    let mut count = 0;
-                    while !stop.load(Ordering::Relaxed) {
-                        // Refused for now, failed, too late: whatever it is, it goes on.
-                        let _ = target.request("GET", &path).try_send();
-                        count += 1;
-                        // Not a test of how many connections a second there can be.
-                        std::thread::sleep(Duration::from_millis(5));
-                    }
-                    count
-                })
-            })
-            .collect();
-        // The measurement begins when the misdeeds are under way.
-        std::thread::sleep(Duration::from_millis(300));
-        Self { stop, threads }
-    }
-
-    fn end(mut self) -> usize {
-        self.stop()
-    }
-
-    fn stop(&mut self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        self.threads
-            .drain(..)
-            .map(|thread| thread.join().expect("an attacker does not panic"))
-            .sum()
-    }
-}
-
-impl Drop for Attack {
-    fn drop(&mut self) {
-        // A test that fails takes its attack along: it would keep the program alive.
-        self.stop();
-    }
-}
-
-fn neighbour(bulkhead: &Bulkhead) -> Measured {
-    Load::calm(WINDOW).get(&bulkhead.foreman(), "/tftp/serverName")
-}
-
-fn neighbours_stay_fast(audience: &str) {
-    let bulkhead = start();
-    // Warm: the first calls make instances.
-    Load::calm(Duration::from_secs(1)).get(&bulkhead.foreman(), "/tftp/serverName");
-    let quiet = neighbour(&bulkhead);
-    println!("quiet: {quiet}");
-    let allowed =
-        (quiet.percentile(0.99) * 2).max(quiet.percentile(0.99) + Duration::from_millis(5));
-    let mut slow = Vec::new();
-    for misdeed in MISDEEDS
-        .iter()
-        .map(|(misdeed, _)| *misdeed)
-        .chain(["log-flood", "stdout-flood"])
-    {
-        let attack = Attack::begin(&bulkhead, audience, misdeed);
-        let under = neighbour(&bulkhead);
-        let attacks = attack.end();
-        println!("under {attacks:5} {misdeed} ({audience}): {under}");
-        assert!(attacks > 0);
-        if !under.failures.is_empty() || under.percentile(0.99) > allowed {
-            slow.push(format!("{misdeed}: {under}"));
-        }
-    }
-    assert!(
-        slow.is_empty(),
-        "allowed is a p99 of {allowed:?} (quiet: {quiet})\n{}",
-        slow.join("\n")
-    );
-}
-
-#[test]
-fn neighbours_stay_fast_under_public_misdeeds() {
-    neighbours_stay_fast("public");
-}
-
-#[cfg(feature = "unfinished")]
-#[test]
-fn neighbours_stay_fast_under_misdeeds_of_foremans_own_plugins() {
-    neighbours_stay_fast("foreman");
 }
 
 /// A client that leaves cancels nothing, and a call that hangs ends at its deadline: whatever happened, the plugin answers again.

@@ -11,6 +11,7 @@
     clippy::indexing_slicing
 )]
 
+mod attack;
 mod certificates;
 mod connections;
 mod crash;

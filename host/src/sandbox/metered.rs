@@ -9,9 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// CPU time a call may use before it moves to the background: thirty times what an ordinary request takes, and little enough that its
+/// CPU time a call may use before it moves to the background: ten times what an ordinary request takes, and little enough that its
 /// neighbours do not notice.
-pub(crate) const DEMOTE_AFTER: Duration = Duration::from_millis(3);
+pub(crate) const DEMOTE_AFTER: Duration = Duration::from_millis(1);
 
 /// How a metered turn ended.
 #[derive(Debug)]

@@ -12,7 +12,7 @@
 )]
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -108,11 +108,7 @@ impl Bind {
             return None;
         }
         let place = tempfile::tempdir().unwrap();
-        let port = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let keys: String = ALGORITHMS
             .iter()
             .map(|kind| {
@@ -172,6 +168,11 @@ impl Bind {
             );
             std::thread::sleep(Duration::from_millis(50));
         }
+        assert!(
+            TcpStream::connect(bind.address).is_ok(),
+            "BIND takes no connections: {}",
+            bind.log()
+        );
         Some(bind)
     }
 
@@ -181,6 +182,10 @@ impl Bind {
             key.map(|key| key as &dyn Signer),
             Duration::from_secs(5),
         )
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self._place.path().join("log")).unwrap_or_default()
     }
 
     fn dig(&self, name: &str, kind: &str) -> String {
@@ -197,6 +202,18 @@ impl Bind {
             .unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+/// A port that is free for datagrams and for connections: BIND serves on with one of them when the other is taken.
+fn free_port() -> u16 {
+    let mut tries = 0..100;
+    tries
+        .find_map(|_| {
+            let tcp = TcpListener::bind("127.0.0.1:0").ok()?;
+            let address = tcp.local_addr().ok()?;
+            UdpSocket::bind(address).ok().map(|_| address.port())
+        })
+        .expect("some port is free")
 }
 
 impl Drop for Bind {
@@ -509,7 +526,9 @@ fn an_answer_too_long_for_a_datagram_comes_by_tcp() {
                 &servers,
                 &record("_many._tcp.example.com", RecordType::Srv, &value)
             ),
-            Ok(true)
+            Ok(true),
+            "record {port} of 60; BIND says:\n{}",
+            bind.log()
         );
     }
     assert_eq!(
