@@ -14,6 +14,7 @@ pub mod imports {
             world imports {
                 include foreman:proxy/host@0.1.0;
                 import foreman:proxy/dns-provider@0.1.0;
+                import foreman:proxy/dhcp-provider@0.1.0;
             }
         ",
         world: "bulkhead:sdk/imports",
@@ -87,5 +88,23 @@ pub mod dns_provider_part {
         default_bindings_module: "bulkhead_sdk::bindings::dns_provider_part",
         pub_export_macro: true,
         export_macro_name: "export_dns_provider_part",
+        with: { "foreman:proxy/dns-types@0.1.0": crate::bindings::imports::foreman::proxy::dns_types },
+    });
+}
+
+/// `dhcp-provider`.
+pub mod dhcp_provider_part {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "
+            package bulkhead:sdk;
+            world dhcp-provider-part { export foreman:proxy/dhcp-provider@0.1.0; }
+        ",
+        world: "bulkhead:sdk/dhcp-provider-part",
+        runtime_path: "::bulkhead_sdk::__wit_bindgen::rt",
+        default_bindings_module: "bulkhead_sdk::bindings::dhcp_provider_part",
+        pub_export_macro: true,
+        export_macro_name: "export_dhcp_provider_part",
+        with: { "foreman:proxy/dhcp-types@0.1.0": crate::bindings::imports::foreman::proxy::dhcp_types },
     });
 }

@@ -5,7 +5,7 @@
 use crate::host;
 use crate::plugin::Plugin;
 
-pub use crate::bindings::imports::foreman::proxy::dns_provider::{DnsRecord, Error, RecordType};
+pub use crate::bindings::imports::foreman::proxy::dns_types::{DnsRecord, Error, RecordType};
 
 /// The interface's full name, for [`crate::Need::call`].
 pub const INTERFACE: &str = "foreman:proxy/dns-provider@0.1.0";

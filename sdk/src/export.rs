@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a feature | `export_feature!(Mine);` |
 //! | a provider of DNS records | `export_dns_provider!(Mine);` |
+//! | a provider of DHCP reservations | `export_dhcp_provider!(Mine);` |
 //! | a provider of an interface of your own | `export_provider!(Mine);` and your own `wit_bindgen::generate!` |
 //! | a network service | `export_service!(Mine);` |
 //! | several of them | `export_plugin!(Mine: feature, service);` |
@@ -12,8 +13,6 @@
 //! the traits are there, so that a plugin builds and tests on the machine of its author.
 
 use crate::answer;
-use crate::bindings::dns_provider_part::exports::foreman::proxy::dns_provider as exported_dns;
-use crate::bindings::imports::foreman::proxy::dns_provider as dns;
 use crate::bindings::imports::foreman::proxy::types::{self, BodyMode};
 use crate::bindings::lifecycle_part::exports::foreman::proxy::lifecycle;
 use crate::failure::Failure;
@@ -38,6 +37,14 @@ macro_rules! export_dns_provider {
     };
 }
 
+/// Exports a provider of DHCP reservations. See the [module](crate::export).
+#[macro_export]
+macro_rules! export_dhcp_provider {
+    ($plugin:ty) => {
+        $crate::export_plugin!($plugin: dhcp_provider);
+    };
+}
+
 /// Exports a network service. See the [module](crate::export).
 #[macro_export]
 macro_rules! export_service {
@@ -54,7 +61,7 @@ macro_rules! export_provider {
     };
 }
 
-/// Exports a plugin that holds several parts: `feature`, `service`, `dns_provider`. See the [module](crate::export).
+/// Exports a plugin that holds several parts: `feature`, `service`, `dns_provider`, `dhcp_provider`. See the [module](crate::export).
 #[macro_export]
 macro_rules! export_plugin {
     ($plugin:ty: $($part:ident),* $(,)?) => {
@@ -95,6 +102,10 @@ macro_rules! __check_part {
     ($plugin:ty: dns_provider) => {
         fn is_dns_provider<T: $crate::dns::DnsProvider>() {}
         const _: fn() = is_dns_provider::<$plugin>;
+    };
+    ($plugin:ty: dhcp_provider) => {
+        fn is_dhcp_provider<T: $crate::dhcp::DhcpProvider>() {}
+        const _: fn() = is_dhcp_provider::<$plugin>;
     };
 }
 
@@ -143,7 +154,7 @@ macro_rules! __export_part {
         impl $crate::bindings::reactor_part::exports::foreman::proxy::reactor::Guest for Exported {
             fn datagrams(
                 batch: ::std::vec::Vec<$crate::reactor::Datagram>,
-            ) -> ::std::vec::Vec<$crate::reactor::Datagram> {
+            ) -> ::std::vec::Vec<$crate::reactor::Reaction> {
                 <$plugin as $crate::reactor::Service>::datagrams(batch)
             }
         }
@@ -153,27 +164,65 @@ macro_rules! __export_part {
         impl $crate::bindings::dns_provider_part::exports::foreman::proxy::dns_provider::Guest for Exported {
             fn find(
                 name: ::std::string::String,
-                kind: $crate::bindings::dns_provider_part::exports::foreman::proxy::dns_provider::RecordType,
-            ) -> ::std::result::Result<
-                ::std::vec::Vec<$crate::bindings::dns_provider_part::exports::foreman::proxy::dns_provider::DnsRecord>,
-                $crate::bindings::dns_provider_part::exports::foreman::proxy::dns_provider::Error,
-            > {
-                $crate::export::dns_find::<$plugin>(name, kind)
+                kind: $crate::dns::RecordType,
+            ) -> ::std::result::Result<::std::vec::Vec<$crate::dns::DnsRecord>, $crate::dns::Error> {
+                <$plugin as $crate::dns::DnsProvider>::find(name, kind)
             }
-            fn create(
-                wanted: $crate::bindings::dns_provider_part::exports::foreman::proxy::dns_provider::DnsRecord,
-            ) -> ::std::result::Result<bool, $crate::bindings::dns_provider_part::exports::foreman::proxy::dns_provider::Error> {
-                $crate::export::dns_create::<$plugin>(wanted)
+            fn create(wanted: $crate::dns::DnsRecord) -> ::std::result::Result<bool, $crate::dns::Error> {
+                <$plugin as $crate::dns::DnsProvider>::create(wanted)
             }
             fn remove(
                 name: ::std::string::String,
-                kind: $crate::bindings::dns_provider_part::exports::foreman::proxy::dns_provider::RecordType,
+                kind: $crate::dns::RecordType,
                 value: ::std::option::Option<::std::string::String>,
-            ) -> ::std::result::Result<bool, $crate::bindings::dns_provider_part::exports::foreman::proxy::dns_provider::Error> {
-                $crate::export::dns_remove::<$plugin>(name, kind, value)
+            ) -> ::std::result::Result<bool, $crate::dns::Error> {
+                <$plugin as $crate::dns::DnsProvider>::remove(name, kind, value)
             }
         }
         $crate::bindings::dns_provider_part::export_dns_provider_part!(Exported with_types_in $crate::bindings::dns_provider_part);
+    };
+    ($plugin:ty: dhcp_provider) => {
+        impl $crate::bindings::dhcp_provider_part::exports::foreman::proxy::dhcp_provider::Guest for Exported {
+            fn subnets() -> ::std::result::Result<::std::vec::Vec<$crate::dhcp::Subnet>, $crate::dhcp::Error> {
+                <$plugin as $crate::dhcp::DhcpProvider>::subnets()
+            }
+            fn entries(
+                subnet: ::std::string::String,
+                cursor: ::std::option::Option<::std::string::String>,
+                limit: u32,
+            ) -> ::std::result::Result<$crate::dhcp::Page, $crate::dhcp::Error> {
+                <$plugin as $crate::dhcp::DhcpProvider>::entries(subnet, cursor, limit)
+            }
+            fn by_address(
+                subnet: ::std::string::String,
+                address: ::std::string::String,
+            ) -> ::std::result::Result<::std::vec::Vec<$crate::dhcp::Entry>, $crate::dhcp::Error> {
+                <$plugin as $crate::dhcp::DhcpProvider>::by_address(subnet, address)
+            }
+            fn by_identifier(
+                subnet: ::std::string::String,
+                who: $crate::dhcp::Identifier,
+            ) -> ::std::result::Result<::std::vec::Vec<$crate::dhcp::Entry>, $crate::dhcp::Error> {
+                <$plugin as $crate::dhcp::DhcpProvider>::by_identifier(subnet, who)
+            }
+            fn in_use(
+                subnet: ::std::string::String,
+                addresses: ::std::vec::Vec<::std::string::String>,
+            ) -> ::std::result::Result<::std::vec::Vec<bool>, $crate::dhcp::Error> {
+                <$plugin as $crate::dhcp::DhcpProvider>::in_use(subnet, addresses)
+            }
+            fn add(wanted: $crate::dhcp::Reservation) -> ::std::result::Result<bool, $crate::dhcp::Error> {
+                <$plugin as $crate::dhcp::DhcpProvider>::add(wanted)
+            }
+            fn remove(
+                subnet: ::std::string::String,
+                address: ::std::option::Option<::std::string::String>,
+                who: ::std::option::Option<$crate::dhcp::Identifier>,
+            ) -> ::std::result::Result<bool, $crate::dhcp::Error> {
+                <$plugin as $crate::dhcp::DhcpProvider>::remove(subnet, address, who)
+            }
+        }
+        $crate::bindings::dhcp_provider_part::export_dhcp_provider_part!(Exported with_types_in $crate::bindings::dhcp_provider_part);
     };
 }
 
@@ -219,103 +268,8 @@ pub fn wake<P: Plugin>(events: Vec<lifecycle::Event>) -> Option<u32> {
             lifecycle::Event::Timer => Event::Timer,
             lifecycle::Event::FileChanged(slot) => Event::FileChanged(slot),
             lifecycle::Event::SettingsChanged => Event::SettingsChanged,
+            lifecycle::Event::StoreChanged(slot) => Event::StoreChanged(slot),
         })
         .collect();
     P::wake(&events).map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX))
-}
-
-/// One call of a provider's `find`.
-///
-/// # Errors
-/// Those of the provider.
-#[doc(hidden)]
-pub fn dns_find<P: crate::dns::DnsProvider>(
-    name: String,
-    kind: exported_dns::RecordType,
-) -> Result<Vec<exported_dns::DnsRecord>, exported_dns::Error> {
-    let records = P::find(name, kind.into()).map_err(exported_dns::Error::from)?;
-    Ok(records
-        .into_iter()
-        .map(exported_dns::DnsRecord::from)
-        .collect())
-}
-
-/// One call of a provider's `create`.
-///
-/// # Errors
-/// Those of the provider.
-#[doc(hidden)]
-pub fn dns_create<P: crate::dns::DnsProvider>(
-    wanted: exported_dns::DnsRecord,
-) -> Result<bool, exported_dns::Error> {
-    let exported_dns::DnsRecord {
-        name,
-        kind,
-        value,
-        ttl,
-    } = wanted;
-    P::create(dns::DnsRecord {
-        name,
-        kind: kind.into(),
-        value,
-        ttl,
-    })
-    .map_err(exported_dns::Error::from)
-}
-
-/// One call of a provider's `remove`.
-///
-/// # Errors
-/// Those of the provider.
-#[doc(hidden)]
-pub fn dns_remove<P: crate::dns::DnsProvider>(
-    name: String,
-    kind: exported_dns::RecordType,
-    value: Option<String>,
-) -> Result<bool, exported_dns::Error> {
-    P::remove(name, kind.into(), value).map_err(exported_dns::Error::from)
-}
-
-// The exported interface has records of its own; authors see those of the import only, whichever side they write.
-impl From<exported_dns::RecordType> for dns::RecordType {
-    fn from(kind: exported_dns::RecordType) -> Self {
-        match kind {
-            exported_dns::RecordType::A => Self::A,
-            exported_dns::RecordType::Aaaa => Self::Aaaa,
-            exported_dns::RecordType::Cname => Self::Cname,
-            exported_dns::RecordType::Ptr => Self::Ptr,
-            exported_dns::RecordType::Srv => Self::Srv,
-        }
-    }
-}
-
-impl From<dns::DnsRecord> for exported_dns::DnsRecord {
-    fn from(record: dns::DnsRecord) -> Self {
-        let kind = match record.kind {
-            dns::RecordType::A => exported_dns::RecordType::A,
-            dns::RecordType::Aaaa => exported_dns::RecordType::Aaaa,
-            dns::RecordType::Cname => exported_dns::RecordType::Cname,
-            dns::RecordType::Ptr => exported_dns::RecordType::Ptr,
-            dns::RecordType::Srv => exported_dns::RecordType::Srv,
-        };
-        Self {
-            name: record.name,
-            kind,
-            value: record.value,
-            ttl: record.ttl,
-        }
-    }
-}
-
-impl From<dns::Error> for exported_dns::Error {
-    fn from(error: dns::Error) -> Self {
-        match error {
-            dns::Error::Conflict(text) => Self::Conflict(text),
-            dns::Error::Refused(text) => Self::Refused(text),
-            dns::Error::NotAuthoritative(text) => Self::NotAuthoritative(text),
-            dns::Error::Timeout(text) => Self::Timeout(text),
-            dns::Error::Unreachable(text) => Self::Unreachable(text),
-            dns::Error::Other(text) => Self::Other(text),
-        }
-    }
 }

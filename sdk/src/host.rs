@@ -3,10 +3,12 @@
 
 #[cfg(target_arch = "wasm32")]
 pub(crate) use crate::bindings::imports::foreman::proxy::{
-    caller, dns_provider, downloads, foreman, http_client, log, secrets, settings, site, store,
+    caller, dhcp_provider, dns_provider, downloads, foreman, http_client, log, probe, secrets,
+    settings, site, store, watch,
 };
 
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use crate::testing::imports::{
-    caller, dns_provider, downloads, foreman, http_client, log, secrets, settings, site, store,
+    caller, dhcp_provider, dns_provider, downloads, foreman, http_client, log, probe, secrets,
+    settings, site, store, watch,
 };

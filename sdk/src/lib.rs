@@ -35,6 +35,7 @@ extern crate self as bulkhead_sdk;
 
 pub mod answer;
 pub mod caller;
+pub mod dhcp;
 pub mod dns;
 pub mod downloads;
 pub mod export;
@@ -47,6 +48,7 @@ pub mod mac;
 pub mod manifest;
 pub mod params;
 pub mod plugin;
+pub mod probe;
 pub mod reactor;
 pub mod request;
 pub mod secrets;
@@ -56,6 +58,7 @@ pub mod store;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 pub mod udp;
+pub mod watch;
 
 mod form;
 mod host;

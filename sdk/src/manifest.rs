@@ -302,10 +302,22 @@ impl Need {
         Self::new("call", slot, interface, reason)
     }
 
-    /// Events when a file of the slot changes; see [`crate::plugin::Plugin::wake`].
+    /// Reading and following files that it never writes; see [`crate::watch`].
     #[must_use]
     pub fn watch(slot: &str, reason: &str) -> Self {
         Self::new("watch", slot, "", reason)
+    }
+
+    /// Asking whether addresses are in use; see [`crate::probe`].
+    #[must_use]
+    pub fn probe(slot: &str, reason: &str) -> Self {
+        Self::new("probe", slot, "", reason)
+    }
+
+    /// DHCP on one network interface: receiving, and sending to machines without an address; see [`crate::reactor`].
+    #[must_use]
+    pub fn link(slot: &str, reason: &str) -> Self {
+        Self::new("link", slot, "", reason)
     }
 
     /// Lets the plugin run without it; what uses it answers "denied" then.

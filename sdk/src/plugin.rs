@@ -65,6 +65,8 @@ pub enum Event {
     FileChanged(String),
     /// Settings changed; read them again.
     SettingsChanged,
+    /// Somebody else changed what this `store` slot holds.
+    StoreChanged(String),
 }
 
 /// A plugin's health and what Foreman is shown.

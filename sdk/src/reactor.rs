@@ -2,10 +2,12 @@
 
 use crate::plugin::Plugin;
 
-pub use crate::bindings::reactor_part::exports::foreman::proxy::reactor::Datagram;
+pub use crate::bindings::reactor_part::exports::foreman::proxy::reactor::{
+    Datagram, Port, Reaction, Transfer, Transport,
+};
 
 /// A service that answers datagrams.
 pub trait Service: Plugin {
-    /// Takes what arrived (at most 64, in order) and answers with what shall be sent. Each answer is decided by policy.
-    fn datagrams(batch: Vec<Datagram>) -> Vec<Datagram>;
+    /// Takes what arrived (at most 64, in order) and answers with what shall happen. Each reaction is decided by policy.
+    fn datagrams(batch: Vec<Datagram>) -> Vec<Reaction>;
 }

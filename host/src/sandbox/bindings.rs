@@ -21,10 +21,12 @@ mod generated {
             world every-export {
                 include foreman:proxy/host@0.1.0;
                 import foreman:proxy/dns-provider@0.1.0;
+                import foreman:proxy/dhcp-provider@0.1.0;
                 export foreman:proxy/lifecycle@0.1.0;
                 export foreman:proxy/feature@0.1.0;
                 export foreman:proxy/reactor@0.1.0;
                 export foreman:proxy/dns-provider@0.1.0;
+                export foreman:proxy/dhcp-provider@0.1.0;
             }
         ",
         world: "bulkhead:host/every-export",

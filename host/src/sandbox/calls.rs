@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::bindings::exports::{lifecycle::Event, reactor::Datagram};
+use super::bindings::exports::{
+    lifecycle::Event,
+    reactor::{Datagram, Reaction},
+};
 use super::bindings::types::{
     Answer, Head, Manifest, PluginStatus, Request, UpstreamError, Verdict,
 };
@@ -77,11 +80,11 @@ impl Sandbox {
         .await
     }
 
-    /// Feeds a service its datagrams and answers what it wants sent.
+    /// Feeds a service its datagrams and answers what it wants done.
     pub async fn datagrams(
         self: &Arc<Self>,
         batch: Vec<Datagram>,
-    ) -> Result<Vec<Datagram>, CallError> {
+    ) -> Result<Vec<Reaction>, CallError> {
         if !self.program().is_service() {
             return Err(CallError::Missing("foreman:proxy/reactor".into()));
         }

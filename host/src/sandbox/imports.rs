@@ -7,7 +7,7 @@ use std::sync::Arc;
 use wasmtime::component::{HasSelf, Linker};
 
 use super::bindings::imports::{
-    caller, dns_provider, downloads, foreman, http_client, log, secrets, settings, site, store,
+    caller, downloads, foreman, http_client, log, secrets, settings, site, store,
 };
 use super::bindings::types::{Audience, Incoming, Outgoing, UpstreamError};
 use super::context::{Context, Peer};
@@ -29,7 +29,7 @@ pub(super) fn link(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     store::add_to_linker::<_, Own>(linker, |it| it)?;
     secrets::add_to_linker::<_, Own>(linker, |it| it)?;
     downloads::add_to_linker::<_, Own>(linker, |it| it)?;
-    dns_provider::add_to_linker::<_, Own>(linker, |it| it)
+    super::providers::link(linker)
 }
 
 /// Why nothing works in `describe`.
@@ -291,163 +291,5 @@ impl downloads::Host for Context {
         self.facilities()?
             .downloads
             .query(&self.surroundings.guard, &slot, &path)
-    }
-}
-
-/// Calls of the first-party provider interface, joined by typed bindings: a quarter of the dynamic bridge's cost.
-impl dns_provider::Host for Context {
-    async fn find(
-        &mut self,
-        name: String,
-        kind: dns_provider::RecordType,
-    ) -> Result<Vec<dns_provider::DnsRecord>, dns_provider::Error> {
-        self.dns(move |guest, store| {
-            Box::pin(async move { guest.call_find(store, &name, exported_kind(kind)).await })
-        })
-        .await?
-        .map(|records| records.into_iter().map(imported_record).collect())
-        .map_err(imported_error)
-    }
-
-    async fn create(
-        &mut self,
-        wanted: dns_provider::DnsRecord,
-    ) -> Result<bool, dns_provider::Error> {
-        let wanted = exported_record(wanted);
-        self.dns(move |guest, store| {
-            Box::pin(async move { guest.call_create(store, &wanted).await })
-        })
-        .await?
-        .map_err(imported_error)
-    }
-
-    async fn remove(
-        &mut self,
-        name: String,
-        kind: dns_provider::RecordType,
-        value: Option<String>,
-    ) -> Result<bool, dns_provider::Error> {
-        self.dns(move |guest, store| {
-            Box::pin(async move {
-                guest
-                    .call_remove(store, &name, exported_kind(kind), value.as_deref())
-                    .await
-            })
-        })
-        .await?
-        .map_err(imported_error)
-    }
-}
-
-use super::bindings::exports::dns_provider as exported;
-
-type DnsCall<'a, R> = super::pool::CallFuture<'a, Result<R, exported::Error>>;
-
-impl Context {
-    /// One call of the plugin that serves `dns-provider` to this one.
-    fn dns<R, F>(
-        &self,
-        call: F,
-    ) -> impl Future<Output = Result<Result<R, exported::Error>, dns_provider::Error>> + Send + use<R, F>
-    where
-        R: Send + 'static,
-        F: for<'a> FnOnce(&'a exported::Guest, &'a mut wasmtime::Store<Context>) -> DnsCall<'a, R>
-            + Send
-            + 'static,
-    {
-        let callee = self.callee("foreman:proxy/dns-provider@0.1.0");
-        let (class, peer) = (self.class(), self.peer().cloned());
-        async move {
-            let callee = callee.map_err(dns_failure)?;
-            let called = callee.call(class, peer, move |live| {
-                let super::instance::Live {
-                    store,
-                    dns_provider,
-                    ..
-                } = live;
-                match dns_provider {
-                    Some(guest) => call(guest, store),
-                    None => Box::pin(async {
-                        Err(wasmtime::Error::msg("it does not export `dns-provider`"))
-                    }),
-                }
-            });
-            called.await.map_err(dns_failure)
-        }
-    }
-}
-
-fn dns_failure(error: CallError) -> dns_provider::Error {
-    match error {
-        CallError::Deadline(_) | CallError::Busy { .. } => {
-            dns_provider::Error::Timeout(error.to_string())
-        }
-        CallError::Denied(reason) => dns_provider::Error::Refused(reason),
-        CallError::NotReady(reason) => dns_provider::Error::Unreachable(reason),
-        other => {
-            tracing::error!(error = %other, "the DNS provider failed");
-            dns_provider::Error::Other(format!("the provider failed ({})", other.kind()))
-        }
-    }
-}
-
-fn exported_kind(kind: dns_provider::RecordType) -> exported::RecordType {
-    match kind {
-        dns_provider::RecordType::A => exported::RecordType::A,
-        dns_provider::RecordType::Aaaa => exported::RecordType::Aaaa,
-        dns_provider::RecordType::Cname => exported::RecordType::Cname,
-        dns_provider::RecordType::Ptr => exported::RecordType::Ptr,
-        dns_provider::RecordType::Srv => exported::RecordType::Srv,
-    }
-}
-
-fn imported_kind(kind: exported::RecordType) -> dns_provider::RecordType {
-    match kind {
-        exported::RecordType::A => dns_provider::RecordType::A,
-        exported::RecordType::Aaaa => dns_provider::RecordType::Aaaa,
-        exported::RecordType::Cname => dns_provider::RecordType::Cname,
-        exported::RecordType::Ptr => dns_provider::RecordType::Ptr,
-        exported::RecordType::Srv => dns_provider::RecordType::Srv,
-    }
-}
-
-fn exported_record(record: dns_provider::DnsRecord) -> exported::DnsRecord {
-    let dns_provider::DnsRecord {
-        name,
-        kind,
-        value,
-        ttl,
-    } = record;
-    exported::DnsRecord {
-        name,
-        kind: exported_kind(kind),
-        value,
-        ttl,
-    }
-}
-
-fn imported_record(record: exported::DnsRecord) -> dns_provider::DnsRecord {
-    let exported::DnsRecord {
-        name,
-        kind,
-        value,
-        ttl,
-    } = record;
-    dns_provider::DnsRecord {
-        name,
-        kind: imported_kind(kind),
-        value,
-        ttl,
-    }
-}
-
-fn imported_error(error: exported::Error) -> dns_provider::Error {
-    match error {
-        exported::Error::Conflict(text) => dns_provider::Error::Conflict(text),
-        exported::Error::Refused(text) => dns_provider::Error::Refused(text),
-        exported::Error::NotAuthoritative(text) => dns_provider::Error::NotAuthoritative(text),
-        exported::Error::Timeout(text) => dns_provider::Error::Timeout(text),
-        exported::Error::Unreachable(text) => dns_provider::Error::Unreachable(text),
-        exported::Error::Other(text) => dns_provider::Error::Other(text),
     }
 }

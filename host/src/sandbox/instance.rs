@@ -19,6 +19,7 @@ pub struct Program {
     feature: Option<exports::feature::GuestIndices>,
     reactor: Option<exports::reactor::GuestIndices>,
     dns_provider: Option<exports::dns_provider::GuestIndices>,
+    dhcp_provider: Option<exports::dhcp_provider::GuestIndices>,
     http: Option<
         wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::GuestIndices,
     >,
@@ -53,6 +54,7 @@ impl Program {
             feature: exports::feature::GuestIndices::new(&pre).ok(),
             reactor: exports::reactor::GuestIndices::new(&pre).ok(),
             dns_provider: exports::dns_provider::GuestIndices::new(&pre).ok(),
+            dhcp_provider: exports::dhcp_provider::GuestIndices::new(&pre).ok(),
             http: wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::GuestIndices::new(&pre).ok(),
             pre,
         })
@@ -109,6 +111,11 @@ impl Program {
             .as_ref()
             .map(|it| it.load(&mut store, &instance))
             .transpose()?;
+        let dhcp_provider = self
+            .dhcp_provider
+            .as_ref()
+            .map(|it| it.load(&mut store, &instance))
+            .transpose()?;
         let http = self
             .http
             .as_ref()
@@ -121,6 +128,7 @@ impl Program {
             feature,
             reactor,
             dns_provider,
+            dhcp_provider,
             http,
             uses: 0,
         })
@@ -144,6 +152,7 @@ pub struct Live {
     pub(crate) feature: Option<exports::feature::Guest>,
     pub(crate) reactor: Option<exports::reactor::Guest>,
     pub(crate) dns_provider: Option<exports::dns_provider::Guest>,
+    pub(crate) dhcp_provider: Option<exports::dhcp_provider::Guest>,
     pub(crate) http:
         Option<wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::Guest>,
     pub(crate) uses: u32,

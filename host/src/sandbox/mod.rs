@@ -17,6 +17,7 @@
 //! | `http_guest` | components that export `wasi:http/incoming-handler` |
 //! | `imports`, `outgoing` | the host side of what components import |
 //! | `peers` | which plugin serves an interface that another imports |
+//! | `providers` | calls between plugins through the first-party provider interfaces |
 //! | `bridge` | calls between plugins through interfaces the host does not know |
 
 pub mod bindings;
@@ -33,6 +34,7 @@ pub mod metered;
 mod outgoing;
 pub mod peers;
 pub mod pool;
+mod providers;
 pub mod runtimes;
 
 pub use context::Peer;

@@ -198,7 +198,7 @@ pub(crate) mod downloads {
 }
 
 pub(crate) mod dns_provider {
-    use crate::bindings::imports::foreman::proxy::dns_provider::{DnsRecord, Error, RecordType};
+    use crate::bindings::imports::foreman::proxy::dns_types::{DnsRecord, Error, RecordType};
     use crate::testing::with;
 
     fn granted<T>(work: impl FnOnce(&mut Vec<DnsRecord>) -> Result<T, Error>) -> Result<T, Error> {
@@ -241,6 +241,104 @@ pub(crate) mod dns_provider {
                     || value.is_some_and(|value| record.value != value)
             });
             Ok(records.len() < before)
+        })
+    }
+}
+
+pub(crate) mod dhcp_provider {
+    use crate::dhcp::{Entry, Error, Identifier, Page, Reservation, Subnet};
+    use crate::testing::{DhcpServer, with};
+    use std::rc::Rc;
+
+    fn granted() -> Result<Rc<dyn DhcpServer>, Error> {
+        with(|host| host.dhcp.clone())
+            .ok_or_else(|| Error::Other("no provider is granted".to_owned()))
+    }
+
+    pub(crate) fn subnets() -> Result<Vec<Subnet>, Error> {
+        granted()?.subnets()
+    }
+
+    pub(crate) fn entries(subnet: &str, cursor: Option<&str>, limit: u32) -> Result<Page, Error> {
+        granted()?.entries(subnet, cursor, limit)
+    }
+
+    pub(crate) fn by_address(subnet: &str, address: &str) -> Result<Vec<Entry>, Error> {
+        granted()?.by_address(subnet, address)
+    }
+
+    pub(crate) fn by_identifier(subnet: &str, who: &Identifier) -> Result<Vec<Entry>, Error> {
+        granted()?.by_identifier(subnet, who)
+    }
+
+    pub(crate) fn in_use(subnet: &str, addresses: &[String]) -> Result<Vec<bool>, Error> {
+        granted()?.in_use(subnet, addresses)
+    }
+
+    pub(crate) fn add(wanted: &Reservation) -> Result<bool, Error> {
+        granted()?.add(wanted)
+    }
+
+    pub(crate) fn remove(
+        subnet: &str,
+        address: Option<&str>,
+        who: Option<&Identifier>,
+    ) -> Result<bool, Error> {
+        granted()?.remove(subnet, address, who)
+    }
+}
+
+pub(crate) mod watch {
+    use crate::testing::with;
+    use crate::watch::{Chunk, Error, File};
+
+    fn file(identity: u64, bytes: &[u8]) -> File {
+        File {
+            identity,
+            size: bytes.len() as u64,
+            modified: 0,
+        }
+    }
+
+    fn found<T>(slot: &str, path: &str, work: impl FnOnce(u64, &[u8]) -> T) -> Result<T, Error> {
+        with(|host| match host.watched.get(slot) {
+            None => Err(Error::Denied(format!("slot {slot} is not granted"))),
+            Some(files) => match files.get(path) {
+                None => Err(Error::Absent),
+                Some((identity, bytes)) => Ok(work(*identity, bytes)),
+            },
+        })
+    }
+
+    pub(crate) fn about(slot: &str, path: &str) -> Result<File, Error> {
+        found(slot, path, file)
+    }
+
+    pub(crate) fn read(slot: &str, path: &str, offset: u64, limit: u32) -> Result<Chunk, Error> {
+        found(slot, path, |identity, bytes| {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX);
+            let rest = bytes.get(from..).unwrap_or_default();
+            let limit = usize::try_from(limit.min(crate::watch::LARGEST_READ)).unwrap_or(0);
+            Chunk {
+                file: file(identity, bytes),
+                bytes: rest.iter().take(limit).copied().collect(),
+            }
+        })
+    }
+}
+
+pub(crate) mod probe {
+    use crate::probe::{Error, Outcome};
+    use crate::testing::with;
+
+    pub(crate) fn ask(
+        slot: &str,
+        addresses: &[String],
+        _timeout: u32,
+    ) -> Result<Vec<Outcome>, Error> {
+        with(|host| match &host.probe {
+            Some(answer) => Ok(addresses.iter().map(|address| answer(address)).collect()),
+            None => Err(Error::Denied(format!("slot {slot} is not granted"))),
         })
     }
 }

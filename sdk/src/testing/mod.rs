@@ -35,9 +35,8 @@ use std::rc::Rc;
 use crate::bindings::imports::foreman::proxy::types::{
     Audience, Incoming, Outgoing, UpstreamError,
 };
-use crate::bindings::imports::foreman::proxy::{
-    caller, dns_provider, downloads, log, secrets, settings,
-};
+use crate::bindings::imports::foreman::proxy::{caller, downloads, log, secrets, settings};
+use crate::dhcp::{self, Entry, Identifier, Page, Reservation, Subnet};
 
 pub use call::{Called, Form};
 pub use temp::TempFolder;
@@ -60,7 +59,10 @@ pub struct Host {
     pub(crate) secrets: BTreeMap<String, Secret>,
     pub(crate) downloads: Vec<Download>,
     pub(crate) refuse_downloads: Option<downloads::Error>,
-    pub(crate) dns: Option<Vec<dns_provider::DnsRecord>>,
+    pub(crate) dns: Option<Vec<crate::dns::DnsRecord>>,
+    pub(crate) dhcp: Option<Rc<dyn DhcpServer>>,
+    pub(crate) watched: BTreeMap<String, BTreeMap<String, (u64, Vec<u8>)>>,
+    pub(crate) probe: Option<Box<dyn Fn(&str) -> crate::probe::Outcome>>,
     pub(crate) logs: Vec<(log::Level, String)>,
 }
 
@@ -73,6 +75,50 @@ pub struct Download {
     pub url: String,
     /// Where to, below the slot's directory.
     pub path: String,
+}
+
+/// A DHCP provider for tests: what [`crate::dhcp`] calls.
+pub trait DhcpServer {
+    /// See [`crate::dhcp::DhcpProvider::subnets`]; the same holds for the others.
+    ///
+    /// # Errors
+    /// As the test wants them.
+    fn subnets(&self) -> Result<Vec<Subnet>, dhcp::Error>;
+    /// A page of entries.
+    ///
+    /// # Errors
+    /// As the test wants them.
+    fn entries(&self, subnet: &str, cursor: Option<&str>, limit: u32) -> Result<Page, dhcp::Error>;
+    /// Entries of an address.
+    ///
+    /// # Errors
+    /// As the test wants them.
+    fn by_address(&self, subnet: &str, address: &str) -> Result<Vec<Entry>, dhcp::Error>;
+    /// Entries of an identifier.
+    ///
+    /// # Errors
+    /// As the test wants them.
+    fn by_identifier(&self, subnet: &str, who: &Identifier) -> Result<Vec<Entry>, dhcp::Error>;
+    /// Which addresses are taken.
+    ///
+    /// # Errors
+    /// As the test wants them.
+    fn in_use(&self, subnet: &str, addresses: &[String]) -> Result<Vec<bool>, dhcp::Error>;
+    /// Writes a reservation.
+    ///
+    /// # Errors
+    /// As the test wants them.
+    fn add(&self, wanted: &Reservation) -> Result<bool, dhcp::Error>;
+    /// Removes reservations.
+    ///
+    /// # Errors
+    /// As the test wants them.
+    fn remove(
+        &self,
+        subnet: &str,
+        address: Option<&str>,
+        who: Option<&Identifier>,
+    ) -> Result<bool, dhcp::Error>;
 }
 
 pub(crate) struct Secret {
@@ -192,8 +238,30 @@ impl Host {
 
     /// Grants calls to a DNS provider that begins with these records.
     #[must_use]
-    pub fn dns_provider(mut self, records: Vec<dns_provider::DnsRecord>) -> Self {
+    pub fn dns_provider(mut self, records: Vec<crate::dns::DnsRecord>) -> Self {
         self.dns = Some(records);
+        self
+    }
+
+    /// Grants calls to a DHCP provider.
+    #[must_use]
+    pub fn dhcp_provider(mut self, server: Rc<dyn DhcpServer>) -> Self {
+        self.dhcp = Some(server);
+        self
+    }
+
+    /// Grants the sight of a file to a `watch` slot. Another `identity` stands for another file at the same path.
+    #[must_use]
+    pub fn watched(mut self, slot: &str, path: &str, identity: u64, bytes: &[u8]) -> Self {
+        let files = self.watched.entry(slot.to_owned()).or_default();
+        files.insert(path.to_owned(), (identity, bytes.to_vec()));
+        self
+    }
+
+    /// Answers probes of addresses.
+    #[must_use]
+    pub fn probe(mut self, answer: impl Fn(&str) -> crate::probe::Outcome + 'static) -> Self {
+        self.probe = Some(Box::new(answer));
         self
     }
 

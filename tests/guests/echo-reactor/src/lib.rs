@@ -3,7 +3,7 @@
 //! Three contents do something else: `drop` is not answered, `twice` is answered two times, `trap` costs the instance.
 
 use bulkhead_sdk::prelude::*;
-use bulkhead_sdk::reactor::{Datagram, Service};
+use bulkhead_sdk::reactor::{Datagram, Reaction, Service};
 
 struct Echo;
 
@@ -20,8 +20,12 @@ impl Plugin for Echo {
 }
 
 impl Service for Echo {
-    fn datagrams(batch: Vec<Datagram>) -> Vec<Datagram> {
-        batch.into_iter().flat_map(answers).collect()
+    fn datagrams(batch: Vec<Datagram>) -> Vec<Reaction> {
+        batch
+            .into_iter()
+            .flat_map(answers)
+            .map(Reaction::Send)
+            .collect()
     }
 }
 
@@ -39,11 +43,14 @@ fn answers(datagram: Datagram) -> Vec<Datagram> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bulkhead_sdk::reactor::Transport;
 
     #[test]
     fn a_batch_is_answered_in_order() {
         let datagram = |bytes: &str| Datagram {
             slot: "echo".into(),
+            transport: Transport::Udp,
+            port: None,
             peer: "192.0.2.1:9".into(),
             local: "192.0.2.2:7".into(),
             bytes: bytes.into(),
@@ -54,11 +61,17 @@ mod tests {
             datagram("twice"),
             datagram("b"),
         ]);
-        let bytes: Vec<_> = sent
+        let sent: Vec<_> = sent
             .iter()
-            .map(|datagram| datagram.bytes.as_slice())
+            .map(|reaction| match reaction {
+                Reaction::Send(datagram) => (datagram.bytes.as_slice(), datagram.peer.as_str()),
+                Reaction::Transfer(_) => panic!("nothing asks for a file"),
+            })
             .collect();
-        assert_eq!(bytes, [&b"a"[..], b"twice", b"twice", b"b"]);
-        assert!(sent.iter().all(|datagram| datagram.peer == "192.0.2.1:9"));
+        let to = "192.0.2.1:9";
+        assert_eq!(
+            sent,
+            [(&b"a"[..], to), (b"twice", to), (b"twice", to), (b"b", to)]
+        );
     }
 }

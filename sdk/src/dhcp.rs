@@ -1,0 +1,124 @@
+//! Subnets, reservations and leases of a DHCP server: served by `dhcp-*` plugins, called by the feature `dhcp`.
+//!
+//! Addresses are text in canonical form, subnets are named by their prefix (`192.0.2.0/24`), hardware addresses are lower case with
+//! colons, times are seconds since 1970.
+
+use crate::host;
+use crate::plugin::Plugin;
+
+pub use crate::bindings::imports::foreman::proxy::dhcp_types::{
+    AddressRange, DhcpOption, Entry, Error, Identifier, Lease, OptionValue, Page, Reservation,
+    Subnet,
+};
+
+/// The interface's full name, for [`crate::Need::call`].
+pub const INTERFACE: &str = "foreman:proxy/dhcp-provider@0.1.0";
+
+/// A plugin that knows the subnets, reservations and leases of some DHCP server.
+pub trait DhcpProvider: Plugin {
+    /// All subnets, at most 4,096.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn subnets() -> Result<Vec<Subnet>, Error>;
+
+    /// The entries of a subnet, reservations first, at most `limit` (1 to 1,000) a page.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn entries(subnet: String, cursor: Option<String>, limit: u32) -> Result<Page, Error>;
+
+    /// What is known of an address: reservations, then leases.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn by_address(subnet: String, address: String) -> Result<Vec<Entry>, Error>;
+
+    /// What is known of an identifier: reservations, then leases.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn by_identifier(subnet: String, who: Identifier) -> Result<Vec<Entry>, Error>;
+
+    /// Which of up to 1,024 addresses have a reservation or a lease, in the order given.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn in_use(subnet: String, addresses: Vec<String>) -> Result<Vec<bool>, Error>;
+
+    /// Writes a reservation, atomically on the server. False: an equal one was there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn add(wanted: Reservation) -> Result<bool, Error>;
+
+    /// Removes the reservations of an address or of an identifier. False: there were none.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn remove(
+        subnet: String,
+        address: Option<String>,
+        who: Option<Identifier>,
+    ) -> Result<bool, Error>;
+}
+
+/// All subnets of the granted provider.
+///
+/// # Errors
+/// See [`Error`].
+pub fn subnets() -> Result<Vec<Subnet>, Error> {
+    host::dhcp_provider::subnets()
+}
+
+/// One page of a subnet's entries.
+///
+/// # Errors
+/// See [`Error`].
+pub fn entries(subnet: &str, cursor: Option<&str>, limit: u32) -> Result<Page, Error> {
+    host::dhcp_provider::entries(subnet, cursor, limit)
+}
+
+/// What the granted provider knows of an address.
+///
+/// # Errors
+/// See [`Error`].
+pub fn by_address(subnet: &str, address: &str) -> Result<Vec<Entry>, Error> {
+    host::dhcp_provider::by_address(subnet, address)
+}
+
+/// What the granted provider knows of an identifier.
+///
+/// # Errors
+/// See [`Error`].
+pub fn by_identifier(subnet: &str, who: &Identifier) -> Result<Vec<Entry>, Error> {
+    host::dhcp_provider::by_identifier(subnet, who)
+}
+
+/// Which addresses have a reservation or a lease.
+///
+/// # Errors
+/// See [`Error`].
+pub fn in_use(subnet: &str, addresses: &[String]) -> Result<Vec<bool>, Error> {
+    host::dhcp_provider::in_use(subnet, addresses)
+}
+
+/// Has the granted provider write a reservation. False: an equal one was there.
+///
+/// # Errors
+/// See [`Error`].
+pub fn add(wanted: &Reservation) -> Result<bool, Error> {
+    host::dhcp_provider::add(wanted)
+}
+
+/// Has the granted provider remove reservations. False: there were none.
+///
+/// # Errors
+/// See [`Error`].
+pub fn remove(
+    subnet: &str,
+    address: Option<&str>,
+    who: Option<&Identifier>,
+) -> Result<bool, Error> {
+    host::dhcp_provider::remove(subnet, address, who)
+}
