@@ -11,7 +11,6 @@ use super::bindings::imports::{
 };
 use super::bindings::types::{Audience, Incoming, Outgoing, UpstreamError};
 use super::context::{Context, Peer};
-use super::error::CallError;
 use crate::capability::Facilities;
 use crate::capability::upstream::{Kind, Via};
 use crate::capability::wasi::stdio::LineFate;

@@ -41,6 +41,7 @@ use crate::dhcp::{self, Entry, Identifier, Page, Reservation, Subnet};
 pub use call::{Called, Form};
 pub use temp::TempFolder;
 
+type Probe = Box<dyn Fn(&str) -> crate::probe::Outcome>;
 type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
 type Send = Box<dyn Fn(&Outgoing) -> Result<Incoming, UpstreamError>>;
 
@@ -62,7 +63,7 @@ pub struct Host {
     pub(crate) dns: Option<Vec<crate::dns::DnsRecord>>,
     pub(crate) dhcp: Option<Rc<dyn DhcpServer>>,
     pub(crate) watched: BTreeMap<String, BTreeMap<String, (u64, Vec<u8>)>>,
-    pub(crate) probe: Option<Box<dyn Fn(&str) -> crate::probe::Outcome>>,
+    pub(crate) probe: Option<Probe>,
     pub(crate) logs: Vec<(log::Level, String)>,
 }
 
