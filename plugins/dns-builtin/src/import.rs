@@ -1,0 +1,205 @@
+//! Taking over zone files.
+//!
+//! A file fills the zone; afterwards its records are like any other, and Foreman may remove them. When the file changes, only the difference to what it
+//! held before is carried over, so what Foreman did meanwhile stays. A file with a mistake changes nothing.
+//!
+//! The one idea: beside `n/NAME`, what is served, the store keeps `f/NAME`, what the file said last; three texts make the merge.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bulkhead_sdk::store::{self, Change};
+use bulkhead_sdk::watch;
+
+use crate::index::SLOT;
+use crate::name::{BadName, Name};
+use crate::provider::mark;
+use crate::rdata::{Kind, Soa};
+use crate::records::{self, Record};
+use crate::zone_file;
+use crate::zones::Zones;
+
+/// The `watch` slot of the files.
+pub const FILES: &str = "zone-files";
+/// Bytes of the largest file that is read.
+const LARGEST_FILE: usize = 24 << 20;
+/// Names changed in one commit.
+const BATCH: usize = 400;
+
+/// What came of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The zone.
+    pub zone: Name,
+    /// Names whose records changed.
+    pub changed: usize,
+}
+
+/// Takes over the file at this path. Its name says which zone it holds: `example.com.zone`, `example.com.db`, `db.example.com` or `example.com`.
+///
+/// # Errors
+/// What is wrong, for the operator.
+pub fn import(zones: &Zones, path: &str) -> Result<Imported, String> {
+    let zone = zone_of(path).map_err(|problem| format!("{path}: {problem}"))?;
+    let known = zones.zones.iter().any(|it| it.origin == zone);
+    if !known {
+        return Err(format!("{path}: {zone} is not among `zones`"));
+    }
+    let text = read(path)?;
+    let records = zone_file::parse(&text, &zone).map_err(|problem| format!("{path}, {problem}"))?;
+    let serial = records.iter().find_map(|(_, it)| {
+        let soa = (it.kind == Kind::SOA).then(|| Soa::parse(&it.data));
+        soa.flatten().map(|soa| soa.serial)
+    });
+    let changed = merge(zones, &zone, gathered(&zone, records))?;
+    if let Some(serial) = serial {
+        raise_serial(&zone, serial).map_err(|it| store::describe(&it))?;
+    }
+    Ok(Imported { zone, changed })
+}
+
+fn zone_of(path: &str) -> Result<Name, BadName> {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let ends = [".zone", ".db"]
+        .iter()
+        .find_map(|end| file.strip_suffix(end));
+    let zone = ends.or_else(|| file.strip_prefix("db.")).unwrap_or(file);
+    Name::parse(zone, None)
+}
+
+fn read(path: &str) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    loop {
+        let chunk = watch::read(FILES, path, bytes.len() as u64, watch::LARGEST_READ);
+        let chunk = chunk.map_err(|problem| match problem {
+            watch::Error::Absent => format!("{path} is not there"),
+            watch::Error::Denied(why) | watch::Error::Failed(why) => format!("{path}: {why}"),
+        })?;
+        if chunk.bytes.is_empty() {
+            break;
+        }
+        bytes.extend(chunk.bytes);
+        if bytes.len() > LARGEST_FILE {
+            return Err(format!("{path} is larger than {LARGEST_FILE} bytes"));
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| format!("{path} is not UTF-8"))
+}
+
+/// The file's records by owner. The SOA's serial is not part of them: it would make every file a change of the top.
+fn gathered(zone: &Name, records: Vec<(Name, Record)>) -> BTreeMap<Name, Vec<Record>> {
+    let mut owners: BTreeMap<Name, Vec<Record>> = BTreeMap::new();
+    for (owner, mut record) in records {
+        if record.kind == Kind::SOA {
+            let soa = Soa::parse(&record.data).filter(|_| owner == *zone);
+            let Some(soa) = soa else { continue };
+            record.data = Soa { serial: 0, ..soa }.wire();
+        }
+        let known = owners.entry(owner).or_default();
+        if !known.iter().any(|it| it.is_same(&record)) {
+            known.push(record);
+        }
+    }
+    owners
+}
+
+fn merge(zones: &Zones, zone: &Name, new: BTreeMap<Name, Vec<Record>>) -> Result<usize, String> {
+    let fail = |error: store::Error| store::describe(&error);
+    let old = owners_of(zones, zone).map_err(fail)?;
+    let all: BTreeSet<&Name> = old.keys().chain(new.keys()).collect();
+    let nothing = Vec::new();
+    let mut changes: Vec<Change> = Vec::new();
+    let mut changed = 0;
+    for owner in all {
+        let (before, now) = (
+            old.get(owner).unwrap_or(&nothing),
+            new.get(owner).unwrap_or(&nothing),
+        );
+        if before == now {
+            continue;
+        }
+        let key = records::key(owner).ok_or_else(|| format!("{owner} is too long to be kept"))?;
+        let entry = store::get(SLOT, &key).map_err(fail)?;
+        let live = entry
+            .as_ref()
+            .map_or_else(Vec::new, |it| records::from_text(&it.value));
+        let merged = merged(&live, before, now);
+        let put = |key: &str, records: &[Record]| match records {
+            [] => Change::delete(key),
+            records => Change::put(key, records::to_text(records)),
+        };
+        let change = put(&key, &merged);
+        changes.push(match entry {
+            Some(entry) => change.if_revision(entry.revision),
+            None => change.if_absent(),
+        });
+        changes.push(put(&format!("f/{owner}"), now));
+        changed += 1;
+        if changes.len() >= BATCH {
+            changes.push(mark(zone));
+            store::apply(SLOT, &std::mem::take(&mut changes)).map_err(fail)?;
+        }
+    }
+    if !changes.is_empty() {
+        changes.push(mark(zone));
+        store::apply(SLOT, &changes).map_err(fail)?;
+    }
+    Ok(changed)
+}
+
+/// What is served afterwards: what was, without what the file no longer has, with what it has now. A record that Foreman removed stays removed
+/// unless the file's own line for it is new.
+fn merged(live: &[Record], before: &[Record], now: &[Record]) -> Vec<Record> {
+    let has = |list: &[Record], record: &Record| list.iter().any(|it| it.is_same(record));
+    let mut records: Vec<Record> = live
+        .iter()
+        .filter(|it| has(now, it) || !has(before, it))
+        .cloned()
+        .collect();
+    for record in now {
+        if let Some(known) = records.iter_mut().find(|it| it.is_same(record)) {
+            known.ttl = record.ttl;
+        } else if !has(before, record) {
+            records.push(record.clone());
+        }
+    }
+    records
+}
+
+/// What the file said last, of the names of this zone.
+fn owners_of(zones: &Zones, zone: &Name) -> Result<BTreeMap<Name, Vec<Record>>, store::Error> {
+    let mut owners = BTreeMap::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = store::scan(SLOT, "f/", after.as_deref(), 1_000)?;
+        for entry in &page {
+            let name = entry
+                .key
+                .strip_prefix("f/")
+                .and_then(|it| Name::parse(it, None).ok());
+            let name = name.filter(|name| zones.of(name).is_some_and(|it| it.origin == *zone));
+            if let Some(name) = name {
+                owners.insert(name, records::from_text(&entry.value));
+            }
+        }
+        match page.last() {
+            Some(last) => after = Some(last.key.clone()),
+            None => return Ok(owners),
+        }
+    }
+}
+
+/// Secondaries take a zone only if its serial grows (RFC 1982), so it continues where the file's was.
+fn raise_serial(zone: &Name, file: u32) -> Result<(), store::Error> {
+    let key = format!("b/{zone}");
+    let base = store::get(SLOT, &key)?;
+    let base = base.and_then(|entry| String::from_utf8(entry.value).ok()?.parse::<u32>().ok());
+    let at = store::get(SLOT, &format!("s/{zone}"))?.map_or(0, |entry| entry.revision);
+    let low = u32::try_from(at & u64::from(u32::MAX)).unwrap_or(0);
+    let present = base.unwrap_or(0).wrapping_add(low);
+    let ahead = file.wrapping_sub(present);
+    if ahead == 0 || ahead >= 1 << 31 {
+        return Ok(());
+    }
+    let base = file.wrapping_sub(low);
+    store::apply(SLOT, &[Change::put(&key, base.to_string())]).map(drop)
+}
