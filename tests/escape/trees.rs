@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_testkit::Bulkhead;
 
-use crate::stage::SONG;
-#[cfg(feature = "unfinished")]
-use crate::stage::Stage;
+use crate::stage::{SONG, Stage};
 
 fn make_fifo(path: &Path) {
     rustix::fs::mknodat(
@@ -132,7 +130,6 @@ fn a_pipe_in_a_granted_tree_blocks_nothing() {
 }
 
 /// The granted directory is replaced by a link to another: the grant is of the directory that was there, or of nothing.
-#[cfg(feature = "unfinished")]
 #[test]
 fn a_root_that_is_replaced_leads_nowhere() {
     let stage = Stage::granted();

@@ -12,7 +12,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -203,17 +203,29 @@ pub fn open_found(handle: &impl AsFd, flags: OFlags) -> io::Result<File> {
     Ok(File::from(opened))
 }
 
-/// Opens a directory as the start of walks.
+/// Opens a directory as the start of walks, by an absolute path without symbolic links (see
+/// [`real_place`](crate::grant::policy::real_place)): a link that has taken a directory's place since is not followed.
 ///
 /// # Errors
-/// What the system says; `NotADirectory` for anything else.
+/// What the system says; `NotADirectory` for anything else, a link among them.
 pub fn open_directory(path: &Path) -> io::Result<Arc<OwnedFd>> {
-    let handle = rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    Ok(Arc::new(handle))
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if !path.is_absolute() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut here = rustix::fs::open("/", flags, Mode::empty())?;
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => {
+                here = rustix::fs::openat(&here, name, flags, Mode::empty())?;
+            }
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+        }
+    }
+    Ok(Arc::new(here))
 }
 
 struct Walk<'a> {

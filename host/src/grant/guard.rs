@@ -78,6 +78,20 @@ pub struct Guard {
     inner: Arc<Inner>,
 }
 
+/// A guard that does not keep what it guards alive.
+#[derive(Debug, Clone)]
+pub struct WeakGuard {
+    inner: Weak<Inner>,
+}
+
+impl WeakGuard {
+    /// The guard, as long as anybody holds it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Guard> {
+        self.inner.upgrade().map(|inner| Guard { inner })
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     plugin: Arc<str>,
@@ -226,6 +240,14 @@ impl Guard {
             self.inner
                 .resolved
                 .record(&name, addresses, ttl, Instant::now());
+        }
+    }
+
+    /// A reference that ends with the last guard.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakGuard {
+        WeakGuard {
+            inner: Arc::downgrade(&self.inner),
         }
     }
 

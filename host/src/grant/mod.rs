@@ -39,6 +39,6 @@ pub use decide::Decision;
 pub use denial::Denial;
 pub use deny::Deny;
 pub use effective::Effective;
-pub use guard::{Connected, Guard, HostRules};
+pub use guard::{Connected, Guard, HostRules, WeakGuard};
 pub use limits::Limits;
 pub use policy::{Missing, Policy, Resolution};

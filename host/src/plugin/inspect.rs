@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
+use super::fingerprint::fingerprint;
 use super::manifest::{self, BadManifest};
 use crate::grant::limits::Limits;
 use crate::grant::{Deny, Effective, Guard, HostRules};
@@ -94,12 +95,6 @@ pub async fn describe(
     }
     manifest::check(&manifest)?;
     Ok(manifest)
-}
-
-/// A text that differs when the manifest differs; frozen at approval.
-#[must_use]
-pub fn fingerprint(manifest: &Manifest) -> String {
-    digest(format!("{manifest:?}").as_bytes())
 }
 
 /// Imports and exports of a component, by name.

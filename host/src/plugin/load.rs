@@ -6,20 +6,20 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 
 use super::compile::{Compiler, Origin};
+use super::fingerprint::fingerprint;
 use super::inspect;
 use super::running::{Health, Plugin};
 use crate::capability::Facilities;
 use crate::capability::downloads::Downloads;
 use crate::capability::wasi::access::PluginAccess;
 use crate::grant::approvals::{Approvals, Digest, Standing};
-use crate::grant::limits::Limits;
 use crate::grant::policy::{Policy, Problems, Resolution};
-use crate::grant::{Effective, Guard, HostRules};
+use crate::grant::{Effective, Guard, HostRules, WeakGuard};
 use crate::sandbox::bindings::imports::settings::Value;
 use crate::sandbox::bindings::types::Manifest;
 use crate::sandbox::context::{Site, Surroundings};
@@ -127,7 +127,17 @@ pub struct Loader {
     pub approvals: Approvals,
     config: ArcSwap<Config>,
     running: RwLock<HashMap<String, Arc<Plugin>>>,
+    formers: Mutex<Vec<Former>>,
     warnings: RwLock<HashMap<String, Vec<String>>>,
+}
+
+/// A version that no longer serves, but may still do something: end a call, stream a body, download. Its policy holds for it until
+/// nothing of it is left.
+struct Former {
+    guard: WeakGuard,
+    manifest: Arc<Manifest>,
+    settings: Values,
+    policy: Arc<Policy>,
 }
 
 /// What a [`Loader`] is made of.
@@ -172,6 +182,7 @@ impl Loader {
             peers: Peers::default(),
             config: ArcSwap::new(config),
             running: RwLock::default(),
+            formers: Mutex::default(),
             warnings: RwLock::default(),
         }
     }
@@ -227,18 +238,60 @@ impl Loader {
     /// Puts a version in its place; answers the one before.
     pub(super) fn install(&self, plugin: Arc<Plugin>) -> Option<Arc<Plugin>> {
         self.peers.put(&plugin.name, plugin.sandbox.clone());
-        self.running
+        let before = self
+            .running
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(plugin.name.to_string(), plugin)
+            .insert(plugin.name.to_string(), plugin);
+        self.remember(before.as_deref());
+        before
     }
 
     pub(super) fn uninstall(&self, name: &str) -> Option<Arc<Plugin>> {
         self.peers.remove(name);
-        self.running
+        let before = self
+            .running
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(name)
+            .remove(name);
+        self.remember(before.as_deref());
+        before
+    }
+
+    fn remember(&self, plugin: Option<&Plugin>) {
+        let Some(plugin) = plugin else { return };
+        let mut formers = self.formers.lock().unwrap_or_else(PoisonError::into_inner);
+        formers.retain(|former| former.guard.upgrade().is_some());
+        formers.push(Former {
+            guard: plugin.guard.downgrade(),
+            manifest: plugin.manifest.clone(),
+            settings: plugin.settings.clone(),
+            policy: plugin.policy.load_full(),
+        });
+    }
+
+    /// Has versions that only end their calls follow their policies. `shipped` answers the policy a plugin comes with.
+    pub(super) fn repolicy_formers(
+        &self,
+        again: Again,
+        shipped: impl Fn(&str) -> Option<&'static str>,
+    ) {
+        let mut formers = self.formers.lock().unwrap_or_else(PoisonError::into_inner);
+        formers.retain_mut(|former| {
+            let Some(guard) = former.guard.upgrade() else {
+                return false;
+            };
+            let name = &former.manifest.name;
+            // A policy with a mistake is told where the running version is looked at; until it is mended the one before stays.
+            if let Ok((policy, _)) = self.policy(name, shipped(name))
+                && (again == Again::Always || *former.policy != policy)
+            {
+                let resolution = self.resolve(&former.manifest, &former.settings, &policy);
+                guard.replace(resolution.effective);
+                former.policy = Arc::new(policy);
+            }
+            true
+        });
     }
 
     /// Approves a component by its digest, with the manifest it has now.
@@ -289,7 +342,7 @@ impl Loader {
         found.version.clone_from(&manifest.version);
         found.mounts.clone_from(&manifest.mounts);
         found.is_feature = !manifest.routes.is_empty();
-        found.fingerprint = inspect::fingerprint(&manifest);
+        found.fingerprint = fingerprint(&manifest);
         found.exposed = schema::exposed(&HashMap::new(), &manifest.settings);
 
         let config = self.config();
@@ -313,9 +366,14 @@ impl Loader {
         let access = {
             // The watcher of policy changes lives on the background runtime.
             let _entered = self.runtimes.of(runtimes::Class::Heavy).enter();
-            let access = PluginAccess::new(guard.clone(), self.facilities.resolver.clone());
+            let running = self.running(&manifest.name);
+            let before = running
+                .as_ref()
+                .and_then(|it| it.sandbox.surroundings().access.as_deref());
+            let resolver = self.facilities.resolver.clone();
+            let access = PluginAccess::beside(guard.clone(), resolver, before);
             // While another version runs, a part may be its work in progress.
-            if self.running(&manifest.name).is_none() {
+            if running.is_none() {
                 let swept = access.clone();
                 tokio::task::spawn_blocking(move || {
                     Downloads::sweep(swept.guard(), |slot| swept.quota(slot));
@@ -363,16 +421,35 @@ impl Loader {
 
     /// Reads the policy of a running plugin again. True: it changed and holds now. An error leaves the old one, but for a required need that is
     /// no longer granted: then the rights are gone at once.
-    pub(super) fn repolicy(&self, plugin: &Plugin, shipped: Option<&str>) -> Result<bool, Trouble> {
+    pub(super) fn repolicy(
+        &self,
+        plugin: &Plugin,
+        shipped: Option<&str>,
+        again: Again,
+    ) -> Result<Changed, Trouble> {
         let (policy, source) = self.policy(&plugin.name, shipped)?;
-        if **plugin.policy.load() == policy {
-            return Ok(false);
+        let same = **plugin.policy.load() == policy;
+        if same && again == Again::WhenChanged {
+            return Ok(Changed::Nothing);
         }
         match self.rights(&plugin.manifest, &plugin.settings, &policy, source) {
             Ok(rights) => {
+                let limits = rights.limits != *plugin.sandbox.limits();
                 plugin.guard.replace(rights);
                 plugin.policy.store(Arc::new(policy));
-                Ok(true)
+                Ok(match (limits, same) {
+                    (true, _) => Changed::Limits,
+                    (false, false) => Changed::Rights,
+                    (false, true) => Changed::Nothing,
+                })
+            }
+            // The policy was good before: what changed is what the host itself forbids, and that always wins.
+            Err(Trouble::Failed(reason)) if same => {
+                plugin.guard.replace(Effective::nothing(&plugin.name));
+                Err(Trouble::Pending {
+                    reason,
+                    missing: Vec::new(),
+                })
             }
             Err(trouble) => {
                 if let Trouble::Pending { .. } = trouble {
@@ -386,7 +463,12 @@ impl Loader {
     }
 
     fn resolve(&self, manifest: &Manifest, settings: &Values, policy: &Policy) -> Resolution {
-        policy.resolve(manifest, settings, &Limits::default(), &self.rules.deny())
+        policy.resolve(
+            manifest,
+            settings,
+            &self.config().limits,
+            &self.rules.deny(),
+        )
     }
 
     /// What a policy gives to a plugin, if that is all it needs.
@@ -522,6 +604,26 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+/// When a policy is applied anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// When its text changed.
+    WhenChanged,
+    /// Also when it is the same: what it is applied to (rules for all, default limits, links in its paths) may have changed.
+    Always,
+}
+
+/// What applying a policy anew changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// Nothing the plugin would notice.
+    Nothing,
+    /// What it may do; that holds already.
+    Rights,
+    /// Limits as well. Instances are made with their limits, so the plugin has to be brought up anew.
+    Limits,
 }
 
 /// Plugins in one chain of calls.

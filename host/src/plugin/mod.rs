@@ -6,6 +6,7 @@
 //! | `inspect` | finding that out in an empty sandbox |
 //! | `compile` | machine code, through a cache nobody else can write |
 //! | `library` | copies of third parties' components and their history |
+//! | `fingerprint` | what stands for a manifest in an approval |
 //! | `load` | every step between "found" and "serves" |
 //! | `routes` | which plugin answers a path |
 //! | `running` | a plugin that serves |
@@ -13,6 +14,7 @@
 //! | `watch` | news of the plugin and policy directories |
 
 pub mod compile;
+pub mod fingerprint;
 pub mod inspect;
 pub mod library;
 pub mod load;

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use super::compile::Origin;
 use super::inspect;
 use super::library::{Library, read_component};
-use super::load::{Found, Loader, Trouble};
+use super::load::{Again, Changed, Found, Loader, Trouble};
 use super::routes::{Claim, RouteTable};
 use super::running::Plugin;
 use crate::api::control::{ControlError, Done, PluginState, PluginView, Unready};
@@ -155,7 +155,7 @@ impl Registry {
     /// Looks at the plugin directory and at all policies, and does what changed.
     pub async fn look(&self) {
         let mut work = self.work.lock().await;
-        self.reread_policies().await;
+        self.reread_policies(Again::WhenChanged).await;
         self.look_at_files(&mut work, &|_| {}).await;
         self.settle();
     }
@@ -203,7 +203,7 @@ impl Registry {
         if before.plugins.directory != config.plugins.directory {
             work.files.clear();
         }
-        self.reread_policies().await;
+        self.reread_policies(Again::Always).await;
         self.look_at_files(&mut work, &|_| {}).await;
         self.settle();
         changed
@@ -529,19 +529,26 @@ impl Registry {
     }
 
     /// Reads every policy again; what changed takes effect at once.
-    async fn reread_policies(&self) {
-        for plugin in self.loader.all_running() {
-            let policy = self
-                .bundled
+    async fn reread_policies(&self, again: Again) {
+        let shipped = |name: &str| {
+            self.bundled
                 .iter()
-                .find(|it| it.name == &*plugin.name)
-                .map(|it| it.policy);
-            match self.loader.repolicy(&plugin, policy) {
-                Ok(false) => {}
-                Ok(true) => tracing::info!(
-                    plugin = &*plugin.name,
-                    "policy changed; it holds from now on"
-                ),
+                .find(|it| it.name == name)
+                .map(|it| it.policy)
+        };
+        self.loader.repolicy_formers(again, shipped);
+        for plugin in self.loader.all_running() {
+            match self.loader.repolicy(&plugin, shipped(&plugin.name), again) {
+                Ok(Changed::Nothing) => {}
+                Ok(changed) => {
+                    tracing::info!(
+                        plugin = &*plugin.name,
+                        "policy changed; it holds from now on"
+                    );
+                    if changed == Changed::Limits {
+                        self.bring_up_anew(&plugin).await;
+                    }
+                }
                 Err(trouble @ Trouble::Pending { .. }) => {
                     // The rights are gone already; without them the plugin cannot work.
                     let reason = trouble.reason();
@@ -587,6 +594,28 @@ impl Registry {
                     }
                 }
             }
+        }
+    }
+
+    /// Has a running plugin served by new instances of the same version, which are made with the limits of now.
+    async fn bring_up_anew(&self, plugin: &Plugin) {
+        let Some(record) = self.records.load().get(&*plugin.name).cloned() else {
+            return;
+        };
+        match &record.place {
+            Place::Bundled(name) => {
+                if let Some(bundled) = self.bundled.iter().find(|it| it.name == *name) {
+                    self.load(record.place.clone(), bundled.wasm, Some(bundled.policy))
+                        .await;
+                }
+            }
+            Place::File(_) => match self.library.read(&plugin.digest) {
+                Some(wasm) => self.load(record.place.clone(), &wasm, None).await,
+                None => tracing::warn!(
+                    plugin = &*plugin.name,
+                    "the copy of its file is gone; new limits hold from the next start on"
+                ),
+            },
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::grant::limits::Limits;
 use crate::sandbox::EngineConfig;
 use crate::sandbox::bindings::types::Audience;
 use crate::telemetry::log::Options as LogOptions;
@@ -50,6 +51,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// `[deny]`: what no plugin may reach, whatever its policy says.
     pub deny: DenyRules,
+    /// `[limits]`: what each plugin may use up unless its policy says otherwise.
+    pub limits: Limits,
     /// `[profiles.NAME]`.
     pub profiles: BTreeMap<String, Profile>,
     /// It was made up, not configured: pages of other sites are kept out.
@@ -369,6 +372,7 @@ impl Config {
             },
             admin: Some(ADMIN),
             deny: DenyRules::default(),
+            limits: Limits::default(),
             profiles: BTreeMap::new(),
             trial: true,
         }

@@ -119,6 +119,7 @@ impl Reader<'_> {
                 .section(root, "deny")
                 .map(|table| self.deny(&table))
                 .unwrap_or_default(),
+            limits: crate::grant::policy::limits(r, root, &crate::grant::limits::Limits::default()),
             profiles: self.profiles(root),
             trial: false,
             tls,

@@ -111,13 +111,13 @@ impl Downloads {
             path: &path,
             write: true,
         })?;
-        let root = effective
+        effective
             .files
             .get(&grant.into)
             .and_then(|files| files.directory())
-            .ok_or_else(gone)?
-            .to_owned();
+            .ok_or_else(gone)?;
         let quota = quota(&grant.into).ok_or_else(gone)?;
+        let root = quota.place().to_owned();
         let Some((track, places)) = self.enlist(guard, slot, &path, &url, &grant)? else {
             return Ok(());
         };
@@ -157,16 +157,14 @@ impl Downloads {
     pub fn sweep(guard: &Guard, quota: impl Fn(&str) -> Option<Arc<Quota>>) {
         let effective = guard.effective();
         for grant in effective.downloads.values() {
-            let Some(root) = effective
+            let is_directory = effective
                 .files
                 .get(&grant.into)
-                .and_then(|files| files.directory())
-            else {
+                .is_some_and(|files| files.directory().is_some());
+            let Some(quota) = quota(&grant.into).filter(|_| is_directory) else {
                 continue;
             };
-            let Some(quota) = quota(&grant.into) else {
-                continue;
-            };
+            let root = quota.place();
             match part::sweep(root, &quota) {
                 Ok(0) => {}
                 Ok(removed) => {

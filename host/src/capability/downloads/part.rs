@@ -13,10 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use rustix::fs::{Mode, OFlags};
 
+use crate::capability::beneath::open_directory;
 use crate::capability::wasi::quota::{CountedFile, Quota, WriteAt};
 
 /// How part files begin. TFTP and HTTP never serve such names, and plugins cannot ask for them as targets.
@@ -45,7 +45,7 @@ pub(super) struct Part {
 impl Target {
     /// Opens the directory of `path` below `root`, making missing ones. `path` is checked: relative, plain names only. Blocks.
     pub(super) fn open(root: &Path, path: &str, quota: Arc<Quota>) -> io::Result<Self> {
-        let root = Dir::open_ambient_dir(root, ambient_authority())?;
+        let root = open_root(root)?;
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let mut parent = root.try_clone()?;
         let mut so_far = String::new();
@@ -178,7 +178,7 @@ impl Drop for Part {
 /// Removes parts that no living host holds; answers how many. Blocks.
 pub(super) fn sweep(root: &Path, quota: &Quota) -> io::Result<usize> {
     let mut removed = 0;
-    let mut unread = vec![(Dir::open_ambient_dir(root, ambient_authority())?, 0)];
+    let mut unread = vec![(open_root(root)?, 0)];
     while let Some((folder, depth)) = unread.pop() {
         let Ok(entries) = folder.entries() else {
             continue;
@@ -199,6 +199,17 @@ pub(super) fn sweep(root: &Path, quota: &Quota) -> io::Result<usize> {
         }
     }
     Ok(removed)
+}
+
+/// The granted directory, by its path without links: a link that took its place is not followed.
+fn open_root(root: &Path) -> io::Result<Dir> {
+    let handle = rustix::fs::openat(
+        &*open_directory(root)?,
+        ".",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    Ok(Dir::from_std_file(File::from(handle)))
 }
 
 fn is_abandoned(folder: &Dir, name: &OsStr) -> bool {

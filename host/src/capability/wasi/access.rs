@@ -54,7 +54,38 @@ impl PluginAccess {
     /// The access of the guard's plugin. Must be called on a runtime: the watcher of policy changes lives there, and counts
     /// the directories with a quota at once.
     pub fn new(guard: Guard, resolver: Arc<dyn NameLookup>) -> Arc<Self> {
-        let access = Arc::new(Self::unwatched(guard, resolver));
+        Self::beside(guard, resolver, None)
+    }
+
+    /// [`PluginAccess::new`] for a version that takes over from another, while that one ends its calls: both count into the same
+    /// quotas, sockets, open files and log lines, so that a change of versions gives nobody twice as much.
+    pub fn beside(guard: Guard, resolver: Arc<dyn NameLookup>, before: Option<&Self>) -> Arc<Self> {
+        let mut access = Self::unwatched(guard, resolver);
+        if let Some(before) = before {
+            let rights = access.guard.effective();
+            // A slot that the new version has with another access counts on its own: the old one's is not to change.
+            let same = |mount: &Arc<Mount>| {
+                rights
+                    .files
+                    .get(mount.slot())
+                    .is_some_and(|grant| grant.access.writes() == mount.is_writable())
+            };
+            let kept = before
+                .mounts()
+                .iter()
+                .filter(|it| same(it))
+                .cloned()
+                .collect();
+            access
+                .mounts
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner)
+                .list = kept;
+            access.sockets = before.sockets.clone();
+            access.open_files = before.open_files.clone();
+            access.lines = before.lines.clone();
+        }
+        let access = Arc::new(access);
         let watcher = AbortOnDropHandle::new(tokio::spawn(watch(
             Arc::downgrade(&access),
             access.guard.generation(),
@@ -138,7 +169,7 @@ impl PluginAccess {
         // The same place keeps its mount, and with it what is open there and what was counted.
         if let Some(same) = before
             .iter()
-            .find(|mount| mount.slot() == slot && *mount.target() == target)
+            .find(|mount| mount.slot() == slot && mount.is_of(&target))
         {
             same.update(writable, limits);
             return same.clone();
@@ -244,7 +275,7 @@ async fn watch(
 }
 
 /// Counts things of one kind that are open at a time.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Tally(Arc<AtomicU32>);
 
 /// One counted thing; given back when dropped.

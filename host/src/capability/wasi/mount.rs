@@ -4,20 +4,20 @@
 //! last part of the path in the policy, also when the operator's path is a symbolic link: the operator named that file, so the link is
 //! followed. A link that the plugin's path meets below a granted directory is another matter (see `beneath`).
 //!
-//! Nothing is opened before it is used, and a directory that was replaced is opened again: a
-//! granted directory may appear after the plugin has started.
+//! Nothing is opened before it is used, and a directory that was replaced by another is opened again: a granted directory may
+//! appear after the plugin has started. Links in the operator's own path are followed once, when the policy is taken over; a link that takes
+//! the place of the directory later leads nowhere, until the policies are read again.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::quota::{Quota, QuotaLimits};
 use crate::capability::beneath::open_directory;
+use crate::grant::policy::real_place;
 
 /// What the operator granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub enum Target {
 pub struct Mount {
     slot: String,
     target: Target,
+    /// The target without links, as it was when it was granted.
+    place: PathBuf,
     writable: AtomicBool,
     quota: Arc<Quota>,
     opened: Mutex<Option<Opened>>,
@@ -71,11 +73,12 @@ impl Mount {
         writable: bool,
         limits: QuotaLimits,
     ) -> Self {
-        let (Target::Directory(counted) | Target::File(counted)) = &target;
-        let quota = Arc::new(Quota::new(plugin, slot, counted.clone(), limits));
+        let place = target.place_now();
+        let quota = Arc::new(Quota::new(plugin, slot, place.clone(), limits));
         Self {
             slot: slot.to_owned(),
             target,
+            place,
             writable: AtomicBool::new(writable),
             quota,
             opened: Mutex::new(None),
@@ -90,6 +93,11 @@ impl Mount {
     /// What is granted.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Whether it is the mount of this target, and the target's path still leads to the same place.
+    pub fn is_of(&self, target: &Target) -> bool {
+        self.target == *target && self.place == target.place_now()
     }
 
     /// Whether the plugin may change it.
@@ -108,13 +116,10 @@ impl Mount {
         &self.quota
     }
 
-    /// The directories that absolute links may name to stay in the mount: as the policy writes it, and as the system calls it. Blocks.
+    /// The directories that absolute links may name to stay in the mount: as the policy writes it, and as the system calls it.
     pub fn homes(&self) -> Vec<PathBuf> {
         match &self.target {
-            Target::Directory(path) => fs::canonicalize(path)
-                .into_iter()
-                .chain([path.clone()])
-                .collect(),
+            Target::Directory(path) => vec![self.place.clone(), path.clone()],
             Target::File(_) => Vec::new(),
         }
     }
@@ -125,20 +130,16 @@ impl Mount {
     /// When it does not exist or cannot be entered.
     pub fn root(&self) -> io::Result<Root> {
         match &self.target {
-            Target::Directory(path) => Ok(Root {
-                handle: self.open(path)?,
+            Target::Directory(_) => Ok(Root {
+                handle: self.open(&self.place)?,
                 only: None,
             }),
             Target::File(path) => {
-                let real = match fs::canonicalize(path) {
-                    Ok(real) => real,
-                    // A file that does not exist yet may be created, if the grant is for writing.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => not_yet_there(path)?,
-                    Err(error) => return Err(error),
-                };
-                let (Some(shown), Some(name), Some(directory)) =
-                    (path.file_name(), real.file_name(), real.parent())
-                else {
+                let (Some(shown), Some(name), Some(directory)) = (
+                    path.file_name(),
+                    self.place.file_name(),
+                    self.place.parent(),
+                ) else {
                     return Err(io::ErrorKind::IsADirectory.into());
                 };
                 let only = OnlyFile {
@@ -154,15 +155,15 @@ impl Mount {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<OwnedFd>> {
-        let metadata = fs::metadata(path)?;
-        let inode = (metadata.dev(), metadata.ino());
+        let handle = open_directory(path)?;
+        let stat = rustix::fs::fstat(&*handle)?;
+        let inode = (stat.st_dev, stat.st_ino);
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = opened.as_ref()
             && opened.inode == inode
         {
             return Ok(opened.handle.clone());
         }
-        let handle = open_directory(path)?;
         *opened = Some(Opened {
             handle: handle.clone(),
             inode,
@@ -184,16 +185,39 @@ impl OnlyFile {
     }
 }
 
-fn not_yet_there(path: &Path) -> io::Result<PathBuf> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::NotFound.into());
-    };
-    Ok(fs::canonicalize(directory)?.join(name))
+impl Target {
+    fn place_now(&self) -> PathBuf {
+        let (Self::Directory(path) | Self::File(path)) = self;
+        real_place(path)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_the_directory_leads_nowhere() {
+        let tree = tempfile::tempdir().unwrap();
+        let (path, outside) = (tree.path().join("root"), tree.path().join("outside"));
+        fs::create_dir(&path).unwrap();
+        fs::create_dir(&outside).unwrap();
+        let target = Target::Directory(path.clone());
+        let mount = Mount::new("p", "root", target.clone(), true, QuotaLimits::default());
+        mount.root().unwrap();
+        fs::rename(&path, tree.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(&outside, &path).unwrap();
+        assert_eq!(
+            mount.root().unwrap_err().kind(),
+            io::ErrorKind::NotADirectory
+        );
+        // Reading the policies again is the operator's word that the link is meant.
+        assert!(!mount.is_of(&target));
+        let again = Mount::new("p", "root", target, true, QuotaLimits::default());
+        again.root().unwrap();
+    }
 
     #[test]
     fn a_replaced_directory_is_opened_again() {

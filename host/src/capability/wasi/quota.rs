@@ -116,6 +116,11 @@ impl Quota {
         }
     }
 
+    /// What is counted, by a path without links.
+    pub fn place(&self) -> &std::path::Path {
+        &self.place
+    }
+
     /// Changes the limits. A tree that already holds more keeps it, and grows no further.
     pub fn set_limits(&self, limits: QuotaLimits) {
         *locked(&self.limits) = limits;

@@ -38,7 +38,8 @@ use super::limits::Limits;
 use crate::settings::problem::Source;
 pub use crate::settings::problem::{Problem, Problems};
 use crate::settings::reader::{Given, Reading, Settings, Table};
-pub use resolve::{Missing, Resolution};
+pub(crate) use places::limits;
+pub use resolve::{Missing, Resolution, real_place};
 
 /// A policy file that holds no mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -259,7 +259,7 @@ pub(super) fn link(reading: &Reading<'_>, table: &Table<'_>) -> Given<LinkGrant>
 }
 
 /// `[limits]`: the fields of [`Limits`], with `-` for `_`.
-pub(super) fn limits(reading: &Reading<'_>, root: &Table<'_>, defaults: &Limits) -> Limits {
+pub(crate) fn limits(reading: &Reading<'_>, root: &Table<'_>, defaults: &Limits) -> Limits {
     let mut limits = defaults.clone();
     let Given::Is(table) = reading.table(root, "limits") else {
         return limits;

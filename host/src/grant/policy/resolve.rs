@@ -219,7 +219,7 @@ fn give(need: &Need, granted: &Granted, into: &mut Effective) -> Result<(), Shor
                 need.access.is_empty()
                     || need
                         .access
-                        .split([',', ' '])
+                        .split([',', ' ', '+'])
                         .any(|word| word == rule.transport.word())
             };
             let allow: Vec<_> = grant
@@ -380,8 +380,9 @@ fn unasked(granted: &Granted, manifest: &Manifest, source: Source<'_>) -> Vec<Pr
         .collect()
 }
 
-/// The place with links resolved as far as it exists.
-fn real(path: &Path) -> std::path::PathBuf {
+/// The place with links resolved as far as it exists: what a grant of `path` is a grant of. Blocks.
+#[must_use]
+pub fn real_place(path: &Path) -> std::path::PathBuf {
     let mut rest = Vec::new();
     let mut known = path;
     loop {
@@ -422,7 +423,7 @@ fn refuse_own_places(
         .iter()
         .map(|(slot, grant)| (Capability::Watch, slot, &grant.target));
     for (capability, slot, target) in files.chain(watch) {
-        if let Some(found) = deny.path(&real(place_of(target))) {
+        if let Some(found) = deny.path(&real_place(place_of(target))) {
             problems.push(source.problem(
                 &span_of(granted, capability, slot),
                 format!("`{capability}.{slot}`: {}", found.reason),
@@ -440,8 +441,8 @@ fn refuse_overlaps(granted: &Granted, source: Source<'_>, problems: &mut Vec<Pro
         let FilesTarget::Directory(directory) = &grant.target else {
             continue;
         };
-        let directory = real(directory);
-        let inside = |path: &Path| real(path).starts_with(&directory);
+        let directory = real_place(directory);
+        let inside = |path: &Path| real_place(path).starts_with(&directory);
         for (other, held) in effective.files.iter().filter(|(other, _)| *other != slot) {
             if grant.access.writes() && !held.access.writes() && inside(place_of(&held.target)) {
                 let message = format!(

@@ -23,6 +23,13 @@
 //! | `/prober/forward?slot=&method=&target=` | has the host forward |
 //! | `/prober/environment` | shows variables and arguments |
 //! | `/prober/caller` | shows who is calling |
+//! | `/prober/use?what=&path=&to=&text=` | further actions with files: see [`files_action`] |
+//! | `/prober/keys?what=&slot=&key=&text=` | further actions with keys: see [`keys_action`] |
+//! | `/prober/secret?what=&slot=` | `about` or `verify` |
+//! | `/prober/call?name=` | asks the provider of `dns-provider` for a name |
+//! | `/prober/hold?address=&count=` | holds sockets open at the same time |
+//! | `/prober/take?what=&amount=` | uses up something: see [`taking`] |
+//! | `POST /prober/body` | says how long the body was |
 
 use std::fmt::Display;
 use std::fs;
@@ -33,6 +40,7 @@ use std::time::Duration;
 use bulkhead_sdk::answer::Forward;
 use bulkhead_sdk::http::{Incoming, Outgoing};
 use bulkhead_sdk::prelude::*;
+use bulkhead_sdk::dns;
 use bulkhead_sdk::udp::UdpSocket;
 
 const WHY: &str = "tries whether it gets there";
@@ -119,6 +127,30 @@ impl Plugin for Prober {
         .route(get("/prober/caller"), |_: &Request| {
             format!("{:?}", caller::current())
         })
+        .route(get("/prober/use"), |r: &Request| outcome(files_action(r)))
+        .route(get("/prober/keys"), |r: &Request| outcome(keys_action(r)))
+        .route(get("/prober/secret"), |r: &Request| {
+            outcome(secret_action(text(r, "what"), text(r, "slot")))
+        })
+        .route(get("/prober/call"), |r: &Request| {
+            outcome(
+                dns::find(text(r, "name"), dns::RecordType::A)
+                    .map(|records| format!("{} records", records.len()))
+                    .map_err(debug),
+            )
+        })
+        .route(get("/prober/hold"), |r: &Request| {
+            outcome(hold(text(r, "address"), number(r, "count")))
+        })
+        .route(get("/prober/take"), taking)
+        .route(post("/prober/body").body_whole(), |r: &Request| {
+            format!("ok {} bytes", r.body().len())
+        })
+        .need(Need::files("one", Access::Read, WHY).optional())
+        .need(Need::http("other", WHY).optional())
+        .need(Need::store("shared", Access::ReadWrite, WHY).optional())
+        .need(Need::secret("mac", WHY).optional())
+        .need(Need::call("provider", dns::INTERFACE, WHY).optional())
         .need(Need::files("data", Access::ReadWrite, WHY).optional())
         .need(Need::files("readable", Access::Read, WHY).optional())
         .need(Need::downloads("media", WHY).optional())
@@ -207,6 +239,150 @@ fn resolve(name: &str) -> std::io::Result<String> {
 fn outgoing(request: &Request) -> Outgoing {
     let method = request.text("method").unwrap_or("GET");
     Outgoing::new(text(request, "slot"), method, text(request, "target"))
+}
+
+fn number(request: &Request, name: &str) -> usize {
+    text(request, name).parse().unwrap_or_default()
+}
+
+/// `stat`, `mkdir`, `rmdir`, `append`, `truncate`, `touch`, `copy`, `fill` (writes `text` bytes), `readlink`, `create-new`.
+fn files_action(request: &Request) -> std::io::Result<String> {
+    let (path, to) = (text(request, "path"), text(request, "to"));
+    let nothing = |()| String::new();
+    match text(request, "what") {
+        "stat" => Ok(format!("{} bytes", fs::metadata(path)?.len())),
+        "mkdir" => fs::create_dir(path).map(nothing),
+        "rmdir" => fs::remove_dir(path).map(nothing),
+        "append" => fs::OpenOptions::new()
+            .append(true)
+            .open(path)?
+            .write_all(b"x")
+            .map(nothing),
+        "truncate" => fs::OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(path)
+            .map(|_| String::new()),
+        "create-new" => fs::File::create_new(path).map(|_| String::new()),
+        "copy" => fs::write(to, fs::read(path)?).map(nothing),
+        "fill" => fs::write(path, vec![b'x'; number(request, "text")]).map(nothing),
+        "many" => {
+            for count in 0..number(request, "text") {
+                fs::write(format!("{path}-{count}"), "")?;
+            }
+            Ok(String::new())
+        }
+        "readlink" => Ok(fs::read_link(path)?.display().to_string()),
+        other => Err(std::io::Error::other(format!("no action {other:?}"))),
+    }
+}
+
+/// `read`, `scan`, `changes`, `delete`, `fill` (a value of `text` bytes), `many` (`text` keys in one change).
+fn keys_action(request: &Request) -> Result<String, String> {
+    let (slot, key) = (text(request, "slot"), text(request, "key"));
+    let told = |error: store::Error| store::describe(&error);
+    match text(request, "what") {
+        "read" => store::get(slot, key)
+            .map(|entry| entry.map(|it| lossy(it.value)).unwrap_or_default())
+            .map_err(told),
+        "scan" => store::scan(slot, "", None, 10)
+            .map(|found| format!("{} keys", found.len()))
+            .map_err(told),
+        "changes" => store::changes(slot, 0, 10)
+            .map(|_| String::new())
+            .map_err(told),
+        "delete" => store::apply(slot, &[store::Change::delete(key)])
+            .map(|_| String::new())
+            .map_err(told),
+        "fill" => {
+            let value = vec![b'x'; number(request, "text")];
+            store::apply(slot, &[store::Change::put(key, value)])
+                .map(|_| String::new())
+                .map_err(told)
+        }
+        "many" => {
+            for count in 0..number(request, "text") {
+                store::apply(slot, &[store::Change::put(&format!("{key}{count}"), "")])
+                    .map_err(told)?;
+            }
+            Ok(String::new())
+        }
+        other => Err(format!("no action {other:?}")),
+    }
+}
+
+fn secret_action(what: &str, slot: &str) -> Result<String, String> {
+    match what {
+        "about" => secrets::about(slot).map(|key| debug(key.algorithm)).map_err(debug),
+        _ => secrets::verify(slot, b"message", b"mac")
+            .map(|good| good.to_string())
+            .map_err(debug),
+    }
+}
+
+fn hold(address: &str, count: usize) -> std::io::Result<String> {
+    let streams = (0..count)
+        .map(|_| TcpStream::connect(address))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    Ok(format!("{} sockets", streams.len()))
+}
+
+/// `memory` (bytes), `cpu` (ms), `time` (ms), `reply` (bytes), `handles`, `random` (bytes in one call), `lines` (log lines).
+fn taking(request: &Request) -> Vec<u8> {
+    let amount = number(request, "amount");
+    match text(request, "what") {
+        "memory" => {
+            let taken = std::hint::black_box(vec![1_u8; amount]);
+            format!("ok {}", taken.len()).into_bytes()
+        }
+        "cpu" => {
+            let start = std::time::Instant::now();
+            let mut number = 0_u64;
+            while start.elapsed() < Duration::from_millis(amount as u64) {
+                number = std::hint::black_box(number.wrapping_mul(31).wrapping_add(7));
+            }
+            format!("ok {number}").into_bytes()
+        }
+        "time" => {
+            std::thread::sleep(Duration::from_millis(amount as u64));
+            b"ok".to_vec()
+        }
+        "reply" => {
+            let mut reply = b"ok ".to_vec();
+            reply.resize(amount, b'x');
+            reply
+        }
+        "lines" => {
+            for line in 0..amount {
+                log::info(format!("a line of many, {line}"));
+            }
+            b"ok".to_vec()
+        }
+        what => bare(what, amount),
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+fn bare(what: &str, amount: usize) -> Vec<u8> {
+    match what {
+        "handles" => {
+            let kept: Vec<_> = (0..amount)
+                .map(|_| wasip2::clocks::monotonic_clock::subscribe_duration(u64::MAX))
+                .collect();
+            format!("ok {}", kept.len()).into_bytes()
+        }
+        "random" => {
+            let bytes = wasip2::random::random::get_random_bytes(amount as u64);
+            format!("ok {}", bytes.len()).into_bytes()
+        }
+        other => format!("refused: nothing called {other:?}").into_bytes(),
+    }
+}
+
+/// Natively there is no host whose handles could be used up.
+#[cfg(not(target_arch = "wasm32"))]
+fn bare(_: &str, _: usize) -> Vec<u8> {
+    b"refused: no host".to_vec()
 }
 
 fn keep(slot: &str, key: &str) -> Result<String, String> {

@@ -13,7 +13,7 @@ use super::Usage;
 /// Reads the whole tree, or the one file. What vanishes meanwhile or may not be read is passed over: it cannot be counted.
 pub(super) fn count_tree(place: &Path) -> io::Result<Usage> {
     let mut usage = Usage::default();
-    match std::fs::metadata(place) {
+    match std::fs::symlink_metadata(place) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(metadata) => {
             return Ok(Usage {
@@ -25,8 +25,9 @@ pub(super) fn count_tree(place: &Path) -> io::Result<Usage> {
         Err(error) => return Err(error),
     }
     let mut several_names = HashSet::new();
-    let root = rustix::fs::open(
-        place,
+    let root = rustix::fs::openat(
+        &*crate::capability::beneath::open_directory(place)?,
+        ".",
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
