@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::limits::WholeMemory;
 use wasmtime::{InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// How the pool is sized. Every field is a key of `[engine]`.
@@ -18,6 +19,8 @@ pub struct EngineConfig {
     pub largest_memory: u64,
     /// Table elements an instance may have. Python and JavaScript need more than 10,000.
     pub table_elements: usize,
+    /// Linear memory of all plugins together, in bytes.
+    pub memory: u64,
     /// Idle slots whose first pages stay resident, which saves page faults and costs memory.
     pub warm_slots: u32,
 }
@@ -33,6 +36,8 @@ impl EngineConfig {
         Self {
             instances: u32::try_from(instances).unwrap_or(64),
             largest_memory: 512 << 20,
+            // The other half is for the system, its file cache, and the host itself.
+            memory: (bytes / 2).max(256 << 20),
             table_elements: 20_000,
             warm_slots: 16,
         }
@@ -51,6 +56,7 @@ pub struct Engine {
     engine: wasmtime::Engine,
     ticker: Arc<Ticker>,
     instances: u32,
+    memory: Arc<WholeMemory>,
     reservation: Option<u64>,
     /// What had to be smaller than configured, for the operator.
     shrunk: Option<String>,
@@ -95,6 +101,7 @@ impl Engine {
                         engine,
                         ticker,
                         instances,
+                        memory: WholeMemory::new(config.memory),
                         reservation,
                         shrunk,
                     });
@@ -115,6 +122,12 @@ impl Engine {
     #[must_use]
     pub fn instances(&self) -> u32 {
         self.instances
+    }
+
+    /// The counter of the memory of all plugins.
+    #[must_use]
+    pub(crate) fn memory(&self) -> &Arc<WholeMemory> {
+        &self.memory
     }
 
     /// Address space reserved for each memory, which compiled code depends on: the argument for [`Engine::compiler`] in another process.

@@ -1,7 +1,7 @@
 //! The limiter of an instance, and the counter of its plugin's memory.
 //!
 //! wasmtime's own limiter bounds each memory; a component can have 32 of them and a plugin many instances. This one bounds the
-//! sum over an instance and the sum over the plugin.
+//! sum over an instance, the sum over the plugin, and the sum over all plugins.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,25 +12,75 @@ use crate::grant::limits::Limits;
 #[derive(Debug, Default)]
 pub struct MemoryMeter {
     used: AtomicU64,
+    /// All plugins together.
+    whole: Option<Arc<WholeMemory>>,
+}
+
+/// Counts the memory of all plugins of a host.
+#[derive(Debug)]
+pub struct WholeMemory {
+    used: AtomicU64,
+    /// Bytes.
+    limit: u64,
+}
+
+impl WholeMemory {
+    /// Nothing used yet.
+    #[must_use]
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self {
+            used: AtomicU64::new(0),
+            limit,
+        })
+    }
+}
+
+fn take(counter: &AtomicU64, bytes: u64, limit: u64) -> bool {
+    counter
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|sum| *sum <= limit)
+        })
+        .is_ok()
 }
 
 impl MemoryMeter {
+    /// The counter of one plugin of a host.
+    #[must_use]
+    pub fn of(whole: &Arc<WholeMemory>) -> Self {
+        Self {
+            used: AtomicU64::new(0),
+            whole: Some(whole.clone()),
+        }
+    }
+
     /// Bytes of linear memory in use now.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn take(&self, bytes: u64, limit: u64) -> bool {
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= limit)
-            })
-            .is_ok()
+    /// Takes bytes for the plugin and for the whole, or says which of the two has none left.
+    fn take(&self, bytes: u64, limit: u64) -> Result<(), String> {
+        if !take(&self.used, bytes, limit) {
+            return Err(format!("limits.memory-total = {limit} bytes is used up"));
+        }
+        match &self.whole {
+            Some(whole) if !take(&whole.used, bytes, whole.limit) => {
+                self.used.fetch_sub(bytes, Ordering::Relaxed);
+                Err(format!(
+                    "engine.memory = {} bytes, for all plugins together, is used up",
+                    whole.limit
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn give(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -81,11 +131,8 @@ impl wasmtime::ResourceLimiter for InstanceLimiter {
             self.refused = Some(format!("limits.memory = {} bytes is used up", self.memory));
             return Ok(false);
         }
-        if !self.meter.take(more, self.memory_total) {
-            self.refused = Some(format!(
-                "limits.memory-total = {} bytes is used up",
-                self.memory_total
-            ));
+        if let Err(reason) = self.meter.take(more, self.memory_total) {
+            self.refused = Some(reason);
             return Ok(false);
         }
         self.used += more;
@@ -133,6 +180,21 @@ mod tests {
         }
         assert!(!limiter.memory_growing(0, MIB, None).unwrap());
         assert!(limiter.refused.is_some());
+    }
+
+    #[test]
+    fn many_plugins_share_the_hosts_limit_and_give_back() {
+        let limits = Limits::default();
+        let whole = WholeMemory::new(6 << 20);
+        let meters = [1, 2].map(|_| Arc::new(MemoryMeter::of(&whole)));
+        let mut one = InstanceLimiter::new(&limits, meters[0].clone());
+        let mut two = InstanceLimiter::new(&limits, meters[1].clone());
+        assert!(one.memory_growing(0, 4 * MIB, None).unwrap());
+        assert!(!two.memory_growing(0, 4 * MIB, None).unwrap());
+        assert!(two.refused.as_ref().unwrap().contains("engine.memory"));
+        assert_eq!(meters[1].used(), 0);
+        drop(one);
+        assert!(two.memory_growing(0, 4 * MIB, None).unwrap());
     }
 
     #[test]

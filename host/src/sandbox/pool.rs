@@ -68,6 +68,7 @@ impl Sandbox {
         } else {
             limits.concurrency.max(1) as usize
         };
+        let meter = Arc::new(MemoryMeter::of(program.engine().memory()));
         Self {
             program,
             surroundings,
@@ -77,7 +78,7 @@ impl Sandbox {
             limits,
             waiting: Arc::default(),
             warm: Mutex::new(Vec::new()),
-            meter: Arc::default(),
+            meter,
             live: Arc::default(),
             running: Arc::default(),
             traps: AtomicU64::new(0),

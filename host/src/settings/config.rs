@@ -237,7 +237,7 @@ impl PartialEq for Place {
 /// `[engine]`.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    /// `instances`, `largest_memory`, `table_elements`, `warm_slots`.
+    /// `instances`, `largest_memory`, `table_elements`, `memory`, `warm_slots`.
     pub pool: EngineConfig,
     /// `compile_time`, `compile_memory`, `plugin_size`.
     pub compile: CompileLimits,

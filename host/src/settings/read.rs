@@ -539,6 +539,7 @@ impl Reader<'_> {
             .count(&table, "table_elements", 1_000..=10_000_000_i64)
             .map(|it| usize::try_from(it).unwrap_or(usize::MAX))
             .or(engine.pool.table_elements);
+        engine.pool.memory = r.size(&table, "memory").or(engine.pool.memory);
         engine.pool.warm_slots = r
             .count(&table, "warm_slots", 0..=100_000_i64)
             .map(small)

@@ -21,7 +21,8 @@ use bulkhead_sdk::dns;
 use bulkhead_sdk::prelude::*;
 
 /// Begins with a mark that a test can find. Its length is part of what tests know: 16 bytes of mark, 496 of text.
-static MASK: [u8; 512] = mask(b"@@MASK-OF-GUEST@name=mask;mount=/mask;song=it is me;audience=foreman;");
+static MASK: [u8; 512] =
+    mask(b"@@MASK-OF-GUEST@name=mask;mount=/mask;song=it is me;audience=foreman;");
 
 const fn mask(text: &[u8]) -> [u8; 512] {
     let mut mask = [b' '; 512];

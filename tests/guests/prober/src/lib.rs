@@ -38,9 +38,9 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use bulkhead_sdk::answer::Forward;
+use bulkhead_sdk::dns;
 use bulkhead_sdk::http::{Incoming, Outgoing};
 use bulkhead_sdk::prelude::*;
-use bulkhead_sdk::dns;
 use bulkhead_sdk::udp::UdpSocket;
 
 const WHY: &str = "tries whether it gets there";
@@ -313,7 +313,9 @@ fn keys_action(request: &Request) -> Result<String, String> {
 
 fn secret_action(what: &str, slot: &str) -> Result<String, String> {
     match what {
-        "about" => secrets::about(slot).map(|key| debug(key.algorithm)).map_err(debug),
+        "about" => secrets::about(slot)
+            .map(|key| debug(key.algorithm))
+            .map_err(debug),
         _ => secrets::verify(slot, b"message", b"mac")
             .map(|good| good.to_string())
             .map_err(debug),
