@@ -23,6 +23,7 @@ pub mod http;
 pub mod identity;
 pub mod load;
 pub mod medium;
+pub mod namespace;
 pub mod notify;
 pub mod ports;
 pub mod process;
