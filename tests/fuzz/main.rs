@@ -88,3 +88,11 @@ fn socket_rules() {
 fn manifests() {
     run("manifests", targets::MANIFEST_WORDS, targets::manifest);
 }
+
+#[test]
+fn answers_of_kea() {
+    run("answers of Kea", targets::KEA, |text| {
+        dhcp_kea_plugin::fuzz::answer(text);
+        dhcp_kea_plugin::fuzz::configuration(text);
+    });
+}

@@ -346,3 +346,12 @@ fn manifest_of(name: &str, needs: Vec<Need>) -> Manifest {
         lifetime: Lifetime::Automatic,
     }
 }
+
+/// Answers of Kea's control API, and configurations.
+pub(crate) const KEA: &[&str] = &[
+    r#"[ { "arguments": { "Dhcp4": { "option-data": [ { "code": 15, "data": "example.com", "name": "domain-name", "space": "dhcp4" } ], "shared-networks": [ { "name": "n", "subnet4": [ { "id": 2, "subnet": "198.51.100.0/24" } ] } ], "subnet4": [ { "id": 1, "pools": [ { "pool": "192.0.2.1-192.0.2.9" } ], "reservations": [ { "hw-address": "aa:bb:cc:dd:ee:01", "ip-address": "192.0.2.10" } ], "subnet": "192.0.2.0/24" } ] }, "hash": "F3" }, "result": 0 } ]"#,
+    r#"{ "subnet4": [ { "id": 1, "subnet": "192.0.2.0/24", "reservations": [ { "client-id": "01AABB", "ip-address": "192.0.2.10", "option-data": [ { "name": "boot-file-name", "data": "a\\,b" } ] }, { "duid": "01:02", "hostname": "h" } ] } ] }"#,
+    r#"{ "result": 0, "arguments": [ { "hw-address": "aa:bb:cc:dd:ee:01", "next-server": "0.0.0.0" } ], "text": "1 IPv4 host(s) found." }"#,
+    r#"[ { "result": 1, "text": "unable to forward command to the dhcp4 service" } ]"#,
+    r#"{ "result": 401, "text": "Unauthorized" }"#,
+];

@@ -334,6 +334,8 @@ pub enum SecretFormat {
     Raw,
     /// Base64, white space ignored.
     Base64,
+    /// `user:password`, as `authorization: Basic` wants it: in base64 (RFC 7617 section 2).
+    BasicAuth,
     /// A BIND key file: `key "name" { algorithm hmac-sha256; secret "..."; };`
     BindKey,
 }

@@ -16,11 +16,13 @@
 //! ```
 
 pub mod configuration;
+pub mod debian;
 pub mod eventually;
 pub mod exchange;
 pub mod foreman;
 pub mod http;
 pub mod identity;
+pub mod kea;
 pub mod load;
 pub mod medium;
 pub mod namespace;

@@ -180,6 +180,9 @@ pub enum KeyProblem {
     /// Not base64.
     #[error("the secret is not base64")]
     NotBase64,
+    /// No colon.
+    #[error("the secret is not of the form `user:password`")]
+    NotUserAndPassword,
     /// No bytes.
     #[error("the secret is empty")]
     Empty,

@@ -121,6 +121,7 @@ impl Key {
         let key = match format {
             SecretFormat::Raw => nameless(without_line_end(source.expose()).to_vec()),
             SecretFormat::Base64 => nameless(decode(source.expose())?),
+            SecretFormat::BasicAuth => nameless(basic_auth(source.expose())?),
             SecretFormat::BindKey => super::key_file::parse(
                 std::str::from_utf8(source.expose()).map_err(|_| KeyProblem::NotText)?,
             )?,
@@ -141,6 +142,18 @@ pub(super) fn decode(text: &[u8]) -> Result<Vec<u8>, KeyProblem> {
             .collect::<Vec<u8>>(),
     );
     STANDARD.decode(&*dense).map_err(|_| KeyProblem::NotBase64)
+}
+
+/// `user:password` in base64 (RFC 7617 section 2); a user has no colon, a password may.
+fn basic_auth(text: &[u8]) -> Result<Vec<u8>, KeyProblem> {
+    let text = without_line_end(text);
+    if text.is_empty() {
+        return Err(KeyProblem::Empty);
+    }
+    if !text.contains(&b':') {
+        return Err(KeyProblem::NotUserAndPassword);
+    }
+    Ok(STANDARD.encode(text).into_bytes())
 }
 
 fn without_line_end(bytes: &[u8]) -> &[u8] {
@@ -222,6 +235,15 @@ mod tests {
             read(SecretFormat::Base64, "not base64!"),
             Err(KeyProblem::NotBase64)
         );
+        assert_eq!(
+            read(SecretFormat::BasicAuth, "Aladdin:open sesame\n").unwrap(),
+            b"QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
+        assert_eq!(
+            read(SecretFormat::BasicAuth, "Aladdin\n"),
+            Err(KeyProblem::NotUserAndPassword)
+        );
+        assert_eq!(read(SecretFormat::BasicAuth, ""), Err(KeyProblem::Empty));
         assert_eq!(read(SecretFormat::Raw, "\n"), Err(KeyProblem::Empty));
     }
 }

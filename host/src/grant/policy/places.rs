@@ -115,7 +115,7 @@ pub(super) fn store(reading: &Reading<'_>, table: &Table<'_>) -> Given<StoreGran
 }
 
 /// `[secrets.SLOT]`: one of `file`, `credential` (systemd's) and `value = { setting = ".." }`; `format` (`raw`, the default, `base64`,
-/// `bind-key`); `algorithm` and `name` for sources that name none; `access` (`use`, the default, or `reveal`).
+/// `basic-auth`, `bind-key`); `algorithm` and `name` for sources that name none; `access` (`use`, the default, or `reveal`).
 pub(super) fn secret(reading: &Reading<'_>, table: &Table<'_>) -> Given<SecretGrant> {
     let file = reading
         .parsed(table, "file", absolute)
@@ -141,6 +141,7 @@ pub(super) fn secret(reading: &Reading<'_>, table: &Table<'_>) -> Given<SecretGr
     let formats = [
         ("raw", SecretFormat::Raw),
         ("base64", SecretFormat::Base64),
+        ("basic-auth", SecretFormat::BasicAuth),
         ("bind-key", SecretFormat::BindKey),
     ];
     let format = reading

@@ -312,6 +312,10 @@ fn secret_keys_count() {
         SecretFormat::BindKey
     );
     assert_eq!(
+        s("file = \"/k\"\nformat = \"basic-auth\"").format,
+        SecretFormat::BasicAuth
+    );
+    assert_eq!(
         s("file = \"/k\"\nformat = \"base64\"").format,
         SecretFormat::Base64
     );

@@ -1,0 +1,350 @@
+//! A reservation in Kea's words, and its way to the interface's words and back.
+//!
+//! `filename` and `nextServer` become the fields of the DHCP header (`boot-file-name`, `next-server`), as every boot ROM reads them. What a
+//! machine needs beside them is added by the form of the name, and not shown again when it is read:
+//!
+//! | `filename` | added |
+//! |---|---|
+//! | `http://..`, `https://..` | option 67 with the URL, option 60 `HTTPClient`, both sent unasked |
+//! | `poap.cfg..` | options 66 and 67: switches look there |
+//! | of 128 octets and more | option 67 instead of the header's field, which ends there |
+
+use std::net::Ipv4Addr;
+
+use bulkhead_sdk::dhcp::{DhcpOption, Entry, Identifier, OptionValue, Reservation};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::options::{self, BOOT_FILE_NAME, Datum, HTTP_CLIENT, TFTP_SERVER_NAME, VENDOR_CLASS};
+use crate::prefix::Prefix;
+
+/// The header's field of a file name holds 128 octets with its final zero (RFC 2131 section 2).
+const FILE_FIELD: usize = 127;
+
+/// By what Kea knows a host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HostId {
+    /// `hw-address`, `client-id`, `duid`, `circuit-id` or `flex-id`.
+    pub(crate) kind: &'static str,
+    /// Hexadecimal with colons, lower case, where it is hexadecimal.
+    pub(crate) value: String,
+}
+
+/// One host.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Host {
+    /// None: only options are reserved.
+    pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) id: HostId,
+    pub(crate) hostname: String,
+    next_server: Option<Ipv4Addr>,
+    boot_file: String,
+    options: Vec<Datum>,
+    /// Only in answers of `reservation-get` and its like.
+    pub(crate) subnet_id: Option<u32>,
+}
+
+/// As Kea writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Written {
+    #[serde(default)]
+    ip_address: Option<String>,
+    #[serde(default)]
+    hw_address: Option<String>,
+    #[serde(default)]
+    client_id: Option<String>,
+    #[serde(default)]
+    duid: Option<String>,
+    #[serde(default)]
+    circuit_id: Option<String>,
+    #[serde(default)]
+    flex_id: Option<String>,
+    #[serde(default)]
+    hostname: String,
+    #[serde(default)]
+    next_server: Option<String>,
+    #[serde(default)]
+    boot_file_name: String,
+    #[serde(default)]
+    option_data: Vec<Datum>,
+    #[serde(default)]
+    subnet_id: Option<u32>,
+}
+
+impl<'de> Deserialize<'de> for Host {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let written = Written::deserialize(from)?;
+        let ids = [
+            ("hw-address", written.hw_address),
+            ("client-id", written.client_id),
+            ("duid", written.duid),
+            ("circuit-id", written.circuit_id),
+            ("flex-id", written.flex_id),
+        ];
+        let (kind, value) = ids
+            .into_iter()
+            .find_map(|(kind, value)| Some((kind, value?)))
+            .ok_or_else(|| serde::de::Error::custom("a reservation without an identifier"))?;
+        let address = |text: Option<String>| {
+            text.and_then(|text| text.parse::<Ipv4Addr>().ok())
+                .filter(|address| !address.is_unspecified())
+        };
+        Ok(Self {
+            address: address(written.ip_address),
+            id: HostId {
+                kind,
+                value: colons(&value),
+            },
+            hostname: written.hostname,
+            next_server: address(written.next_server),
+            boot_file: written.boot_file_name,
+            options: written.option_data,
+            subnet_id: written.subnet_id,
+        })
+    }
+}
+
+/// `01AABB` and `01:aa:bb` as `01:aa:bb`; anything else as it is.
+pub(crate) fn colons(text: &str) -> String {
+    let digits: String = text
+        .chars()
+        .filter(|character| !matches!(character, ':' | ' ' | '-'))
+        .collect();
+    let hexadecimal =
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !hexadecimal || !digits.len().is_multiple_of(2) {
+        return text.to_ascii_lowercase();
+    }
+    let mut written = String::with_capacity(text.len() + 4);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && index.is_multiple_of(2) {
+            written.push(':');
+        }
+        written.push(digit.to_ascii_lowercase());
+    }
+    written
+}
+
+impl HostId {
+    /// What the interface asks for. A client identifier of DHCPv4; a DUID is found by [`HostId::is`] as well.
+    pub(crate) fn of(who: &Identifier) -> Self {
+        match who {
+            Identifier::Hardware(text) => Self {
+                kind: "hw-address",
+                value: padded(text),
+            },
+            Identifier::Client(text) => Self {
+                kind: "client-id",
+                value: colons(text),
+            },
+        }
+    }
+
+    /// True when this is the host that `other` asks for.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let duid = |id: &Self| id.kind == "client-id" || id.kind == "duid";
+        self.value == other.value && (self.kind == other.kind || duid(self) && duid(other))
+    }
+
+    fn shown(&self) -> Identifier {
+        match self.kind {
+            "hw-address" => Identifier::Hardware(self.value.clone()),
+            _ => Identifier::Client(self.value.clone()),
+        }
+    }
+}
+
+/// `A:b:0c` as `0a:0b:0c`.
+fn padded(mac: &str) -> String {
+    let groups: Vec<String> = mac
+        .split(':')
+        .map(|group| format!("{group:0>2}").to_ascii_lowercase())
+        .collect();
+    groups.join(":")
+}
+
+impl Host {
+    /// What the feature wants written.
+    pub(crate) fn wanted(reservation: &Reservation) -> Result<Self, Failure> {
+        let address: Ipv4Addr = reservation.address.parse().map_err(|_| {
+            Failure::Refused(format!("`{}` is no IPv4 address", reservation.address))
+        })?;
+        let mut host = Self {
+            address: Some(address),
+            id: HostId::of(&reservation.identifier),
+            hostname: reservation.name.clone(),
+            next_server: None,
+            boot_file: String::new(),
+            options: Vec::new(),
+            subnet_id: None,
+        };
+        for option in &reservation.options {
+            host.take(option)?;
+        }
+        host.add_what_booting_needs();
+        Ok(host)
+    }
+
+    fn take(&mut self, option: &DhcpOption) -> Result<(), Failure> {
+        let text = match &option.value {
+            OptionValue::Text(text) => text.as_str(),
+            _ => "",
+        };
+        match option.name.as_str() {
+            "hostname" if !text.is_empty() => text.clone_into(&mut self.hostname),
+            "filename" => text.clone_into(&mut self.boot_file),
+            "nextServer" if !text.is_empty() => {
+                let address = text.parse().map_err(|_| {
+                    Failure::Refused(format!(
+                        "`{text}`: Kea takes an IPv4 address as the next server, no name"
+                    ))
+                })?;
+                self.next_server = Some(address);
+            }
+            vendor if vendor.starts_with('<') => {
+                return Err(Failure::Unsupported(
+                    "DHCP implementation does not support Vendor Options".to_owned(),
+                ));
+            }
+            // Foreman sends empty fields for what is not set.
+            _ if matches!(&option.value, OptionValue::Text(text) if text.is_empty()) => {}
+            // What is no option of DHCP (`related_macs` and the like) is not Kea's to keep.
+            _ => self.options.extend(options::wanted(option)),
+        }
+        Ok(())
+    }
+
+    fn add_what_booting_needs(&mut self) {
+        let file = self.boot_file.clone();
+        let lower = file.to_ascii_lowercase();
+        if lower.starts_with("http://") || lower.starts_with("https://") {
+            self.set(Datum::text(VENDOR_CLASS, HTTP_CLIENT).always());
+            self.set(Datum::text(BOOT_FILE_NAME, &file).always());
+        } else if lower.starts_with("poap.cfg") {
+            if let Some(server) = self.next_server {
+                self.set(Datum::text(TFTP_SERVER_NAME, &server.to_string()));
+            }
+            self.set(Datum::text(BOOT_FILE_NAME, &file));
+        } else if file.len() > FILE_FIELD {
+            self.set(Datum::text(BOOT_FILE_NAME, &file));
+        }
+        if file.len() > FILE_FIELD {
+            self.boot_file.clear();
+        }
+    }
+
+    fn set(&mut self, datum: Datum) {
+        if let Some(code) = datum.code {
+            self.options.retain(|other| !other.is(code));
+        }
+        self.options.push(datum);
+    }
+
+    fn option(&self, code: u16) -> Option<String> {
+        let found = self.options.iter().find(|datum| datum.is(code));
+        found.map(Datum::plain)
+    }
+
+    fn file_name(&self) -> Option<String> {
+        if self.boot_file.is_empty() {
+            self.option(BOOT_FILE_NAME)
+        } else {
+            Some(self.boot_file.clone())
+        }
+    }
+
+    /// True when both say the same to a client.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        let keys = |host: &Self| {
+            let mut keys: Vec<_> = host.options.iter().map(Datum::key).collect();
+            keys.sort();
+            keys
+        };
+        self.address == other.address
+            && self.id.is(&other.id)
+            && self.hostname.eq_ignore_ascii_case(&other.hostname)
+            && self.next_server == other.next_server
+            && self.boot_file == other.boot_file
+            && keys(self) == keys(other)
+    }
+
+    /// As Kea takes it. `subnet` is needed by `reservation-add` only.
+    pub(crate) fn written(&self, subnet: Option<u32>) -> Value {
+        let mut value = json!({ self.id.kind: self.id.value });
+        let mut put = |key: &str, what: Value| {
+            if let Some(map) = value.as_object_mut() {
+                map.insert(key.to_owned(), what);
+            }
+        };
+        if let Some(address) = self.address {
+            put("ip-address", json!(address.to_string()));
+        }
+        if !self.hostname.is_empty() {
+            put("hostname", json!(self.hostname));
+        }
+        if let Some(server) = self.next_server {
+            put("next-server", json!(server.to_string()));
+        }
+        if !self.boot_file.is_empty() {
+            put("boot-file-name", json!(self.boot_file));
+        }
+        if !self.options.is_empty() {
+            put("option-data", json!(self.options));
+        }
+        if let Some(id) = subnet {
+            put("subnet-id", json!(id));
+        }
+        value
+    }
+
+    /// As the interface shows it; none without an address.
+    pub(crate) fn entry(&self, prefix: Prefix, deletable: bool) -> Option<Entry> {
+        Some(Entry::Reservation(Reservation {
+            subnet: prefix.to_string(),
+            address: self.address?.to_string(),
+            identifier: self.id.shown(),
+            name: self.hostname.clone(),
+            deletable,
+            options: self.shown(),
+        }))
+    }
+
+    fn shown(&self) -> Vec<DhcpOption> {
+        let text = |name: &str, value: String| DhcpOption {
+            name: name.to_owned(),
+            value: OptionValue::Text(value),
+        };
+        let mut shown = Vec::new();
+        if !self.hostname.is_empty() {
+            shown.push(text("hostname", self.hostname.clone()));
+        }
+        let file = self.file_name();
+        if let Some(file) = &file {
+            shown.push(text("filename", file.clone()));
+        }
+        let server = self.next_server.map(|server| server.to_string());
+        if let Some(server) = &server {
+            shown.push(text("nextServer", server.clone()));
+        }
+        let implied = |datum: &Datum| {
+            let plain = datum.plain();
+            datum.is(BOOT_FILE_NAME) && file.as_ref() == Some(&plain)
+                || datum.is(TFTP_SERVER_NAME) && server.as_ref() == Some(&plain)
+                || datum.is(VENDOR_CLASS) && plain == HTTP_CLIENT && file.is_some()
+        };
+        shown.extend(
+            self.options
+                .iter()
+                .filter(|datum| !implied(datum))
+                .map(Datum::shown),
+        );
+        shown
+    }
+
+    /// Where it stands in a list: by address, then identifier.
+    pub(crate) fn place(&self) -> (Option<Ipv4Addr>, &HostId) {
+        (self.address, &self.id)
+    }
+}
