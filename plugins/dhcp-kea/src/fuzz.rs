@@ -28,7 +28,8 @@ pub fn configuration(text: &str) {
         let Some(host) = subnet.hosts.first() else {
             continue;
         };
-        let Ok((without, removed)) = splice::with_removed(text, subnet.id, |other| other.same(host))
+        let Ok((without, removed)) =
+            splice::with_removed(text, subnet.id, |other| other.same(host))
         else {
             continue;
         };
@@ -39,7 +40,10 @@ pub fn configuration(text: &str) {
         }
         assert!(removed >= 1, "a host that was read was not found again");
         let again = config::read(&without).map(|config| {
-            let kept = config.subnets.into_iter().find(|other| other.id == subnet.id);
+            let kept = config
+                .subnets
+                .into_iter()
+                .find(|other| other.id == subnet.id);
             kept.map_or(0, |kept| kept.hosts.len())
         });
         assert_eq!(again.ok(), Some(subnet.hosts.len() - removed));

@@ -71,7 +71,8 @@ pub(crate) fn by_address(kea: &Kea, subnet: &Known, address: &str) -> Result<Vec
 /// That of an identifier: there is at most one in a subnet.
 pub(crate) fn by_id(kea: &Kea, subnet: &Known, id: &HostId) -> Result<Vec<Host>, Failure> {
     let ask = |kind: &str| {
-        let arguments = json!({ "subnet-id": subnet.id, "identifier-type": kind, "identifier": id.value });
+        let arguments =
+            json!({ "subnet-id": subnet.id, "identifier-type": kind, "identifier": id.value });
         one(kea, &arguments)
     };
     let mut found = ask(id.kind)?;
@@ -116,12 +117,7 @@ pub(crate) fn add(
 }
 
 /// Kea says "error" for whatever it refuses. Whether it was a conflict is seen by looking.
-fn lost_to_another(
-    kea: &Kea,
-    subnet: &Known,
-    host: &Host,
-    why: Failure,
-) -> Result<bool, Failure> {
+fn lost_to_another(kea: &Kea, subnet: &Known, host: &Host, why: Failure) -> Result<bool, Failure> {
     let Failure::Said {
         result: 1, text, ..
     } = &why

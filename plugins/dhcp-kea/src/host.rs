@@ -112,8 +112,7 @@ pub(crate) fn colons(text: &str) -> String {
         .chars()
         .filter(|character| !matches!(character, ':' | ' ' | '-'))
         .collect();
-    let hexadecimal =
-        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hexadecimal = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !hexadecimal || !digits.len().is_multiple_of(2) {
         return text.to_ascii_lowercase();
     }

@@ -61,10 +61,7 @@ impl Held {
             options.push(text("uid", &self.client));
         }
         if !self.hostname.is_empty() {
-            options.push(text(
-                "client_hostname",
-                self.hostname.trim_end_matches('.'),
-            ));
+            options.push(text("client_hostname", self.hostname.trim_end_matches('.')));
         }
         Entry::Lease(Lease {
             subnet: prefix.to_string(),

@@ -48,7 +48,10 @@ impl Plugin for DhcpKea {
             env!("CARGO_PKG_VERSION"),
             "Reads and writes the reservations of a Kea DHCPv4 server by its control API",
         )
-        .need(Need::http(wire::SLOT, "sends commands to Kea's control API"))
+        .need(Need::http(
+            wire::SLOT,
+            "sends commands to Kea's control API",
+        ))
         .need(
             Need::secret(
                 "credentials",
@@ -115,7 +118,13 @@ impl DhcpProvider for DhcpKea {
     fn entries(subnet: String, cursor: Option<String>, limit: u32) -> Result<Page, Error> {
         asked(|kea| {
             let config = config::current(kea)?;
-            list::page(kea, &config, config.subnet(&subnet)?, cursor, limit.clamp(1, 1000))
+            list::page(
+                kea,
+                &config,
+                config.subnet(&subnet)?,
+                cursor,
+                limit.clamp(1, 1000),
+            )
         })
     }
 

@@ -35,7 +35,9 @@ impl Lock {
                     "another change of Kea's configuration is under way",
                 ));
             }
-            let claim = Change::put(KEY, "held").if_absent().expires_in(left + SLACK);
+            let claim = Change::put(KEY, "held")
+                .if_absent()
+                .expires_in(left + SLACK);
             match store::apply(SLOT, &[claim]) {
                 Ok(_) => {
                     let revision = store::get(SLOT, KEY)?.map_or(0, |entry| entry.revision);

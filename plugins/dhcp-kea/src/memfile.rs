@@ -63,12 +63,7 @@ impl Leases {
     }
 
     /// At most `limit` of that subnet, behind that address.
-    pub(crate) fn after(
-        &self,
-        prefix: Prefix,
-        after: Option<Ipv4Addr>,
-        limit: usize,
-    ) -> Vec<Held> {
+    pub(crate) fn after(&self, prefix: Prefix, after: Option<Ipv4Addr>, limit: usize) -> Vec<Held> {
         self.leases
             .range(prefix.first()..=prefix.last())
             .map(|(_, lease)| lease)
@@ -120,7 +115,11 @@ impl Leases {
         self.leases.clear();
         self.older = older.to_vec();
         let completed = older.first().is_some_and(Option::is_some);
-        let ends: &[&str] = if completed { &["completed"] } else { &["2", "1"] };
+        let ends: &[&str] = if completed {
+            &["completed"]
+        } else {
+            &["2", "1"]
+        };
         for end in ends {
             let name = format!("{}.{end}", self.name);
             self.start_of_file();

@@ -34,6 +34,8 @@ const CONFIG: &str = r#"{ "Dhcp4": { "hosts-databases": [ { "type": "postgresql"
  "option-data": [ { "always-send": false, "code": 15, "csv-format": true, "data": "example.com", "name": "domain-name", "never-send": false, "space": "dhcp4" } ],
  "subnet4": [ { "id": 1, "subnet": "192.0.2.0/24", "pools": [ { "option-data": [  ], "pool": "192.0.2.100-192.0.2.200" } ], "reservations": [  ], "t1-percent": 0.5 } ], "valid-lifetime": 7200 }, "hash": "F35D" }"#;
 
+type ToError = fn(String) -> Error;
+type Asked = Rc<RefCell<Vec<(String, Value)>>>;
 type Answering = Box<dyn Fn(&str, &Value) -> Value>;
 
 fn said(bytes: &[u8]) -> Result<Incoming, UpstreamError> {
@@ -51,20 +53,22 @@ fn kea(wrapped: bool, more: &[&str], answering: Answering) -> Double {
         .chain(more)
         .map(|one| (*one).to_owned())
         .collect();
-    Double::new().store("locks").http(move |request: &Outgoing| {
-        let body: Value = serde_json::from_slice(&request.body).unwrap();
-        let command = body["command"].as_str().unwrap();
-        if !wrapped && body.get("service").is_some() {
-            // As a server might that takes the word for a mistake.
-            return said(br#"{"result": 1, "text": "unsupported parameter 'service'"}"#);
-        }
-        let answer = match command {
-            "list-commands" => json!({ "result": 0, "arguments": commands }),
-            other => answering(other, &body["arguments"]),
-        };
-        let answer = if wrapped { json!([answer]) } else { answer };
-        said(answer.to_string().as_bytes())
-    })
+    Double::new()
+        .store("locks")
+        .http(move |request: &Outgoing| {
+            let body: Value = serde_json::from_slice(&request.body).unwrap();
+            let command = body["command"].as_str().unwrap();
+            if !wrapped && body.get("service").is_some() {
+                // As a server might that takes the word for a mistake.
+                return said(br#"{"result": 1, "text": "unsupported parameter 'service'"}"#);
+            }
+            let answer = match command {
+                "list-commands" => json!({ "result": 0, "arguments": commands }),
+                other => answering(other, &body["arguments"]),
+            };
+            let answer = if wrapped { json!([answer]) } else { answer };
+            said(answer.to_string().as_bytes())
+        })
 }
 
 fn config() -> Value {
@@ -92,7 +96,12 @@ fn text(name: &str, value: &str) -> DhcpOption {
 #[test]
 fn both_forms_of_answers_are_read_and_the_service_is_optional() {
     for wrapped in [true, false] {
-        let _host = kea(wrapped, &["reservation-add", "reservation-get-page"], Box::new(|_, _| config())).install();
+        let _host = kea(
+            wrapped,
+            &["reservation-add", "reservation-get-page"],
+            Box::new(|_, _| config()),
+        )
+        .install();
         server_forgotten();
         let subnets = DhcpKea::subnets().unwrap();
         assert_eq!(subnets[0].prefix, NET);
@@ -107,15 +116,22 @@ fn server_forgotten() {
 
 #[test]
 fn result_codes_become_typed_errors_with_keas_words() {
-    let cases: [(i64, fn(String) -> Error); 5] = [
+    let cases: [(i64, ToError); 5] = [
         (1, Error::Refused),
         (2, Error::Unsupported),
         (4, Error::Conflict),
-        (5, |text| Error::Other(format!("{text} (done only in part)"))),
+        (5, |text| {
+            Error::Other(format!("{text} (done only in part)"))
+        }),
         (77, Error::Other),
     ];
     for (result, error) in cases {
-        let _host = kea(true, &[], Box::new(move |_, _| json!({ "result": result, "text": "Kea's own words" }))).install();
+        let _host = kea(
+            true,
+            &[],
+            Box::new(move |_, _| json!({ "result": result, "text": "Kea's own words" })),
+        )
+        .install();
         assert_eq!(
             DhcpKea::subnets(),
             Err(error(format!(
@@ -191,7 +207,7 @@ fn the_control_agent_itself_is_no_dhcp_server() {
 }
 
 /// A host database behind `host_cmds`: pages of two sources, writing without `operation-target`.
-fn with_database() -> (Installed, Rc<RefCell<Vec<(String, Value)>>>) {
+fn with_database() -> (Installed, Asked) {
     let asked = Rc::new(RefCell::new(Vec::new()));
     let log = Rc::clone(&asked);
     let host = kea(
@@ -314,7 +330,9 @@ fn what_kea_cannot_write_is_taken_back() {
                 *theirs.borrow_mut() = arguments["Dhcp4"].clone();
                 json!({ "result": 0 })
             }
-            "config-write" => json!({ "result": 1, "text": "Error during config-write: Permission denied" }),
+            "config-write" => {
+                json!({ "result": 1, "text": "Error during config-write: Permission denied" })
+            }
             other => panic!("{other} was asked"),
         }),
     )
@@ -405,10 +423,9 @@ fn identifiers_of_every_kind_are_read() {
     let host: Host =
         serde_json::from_str(r#"{"client-id": "01AABBCCDDEE01", "ip-address": "192.0.2.9"}"#)
             .unwrap();
-    assert!(
-        host.id
-            .is(&HostId::of(&Identifier::Client("01:aa:bb:cc:dd:ee:01".to_owned())))
-    );
+    assert!(host.id.is(&HostId::of(&Identifier::Client(
+        "01:aa:bb:cc:dd:ee:01".to_owned()
+    ))));
     let host: Host =
         serde_json::from_str(r#"{"duid": "01:AA:bb", "ip-address": "192.0.2.9"}"#).unwrap();
     assert!(
@@ -505,7 +522,9 @@ fn the_lease_file_is_followed_through_growth_and_tidying() {
 
 #[test]
 fn a_missing_lease_file_is_named() {
-    let _host = with_lease_file().watched("leases", "other.csv", 1, b"").install();
+    let _host = with_lease_file()
+        .watched("leases", "other.csv", 1, b"")
+        .install();
     match DhcpKea::in_use(NET.to_owned(), vec!["192.0.2.1".to_owned()]) {
         Err(Error::Refused(text)) => assert!(text.contains("l.csv"), "{text}"),
         other => panic!("{other:?}"),
@@ -519,7 +538,13 @@ fn prefixes_are_read_as_kea_reads_them() {
     assert_eq!(prefix.last().to_string(), "192.0.2.127");
     let all: prefix::Prefix = "0.0.0.0/0".parse().unwrap();
     assert!(all.contains([255, 255, 255, 255].into()));
-    for text in ["192.0.2.0", "192.0.2.0/33", "2001:db8::/64", "/", "192.0.2.0/-1"] {
+    for text in [
+        "192.0.2.0",
+        "192.0.2.0/33",
+        "2001:db8::/64",
+        "/",
+        "192.0.2.0/-1",
+    ] {
         assert!(text.parse::<prefix::Prefix>().is_err(), "{text}");
     }
 }

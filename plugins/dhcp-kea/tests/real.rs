@@ -196,14 +196,10 @@ fn a_reservation_is_written_read_and_removed_by_configuration() {
         // Kea itself has it, in its memory and in its file.
         let theirs = kea.reservations();
         assert_eq!(theirs.len(), 2);
-        assert!(
-            theirs
-                .iter()
-                .any(|one| one["ip-address"] == "192.0.2.20"
-                    && one["boot-file-name"] == "pxelinux.0"
-                    && one["next-server"] == "192.0.2.9"
-                    && one["hostname"] == "host20.example.com")
-        );
+        assert!(theirs.iter().any(|one| one["ip-address"] == "192.0.2.20"
+            && one["boot-file-name"] == "pxelinux.0"
+            && one["next-server"] == "192.0.2.9"
+            && one["hostname"] == "host20.example.com"));
         assert!(kea.configuration_file().contains("\"192.0.2.20\""));
 
         // Neither its address nor its MAC is given to another.
@@ -263,7 +259,10 @@ fn machines_that_boot_by_http_get_their_options() {
         let mut wanted = reservation(20);
         wanted.subnet = SHARED.to_owned();
         wanted.address = "198.51.100.20".to_owned();
-        wanted.options[1] = text("filename", "http://boot.example.com/httpboot/grub2/shim.efi");
+        wanted.options[1] = text(
+            "filename",
+            "http://boot.example.com/httpboot/grub2/shim.efi",
+        );
         assert_eq!(DhcpKea::add(wanted.clone()), Ok(true));
         assert_eq!(DhcpKea::add(wanted.clone()), Ok(false));
         assert_eq!(

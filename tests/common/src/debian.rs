@@ -49,7 +49,14 @@ impl Suite {
         };
         let release = format!("{}/dists/{name}/Release", mirror.trim_end_matches('/'));
         let reachable = Command::new("curl")
-            .args(["--silent", "--fail", "--head", "--location", "--max-time", "20"])
+            .args([
+                "--silent",
+                "--fail",
+                "--head",
+                "--location",
+                "--max-time",
+                "20",
+            ])
             .arg(&release)
             .stdout(Stdio::null())
             .status()

@@ -101,9 +101,7 @@ impl Kea {
         let inside = self.inside(folder);
         match &self.setup.suite {
             None => inside,
-            Some(suite) => suite
-                .root
-                .join(inside.strip_prefix("/").unwrap_or(&inside)),
+            Some(suite) => suite.root.join(inside.strip_prefix("/").unwrap_or(&inside)),
         }
     }
 
@@ -314,7 +312,12 @@ impl Kea {
         subnets(&config)
             .into_iter()
             .chain(networks.unwrap_or_default().iter().flat_map(subnets))
-            .flat_map(|subnet| subnet["reservations"].as_array().cloned().unwrap_or_default())
+            .flat_map(|subnet| {
+                subnet["reservations"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default()
+            })
             .collect()
     }
 }
@@ -324,7 +327,10 @@ impl Drop for Kea {
         if std::thread::panicking() {
             let log = self.log();
             let start = log.len().saturating_sub(4000);
-            eprintln!("--- Kea's logs end so:\n{}", log.get(start..).unwrap_or(&log));
+            eprintln!(
+                "--- Kea's logs end so:\n{}",
+                log.get(start..).unwrap_or(&log)
+            );
         }
         self.hang(false);
         self.stop_all();
@@ -333,7 +339,11 @@ impl Drop for Kea {
                 continue;
             };
             for entry in entries.filter_map(Result::ok) {
-                if entry.file_name().to_string_lossy().starts_with(&format!("{}-", self.name)) {
+                if entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(&format!("{}-", self.name))
+                {
                     let _ = std::fs::remove_file(entry.path());
                 }
             }
