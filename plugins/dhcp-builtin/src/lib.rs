@@ -1,0 +1,210 @@
+//! The service and provider `dhcp-builtin`: a DHCPv4 server, and what lets Foreman fill it with reservations.
+//!
+//! It answers on the interfaces that the operator names, and on none by itself. It keeps reservations and leases in the store, opens no connection, and
+//! sees no zone and no file.
+//!
+//! The one idea: the provider writes reservations, the service writes leases, both to one store, and each follows what the other did. [`server`]
+//! is the protocol, [`provider`] what Foreman asks, [`book`] what both know.
+
+pub mod book;
+pub mod boot;
+pub mod identity;
+pub mod lease;
+pub mod packet;
+pub mod provider;
+pub mod reservation;
+pub mod server;
+pub mod subnets;
+
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bulkhead_sdk::Event;
+use bulkhead_sdk::dhcp::{DhcpProvider, Entry, Error, Identifier, Page, Reservation, Subnet};
+use bulkhead_sdk::prelude::*;
+use bulkhead_sdk::reactor::{Datagram, Reaction, Service};
+
+use book::{Book, SLOT};
+use provider::Desk;
+use server::Server;
+use subnets::Config;
+
+/// The server.
+#[derive(Debug)]
+pub struct DhcpBuiltin;
+
+impl Plugin for DhcpBuiltin {
+    fn describe() -> Manifest {
+        Manifest::new(
+            "dhcp-builtin",
+            env!("CARGO_PKG_VERSION"),
+            "Gives machines their addresses, and takes reservations for them",
+        )
+        .need(
+            Need::link("network", "answers machines that have no address yet, on the named interfaces")
+                .optional(),
+        )
+        .need(Need::store(SLOT, Access::ReadWrite, "keeps reservations and leases"))
+        .need(
+            Need::probe("addresses", "asks whether somebody uses an address before it is offered")
+                .optional(),
+        )
+        .setting(Setting::texts(
+            "interfaces",
+            "The network interfaces to answer on. Unset: none, and only reservations are kept",
+        ))
+        .setting(Setting::texts(
+            "subnets",
+            "The subnets, each a prefix and words: `192.0.2.0/24 range=192.0.2.100-192.0.2.200 routers=192.0.2.1`",
+        ))
+        .setting(number("lease_time", "Seconds of a lease, at least 60", 43_200))
+        .setting(Setting::texts("dns_servers", "DNS servers of subnets that name none"))
+        .setting(Setting::text("domain", "The domain of subnets that name none"))
+        .setting(Setting::texts("ntp_servers", "Time servers of subnets that name none"))
+        .setting(Setting::text(
+            "next_server",
+            "The TFTP server's address for hosts and subnets that name none. Unset: this machine",
+        ))
+        .setting(
+            Setting::texts(
+                "boot_files",
+                "Boot files of hosts whose reservation names none, each `ARCHITECTURE=FILE`; 16 and above take URLs, `ipxe` is iPXE",
+            )
+            .default(&["0=pxelinux.0", "6=grub2/grubia32.efi", "7=grub2/grubx64.efi", "9=grub2/grubx64.efi", "11=grub2/grubaa64.efi"][..]),
+        )
+        .setting(
+            Setting::boolean("authoritative", "Whether a client with a wrong address is told so at once")
+                .default(true)
+                .required(),
+        )
+        .setting(
+            Setting::text(
+                "identity",
+                "Whom a dynamic lease belongs to. Firmware and system often send different identifiers from one card",
+            )
+            .default("hardware")
+            .choices(&["hardware", "client-id"])
+            .required(),
+        )
+        .setting(number("offer_time", "Seconds that an offered address is kept, 1 to 3600", 60))
+        .setting(number("decline_time", "Seconds that an address rests which somebody found in use", 86_400))
+        .setting(number("flood_limit", "Packets of one machine in ten seconds; more are dropped", 40))
+        .setting(number(
+            "probe_time",
+            "Milliseconds to wait for somebody who uses a new address, at most 2000; 0: do not ask",
+            300,
+        ))
+    }
+
+    fn status() -> Status {
+        match Config::of_settings() {
+            Ok(config) if config.subnets.is_empty() => Status::failing(
+                "no subnet is configured: list the subnets in the setting `subnets`",
+            ),
+            Ok(_) => Status::working(),
+            Err(problem) => Status::failing(problem),
+        }
+    }
+
+    fn start() -> Result<(), String> {
+        let config = Config::of_settings()?;
+        let book = Book::load().map_err(|problem| store::describe(&problem))?;
+        SERVER.set(Some(Server::new(config, book)));
+        Ok(())
+    }
+
+    fn wake(events: &[Event]) -> Option<Duration> {
+        if events.contains(&Event::SettingsChanged)
+            && let Err(problem) = Self::start()
+        {
+            log::error(format!("the old subnets stay: {problem}"));
+        }
+        None
+    }
+}
+
+impl Service for DhcpBuiltin {
+    fn datagrams(batch: Vec<Datagram>) -> Vec<Reaction> {
+        SERVER.with_borrow_mut(|server| match server {
+            Some(server) => server.react(&batch, now()),
+            None => Vec::new(),
+        })
+    }
+}
+
+impl DhcpProvider for DhcpBuiltin {
+    fn subnets() -> Result<Vec<Subnet>, Error> {
+        Config::of_settings()
+            .map(|config| provider::subnets(&config))
+            .map_err(Error::Other)
+    }
+
+    fn entries(subnet: String, cursor: Option<String>, limit: u32) -> Result<Page, Error> {
+        at_desk(|desk| desk.entries(&subnet, cursor.as_deref(), limit))
+    }
+
+    fn by_address(subnet: String, address: String) -> Result<Vec<Entry>, Error> {
+        at_desk(|desk| desk.by_address(&subnet, &address))
+    }
+
+    fn by_identifier(subnet: String, who: Identifier) -> Result<Vec<Entry>, Error> {
+        at_desk(|desk| desk.by_identifier(&subnet, &who))
+    }
+
+    fn in_use(subnet: String, addresses: Vec<String>) -> Result<Vec<bool>, Error> {
+        at_desk(|desk| desk.in_use(&subnet, &addresses))
+    }
+
+    fn add(wanted: Reservation) -> Result<bool, Error> {
+        at_desk(|desk| desk.add(&wanted))
+    }
+
+    fn remove(
+        subnet: String,
+        address: Option<String>,
+        who: Option<Identifier>,
+    ) -> Result<bool, Error> {
+        at_desk(|desk| desk.remove(&subnet, address.as_deref(), who.as_ref()))
+    }
+}
+
+bulkhead_sdk::export_plugin!(DhcpBuiltin: service, dhcp_provider);
+
+thread_local! {
+    static SERVER: RefCell<Option<Server>> = const { RefCell::new(None) };
+    /// The provider's own book; its instances share nothing with the service's but the store.
+    static BOOK: RefCell<Option<Book>> = const { RefCell::new(None) };
+}
+
+fn at_desk<T>(work: impl FnOnce(&mut Desk<'_>) -> Result<T, Error>) -> Result<T, Error> {
+    let config = Config::of_settings().map_err(Error::Other)?;
+    let failed = |problem: store::Error| Error::Other(store::describe(&problem));
+    BOOK.with_borrow_mut(|kept| {
+        let mut book = match kept.take() {
+            Some(book) => book,
+            None => Book::load().map_err(failed)?,
+        };
+        book.follow().map_err(failed)?;
+        let done = work(&mut Desk {
+            config: &config,
+            book: &mut book,
+            now: now(),
+        });
+        *kept = Some(book);
+        done
+    })
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn number(name: &str, help: &str, default: i64) -> Setting {
+    Setting::integer(name, help).default(default).required()
+}
+
+#[cfg(test)]
+mod tests;

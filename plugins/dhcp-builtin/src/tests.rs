@@ -1,0 +1,979 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+//! Clients through the reactor, whose packets are written and read with another codec than the server's.
+
+use super::*;
+use std::net::Ipv4Addr;
+
+use bulkhead_sdk::dhcp::{DhcpOption as Shown, OptionValue};
+use bulkhead_sdk::probe::Outcome;
+use bulkhead_sdk::reactor::{Port, Transport};
+use bulkhead_sdk::settings::Value;
+use bulkhead_sdk::testing::{Host, Installed};
+use dhcproto::v4::{
+    DhcpOption, Flags, HType, Message, MessageType, Opcode, OptionCode, UnknownOption,
+};
+use dhcproto::{Decodable, Decoder, Encodable};
+use proptest::prelude::*;
+
+const NOW: i64 = 1_764_000_000;
+const SUBNET: &str = "192.0.2.0/24";
+
+struct Site {
+    host: Installed,
+    server: Server,
+    now: i64,
+}
+
+fn texts(list: &[&str]) -> Value {
+    Value::Texts(list.iter().map(|&it| it.to_owned()).collect())
+}
+
+fn host() -> Host {
+    Host::new()
+        .setting(
+            "subnets",
+            texts(&[
+                "192.0.2.0/24 range=192.0.2.100-192.0.2.103 routers=192.0.2.1 dns=192.0.2.53 domain=example.com lease=3600 mtu=1400",
+                "198.51.100.0/24 range=198.51.100.10-198.51.100.200 routers=198.51.100.1",
+            ]),
+        )
+        .setting("boot_files", texts(&["0=pxelinux.0", "7=grub2/grubx64.efi", "16=http://192.0.2.1:8000/httpboot/grub2/grubx64.efi"]))
+        .setting("lease_time", 7200)
+        .setting("offer_time", 60)
+        .setting("decline_time", 86_400)
+        .setting("flood_limit", 40)
+        .setting("authoritative", true)
+        .setting("identity", "hardware")
+        .setting("probe_time", 0)
+        .store(SLOT)
+}
+
+fn site_of(host: Host) -> Site {
+    let host = host.install();
+    BOOK.set(None);
+    let server = Server::new(Config::of_settings().unwrap(), Book::load().unwrap());
+    Site {
+        host,
+        server,
+        now: NOW,
+    }
+}
+
+fn site() -> Site {
+    site_of(host())
+}
+
+fn mac(number: u8) -> [u8; 6] {
+    [0x52, 0x54, 0, 0, 0, number]
+}
+
+fn client(number: u8, kind: MessageType) -> Message {
+    let mut message = Message::default();
+    message
+        .set_opcode(Opcode::BootRequest)
+        .set_htype(HType::Eth)
+        .set_chaddr(&mac(number))
+        .set_xid(u32::from(number) + 7);
+    message.opts_mut().insert(DhcpOption::MessageType(kind));
+    message
+}
+
+fn raw(message: &mut Message, code: u8, data: &[u8]) {
+    message
+        .opts_mut()
+        .insert(DhcpOption::Unknown(UnknownOption::new(
+            OptionCode::from(code),
+            data.to_vec(),
+        )));
+}
+
+fn bytes(message: &Message) -> Vec<u8> {
+    message.to_vec().unwrap()
+}
+
+/// What came back: the packet, where it went, and to what hardware address.
+#[derive(Debug)]
+struct Back {
+    message: Message,
+    bytes: Vec<u8>,
+    peer: String,
+    hardware: Option<String>,
+}
+
+impl Back {
+    fn kind(&self) -> MessageType {
+        self.message.opts().msg_type().unwrap()
+    }
+
+    fn address(&self) -> String {
+        self.message.yiaddr().to_string()
+    }
+
+    fn seconds(&self) -> u32 {
+        match self.message.opts().get(OptionCode::AddressLeaseTime) {
+            Some(DhcpOption::AddressLeaseTime(seconds)) => *seconds,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn file(&self) -> String {
+        let name = self.message.fname().unwrap_or_default();
+        String::from_utf8(name.iter().copied().take_while(|it| *it != 0).collect()).unwrap()
+    }
+}
+
+impl Site {
+    fn send_at(&mut self, interface: &str, local: &str, packets: &[Vec<u8>]) -> Vec<Back> {
+        let datagram = |bytes: &Vec<u8>| Datagram {
+            slot: "network".into(),
+            transport: Transport::Udp,
+            peer: "0.0.0.0:68".into(),
+            local: local.into(),
+            port: Some(Port {
+                interface: "eth1".into(),
+                address: interface.into(),
+                hardware: None,
+            }),
+            bytes: bytes.clone(),
+        };
+        let batch: Vec<Datagram> = packets.iter().map(datagram).collect();
+        let back = |reaction: Reaction| match reaction {
+            Reaction::Send(it) => {
+                let port = it.port.unwrap();
+                assert_eq!(
+                    (it.slot.as_str(), port.interface.as_str()),
+                    ("network", "eth1")
+                );
+                assert!(it.bytes.len() >= 300);
+                let message = Message::decode(&mut Decoder::new(&it.bytes)).unwrap();
+                assert_eq!(message.opcode(), Opcode::BootReply);
+                Back {
+                    message,
+                    bytes: it.bytes,
+                    peer: it.peer,
+                    hardware: port.hardware,
+                }
+            }
+            Reaction::Transfer(it) => panic!("{it:?}"),
+        };
+        self.server
+            .react(&batch, self.now)
+            .into_iter()
+            .map(back)
+            .collect()
+    }
+
+    fn send(&mut self, message: &Message) -> Option<Back> {
+        self.send_at("192.0.2.1/24", "255.255.255.255:67", &[bytes(message)])
+            .pop()
+    }
+
+    fn discover(&mut self, number: u8) -> Option<Back> {
+        self.send(&client(number, MessageType::Discover))
+    }
+
+    fn select(&mut self, number: u8, address: &str) -> Option<Back> {
+        self.send(&selecting(number, address))
+    }
+
+    /// The four messages, as a client that boots.
+    fn boot(&mut self, number: u8) -> String {
+        let offer = self.discover(number).unwrap();
+        assert_eq!(offer.kind(), MessageType::Offer);
+        let ack = self.select(number, &offer.address()).unwrap();
+        assert_eq!(
+            (ack.kind(), ack.address()),
+            (MessageType::Ack, offer.address())
+        );
+        offer.address()
+    }
+}
+
+fn selecting(number: u8, address: &str) -> Message {
+    let mut message = client(number, MessageType::Request);
+    message
+        .opts_mut()
+        .insert(DhcpOption::RequestedIpAddress(address.parse().unwrap()));
+    message
+        .opts_mut()
+        .insert(DhcpOption::ServerIdentifier("192.0.2.1".parse().unwrap()));
+    message
+}
+
+fn reservation(number: u8, address: &str, options: &[(&str, &str)]) -> Reservation {
+    let option = |(name, value): &(&str, &str)| Shown {
+        name: (*name).into(),
+        value: OptionValue::Text((*value).into()),
+    };
+    Reservation {
+        subnet: SUBNET.into(),
+        address: address.into(),
+        identifier: Identifier::Hardware(identity::colons(&mac(number))),
+        name: format!("h{number}.example.com"),
+        deletable: true,
+        options: options.iter().map(option).collect(),
+    }
+}
+
+#[test]
+fn a_machine_gets_an_address_and_what_belongs_to_it() {
+    let mut site = site();
+    let offer = site.discover(1).unwrap();
+    assert_eq!(
+        (offer.kind(), offer.address().as_str()),
+        (MessageType::Offer, "192.0.2.100")
+    );
+    assert_eq!(
+        (offer.peer.as_str(), offer.hardware.as_deref()),
+        ("192.0.2.100:68", Some("52:54:00:00:00:01"))
+    );
+    let ack = site.select(1, "192.0.2.100").unwrap();
+    let options = ack.message.opts();
+    let expected = [
+        DhcpOption::ServerIdentifier("192.0.2.1".parse().unwrap()),
+        DhcpOption::AddressLeaseTime(3600),
+        DhcpOption::Renewal(1800),
+        DhcpOption::Rebinding(3150),
+        DhcpOption::SubnetMask("255.255.255.0".parse().unwrap()),
+        DhcpOption::Router(vec!["192.0.2.1".parse().unwrap()]),
+        DhcpOption::DomainNameServer(vec!["192.0.2.53".parse().unwrap()]),
+        DhcpOption::DomainName("example.com".into()),
+        DhcpOption::InterfaceMtu(1400),
+    ];
+    for option in expected {
+        assert_eq!(options.get(OptionCode::from(&option)), Some(&option));
+    }
+    assert_eq!(ack.message.xid(), 8);
+    assert_eq!(ack.message.chaddr(), mac(1));
+}
+
+#[test]
+fn an_acknowledged_lease_survives_a_restart() {
+    let mut site = site();
+    let address = site.boot(1);
+    site.server = Server::new(Config::of_settings().unwrap(), Book::load().unwrap());
+    assert_eq!(site.discover(2).unwrap().address(), "192.0.2.101");
+    assert_eq!(site.boot(1), address);
+}
+
+#[test]
+fn no_acknowledgement_leaves_without_its_commit() {
+    let mut site = site();
+    let address = site.discover(1).unwrap().address();
+    // The slot is taken away: nothing can be written, and asking again does not help.
+    site.host.change(|_| Host::new());
+    assert!(site.select(1, &address).is_none());
+    assert!(site.select(1, &address).is_none());
+    assert!(site.discover(1).is_none());
+    assert!(
+        site.host
+            .logs()
+            .iter()
+            .any(|(_, line)| line.contains("denied"))
+    );
+    site.host.change(|_| host());
+    assert_eq!(site.boot(1), address);
+}
+
+#[test]
+fn one_address_is_never_offered_twice_at_a_time() {
+    let mut site = site();
+    let discovers: Vec<Vec<u8>> = (1..=6)
+        .map(|it| bytes(&client(it, MessageType::Discover)))
+        .collect();
+    let offers = site.send_at("192.0.2.1/24", "255.255.255.255:67", &discovers);
+    let mut addresses: Vec<String> = offers.iter().map(Back::address).collect();
+    assert_eq!(addresses.len(), 4, "the range has four");
+    addresses.dedup();
+    assert_eq!(addresses.len(), 4);
+    // The same client is offered the same again.
+    assert_eq!(site.discover(3).unwrap().address(), addresses[2]);
+    assert!(site.discover(6).is_none());
+    site.now += 61;
+    assert!(site.discover(6).is_some(), "the offers ended");
+}
+
+#[test]
+fn the_longest_ended_lease_is_used_first() {
+    let mut site = site();
+    for number in 1..=4 {
+        site.boot(number);
+        site.now += 1;
+    }
+    assert!(site.discover(9).is_none());
+    site.now += 3600;
+    assert_eq!(site.discover(9).unwrap().address(), "192.0.2.100");
+    // Who comes back gets what it had.
+    assert_eq!(site.discover(3).unwrap().address(), "192.0.2.102");
+}
+
+#[test]
+fn a_reservation_is_served_at_once_and_to_nobody_else() {
+    let mut site = site();
+    assert!(
+        DhcpBuiltin::add(reservation(
+            7,
+            "192.0.2.50",
+            &[
+                ("hostname", "h7.example.com"),
+                ("filename", "grub2/grubx64.efi"),
+                ("nextServer", "192.0.2.9")
+            ]
+        ))
+        .unwrap()
+    );
+    let offer = site.discover(7).unwrap();
+    assert_eq!(
+        (offer.address().as_str(), offer.file().as_str()),
+        ("192.0.2.50", "grub2/grubx64.efi")
+    );
+    assert_eq!(offer.message.siaddr().to_string(), "192.0.2.9");
+    assert_eq!(
+        offer.message.opts().get(OptionCode::Hostname),
+        Some(&DhcpOption::Hostname("h7.example.com".into()))
+    );
+    assert_eq!(
+        offer.message.opts().get(OptionCode::TFTPServerName),
+        Some(&DhcpOption::TFTPServerName(b"192.0.2.9".to_vec()))
+    );
+    let mut wish = client(8, MessageType::Discover);
+    wish.opts_mut().insert(DhcpOption::RequestedIpAddress(
+        "192.0.2.50".parse().unwrap(),
+    ));
+    assert_eq!(site.send(&wish).unwrap().address(), "192.0.2.100");
+    // An address inside the range that is reserved is not handed out.
+    DhcpBuiltin::add(reservation(9, "192.0.2.101", &[])).unwrap();
+    site.boot(8);
+    assert_eq!(site.boot(10), "192.0.2.102");
+}
+
+#[test]
+fn a_reservation_is_found_whatever_identifier_comes_along() {
+    let mut site = site();
+    DhcpBuiltin::add(reservation(7, "192.0.2.50", &[])).unwrap();
+    for identifier in [
+        &b"\x00uuid-of-firmware"[..],
+        b"\xff\x00\x01os",
+        b"\x01RT\0\0\0\x07",
+    ] {
+        let mut message = client(7, MessageType::Discover);
+        raw(&mut message, 61, identifier);
+        let offer = site.send(&message).unwrap();
+        assert_eq!(offer.address(), "192.0.2.50");
+        // RFC 6842: the identifier comes back.
+        assert_eq!(
+            offer.message.opts().get(OptionCode::ClientIdentifier),
+            Some(&DhcpOption::ClientIdentifier(identifier.to_vec()))
+        );
+    }
+    // And a dynamic lease too: firmware and system are one machine.
+    let address = site.boot(1);
+    let mut message = client(1, MessageType::Discover);
+    raw(&mut message, 61, b"\xff\x00\x01another");
+    assert_eq!(site.send(&message).unwrap().address(), address);
+}
+
+#[test]
+fn leases_go_by_identifier_where_the_operator_says_so() {
+    let mut site = site_of(host().setting("identity", "client-id"));
+    let mut discover = |identifier: &[u8]| {
+        let mut message = client(1, MessageType::Discover);
+        raw(&mut message, 61, identifier);
+        site.send(&message).unwrap().address()
+    };
+    assert_eq!(
+        (discover(b"\x00a").as_str(), discover(b"\x00b").as_str()),
+        ("192.0.2.100", "192.0.2.101")
+    );
+}
+
+#[test]
+fn an_infiniband_port_is_known_by_the_end_of_its_address() {
+    let mut site = site();
+    let mut wanted = reservation(1, "192.0.2.60", &[]);
+    wanted.identifier =
+        Identifier::Hardware("80:00:02:08:fe:80:00:00:00:00:00:00:24:8a:07:03:00:11:22:33".into());
+    DhcpBuiltin::add(wanted).unwrap();
+    let mut message = client(1, MessageType::Discover);
+    message.set_htype(HType::Unknown(32)).set_chaddr(&[]);
+    raw(
+        &mut message,
+        61,
+        b"\xff\x00\x00\x00\x00\x00\x02\x00\x00\x02\xc9\x00\x24\x8a\x07\x03\x00\x11\x22\x33",
+    );
+    let offer = site.send(&message).unwrap();
+    assert_eq!(
+        (offer.address().as_str(), offer.peer.as_str()),
+        ("192.0.2.60", "255.255.255.255:68")
+    );
+}
+
+#[test]
+fn boot_files_go_by_architecture_and_kind_of_client() {
+    let mut site = site();
+    let mut ask = |class: &str, architecture: u16, user: Option<&[u8]>, number: u8| {
+        let mut message = client(number, MessageType::Discover);
+        raw(&mut message, 60, class.as_bytes());
+        raw(&mut message, 93, &architecture.to_be_bytes());
+        if let Some(user) = user {
+            raw(&mut message, 77, user);
+        }
+        let offer = site.send(&message).unwrap();
+        let class = match offer.message.opts().get(OptionCode::ClassIdentifier) {
+            Some(DhcpOption::ClassIdentifier(class)) => String::from_utf8(class.clone()).unwrap(),
+            _ => String::new(),
+        };
+        (offer.file(), class)
+    };
+    let url = "http://192.0.2.1:8000/httpboot/grub2/grubx64.efi";
+    assert_eq!(
+        ask("PXEClient:Arch:00000:UNDI:002001", 0, None, 1),
+        ("pxelinux.0".into(), String::new())
+    );
+    assert_eq!(
+        ask("PXEClient:Arch:00007", 7, None, 1),
+        ("grub2/grubx64.efi".into(), String::new())
+    );
+    assert_eq!(
+        ask("HTTPClient:Arch:00016", 16, None, 1),
+        (url.into(), "HTTPClient".into())
+    );
+    assert_eq!(
+        ask("HTTPClient:Arch:00007", 7, None, 1),
+        (String::new(), String::new()),
+        "a file name is no URL"
+    );
+    assert_eq!(
+        ask("PXEClient:Arch:00016", 16, None, 1),
+        (String::new(), String::new()),
+        "a URL is no file name"
+    );
+    assert_eq!(
+        ask("PXEClient", 11, None, 1),
+        (String::new(), String::new())
+    );
+    DhcpBuiltin::add(reservation(
+        7,
+        "192.0.2.50",
+        &[("filename", "http://192.0.2.9/x.efi")],
+    ))
+    .unwrap();
+    assert_eq!(
+        ask("HTTPClient:Arch:00016", 16, None, 7),
+        ("http://192.0.2.9/x.efi".into(), "HTTPClient".into())
+    );
+    assert_eq!(
+        ask("PXEClient", 7, Some(b"iPXE"), 7).0,
+        "http://192.0.2.9/x.efi"
+    );
+}
+
+#[test]
+fn ipxe_can_have_a_script_of_its_own() {
+    let mut site = site_of(host().setting(
+        "boot_files",
+        texts(&["0=undionly.kpxe", "ipxe=http://192.0.2.1/boot.ipxe"]),
+    ));
+    let mut message = client(1, MessageType::Discover);
+    raw(&mut message, 93, &[0, 0]);
+    assert_eq!(site.send(&message).unwrap().file(), "undionly.kpxe");
+    raw(&mut message, 77, b"iPXE");
+    assert_eq!(
+        site.send(&message).unwrap().file(),
+        "http://192.0.2.1/boot.ipxe"
+    );
+}
+
+#[test]
+fn a_relay_gets_its_option_back_as_it_was() {
+    let mut site = site();
+    // Sub-options in no order, twice, and one that nobody knows: bytes are bytes.
+    let relayed = b"\x02\x03abc\x01\x04eth0\x01\x01x\x97\x02\0\0";
+    let mut message = client(1, MessageType::Discover);
+    message.set_giaddr([198, 51, 100, 1]).set_hops(1);
+    let mut packet = bytes(&message);
+    assert_eq!(packet.pop(), Some(255));
+    packet.extend([82, u8::try_from(relayed.len()).unwrap()]);
+    packet.extend(relayed);
+    packet.push(255);
+    let back = site
+        .send_at("192.0.2.1/24", "192.0.2.1:67", &[packet])
+        .pop()
+        .unwrap();
+    assert_eq!(
+        (back.address().as_str(), back.peer.as_str(), back.hardware),
+        ("198.51.100.10", "198.51.100.1:67", None)
+    );
+    let end = back.bytes.iter().rposition(|byte| *byte == 255).unwrap();
+    assert_eq!(back.bytes[end - relayed.len()..end], relayed[..]);
+    assert_eq!(back.message.giaddr().to_string(), "198.51.100.1");
+}
+
+#[test]
+fn a_relay_may_name_the_subnet_and_the_server() {
+    let mut site = site();
+    let mut message = client(1, MessageType::Discover);
+    message.set_giaddr([203, 0, 113, 1]);
+    assert!(site.send(&message).is_none(), "an unknown subnet");
+    raw(
+        &mut message,
+        82,
+        &[5, 4, 198, 51, 100, 0, 11, 4, 198, 51, 100, 1],
+    );
+    let offer = site.send(&message).unwrap();
+    assert_eq!(offer.address(), "198.51.100.10");
+    assert_eq!(
+        offer.message.opts().get(OptionCode::ServerIdentifier),
+        Some(&DhcpOption::ServerIdentifier(
+            "198.51.100.1".parse().unwrap()
+        ))
+    );
+}
+
+fn rebooting(number: u8, address: &str) -> Message {
+    let mut message = client(number, MessageType::Request);
+    message
+        .opts_mut()
+        .insert(DhcpOption::RequestedIpAddress(address.parse().unwrap()));
+    message
+}
+
+fn renewing(number: u8, address: &str) -> Message {
+    let mut message = client(number, MessageType::Request);
+    message.set_ciaddr(address.parse::<Ipv4Addr>().unwrap());
+    message
+}
+
+#[test]
+fn init_reboot_confirms_or_refuses() {
+    let mut site = site();
+    let address = site.boot(1);
+    assert_eq!(
+        site.send(&rebooting(1, &address)).unwrap().kind(),
+        MessageType::Ack
+    );
+    let nak = site.send(&rebooting(1, "198.51.100.44")).unwrap();
+    assert_eq!(
+        (nak.kind(), nak.peer.as_str(), nak.address().as_str()),
+        (MessageType::Nak, "255.255.255.255:68", "0.0.0.0")
+    );
+    assert_eq!(
+        site.send(&rebooting(2, &address)).unwrap().kind(),
+        MessageType::Nak,
+        "somebody else's"
+    );
+    site.host
+        .change(|host| host.setting("authoritative", false));
+    site.server = Server::new(Config::of_settings().unwrap(), Book::load().unwrap());
+    assert!(site.send(&rebooting(2, &address)).is_none());
+}
+
+#[test]
+fn renewing_and_rebinding_extend_the_lease() {
+    let mut site = site();
+    let address = site.boot(1);
+    site.now += 1800;
+    let ack = site
+        .send_at(
+            "192.0.2.1/24",
+            "192.0.2.1:67",
+            &[bytes(&renewing(1, &address))],
+        )
+        .pop()
+        .unwrap();
+    assert_eq!(
+        (ack.kind(), ack.peer.as_str(), ack.seconds()),
+        (MessageType::Ack, "192.0.2.100:68", 3600)
+    );
+    assert_eq!(ack.message.ciaddr().to_string(), address);
+    site.now += 3200;
+    assert_eq!(site.send(&renewing(1, &address)).unwrap().seconds(), 3600);
+    // A reservation that moved is told at once.
+    DhcpBuiltin::add(reservation(1, "192.0.2.70", &[])).unwrap();
+    assert_eq!(
+        site.send(&renewing(1, &address)).unwrap().kind(),
+        MessageType::Nak
+    );
+    assert_eq!(site.boot(1), "192.0.2.70");
+    // A client that was carried to another network shouts there.
+    let nak = site
+        .send_at(
+            "198.51.100.1/24",
+            "255.255.255.255:67",
+            &[bytes(&renewing(1, "192.0.2.70"))],
+        )
+        .pop()
+        .unwrap();
+    assert_eq!(nak.kind(), MessageType::Nak);
+}
+
+#[test]
+fn asking_again_soon_costs_no_commit_and_tells_the_time_left() {
+    let mut site = site();
+    let address = site.boot(1);
+    let revision = || store::get(SLOT, "l/c0000264").unwrap().unwrap().revision;
+    let before = revision();
+    site.now += 100;
+    assert_eq!(site.send(&renewing(1, &address)).unwrap().seconds(), 3500);
+    assert_eq!(revision(), before);
+    site.now += 900;
+    assert_eq!(site.send(&renewing(1, &address)).unwrap().seconds(), 3600);
+    assert!(revision() > before);
+}
+
+#[test]
+fn a_released_address_is_free_and_still_the_first_choice() {
+    let mut site = site();
+    let address = site.boot(1);
+    let mut release = client(1, MessageType::Release);
+    release.set_ciaddr(address.parse::<Ipv4Addr>().unwrap());
+    let mut stranger = client(2, MessageType::Release);
+    stranger.set_ciaddr(address.parse::<Ipv4Addr>().unwrap());
+    assert!(site.send(&stranger).is_none());
+    assert!(DhcpBuiltin::in_use(SUBNET.into(), vec![address.clone()]).is_ok());
+    assert!(site.server.react(&[], NOW).is_empty());
+    assert!(
+        Book::load()
+            .unwrap()
+            .lease(address.parse().unwrap())
+            .unwrap()
+            .is_held(site.now)
+    );
+    assert!(site.send(&release).is_none());
+    assert!(
+        !Book::load()
+            .unwrap()
+            .lease(address.parse().unwrap())
+            .unwrap()
+            .is_held(site.now)
+    );
+    assert_eq!(site.discover(1).unwrap().address(), address);
+}
+
+#[test]
+fn a_declined_address_rests() {
+    let mut site = site();
+    let address = site.boot(1);
+    let mut decline = client(1, MessageType::Decline);
+    decline
+        .opts_mut()
+        .insert(DhcpOption::RequestedIpAddress(address.parse().unwrap()));
+    assert!(site.send(&decline).is_none());
+    assert_eq!(site.boot(1), "192.0.2.101");
+    site.now += 86_401;
+    for number in 2..=4 {
+        site.boot(number);
+    }
+    assert!(site.discover(9).is_some(), "four addresses again");
+    // Nobody declines what is not theirs.
+    let mut decline = client(9, MessageType::Decline);
+    decline.opts_mut().insert(DhcpOption::RequestedIpAddress(
+        "192.0.2.102".parse().unwrap(),
+    ));
+    site.send(&decline);
+    assert_eq!(
+        Book::load()
+            .unwrap()
+            .lease("192.0.2.102".parse().unwrap())
+            .unwrap()
+            .state,
+        lease::State::Active
+    );
+}
+
+#[test]
+fn inform_tells_options_and_gives_no_address() {
+    let mut site = site();
+    let mut inform = client(1, MessageType::Inform);
+    inform.set_ciaddr([192, 0, 2, 30]);
+    let ack = site.send(&inform).unwrap();
+    assert_eq!(
+        (ack.kind(), ack.address().as_str(), ack.peer.as_str()),
+        (MessageType::Ack, "0.0.0.0", "192.0.2.30:68")
+    );
+    assert!(
+        ack.message
+            .opts()
+            .get(OptionCode::AddressLeaseTime)
+            .is_none()
+    );
+    assert!(
+        ack.message
+            .opts()
+            .get(OptionCode::DomainNameServer)
+            .is_some()
+    );
+}
+
+#[test]
+fn an_address_in_use_is_not_offered() {
+    let mut site = site_of(
+        host()
+            .setting("probe_time", 100)
+            .probe(|address| match address {
+                "192.0.2.100" => Outcome::Answered,
+                "192.0.2.101" => Outcome::Refused,
+                _ => Outcome::Silent,
+            }),
+    );
+    assert!(site.discover(1).is_none());
+    assert!(site.discover(1).is_none());
+    assert_eq!(site.boot(1), "192.0.2.102");
+    assert_eq!(
+        site.discover(1).unwrap().address(),
+        "192.0.2.102",
+        "its own is not asked for"
+    );
+}
+
+#[test]
+fn the_offer_of_another_server_frees_ours() {
+    let mut site = site();
+    site.discover(1).unwrap();
+    let mut request = selecting(1, "192.0.2.7");
+    request
+        .opts_mut()
+        .insert(DhcpOption::ServerIdentifier("192.0.2.2".parse().unwrap()));
+    assert!(site.send(&request).is_none());
+    for number in 2..=5 {
+        assert!(site.discover(number).is_some());
+    }
+}
+
+#[test]
+fn one_machine_cannot_flood() {
+    let mut site = site();
+    let packets = vec![bytes(&client(1, MessageType::Discover)); 100];
+    assert_eq!(
+        site.send_at("192.0.2.1/24", "255.255.255.255:67", &packets)
+            .len(),
+        40
+    );
+    assert!(site.discover(2).is_some(), "others do not notice");
+    site.now += 10;
+    assert!(site.discover(1).is_some());
+}
+
+#[test]
+fn the_broadcast_flag_and_odd_hardware_are_answered_to_everybody() {
+    let mut site = site();
+    let mut message = client(1, MessageType::Discover);
+    message.set_flags(Flags::default().set_broadcast());
+    let offer = site.send(&message).unwrap();
+    assert_eq!(
+        (offer.peer.as_str(), offer.hardware),
+        ("255.255.255.255:68", None)
+    );
+    assert!(offer.message.flags().broadcast());
+}
+
+#[test]
+fn a_strange_option_does_not_lose_the_packet() {
+    let mut site = site();
+    let mut message = client(1, MessageType::Discover);
+    raw(&mut message, 12, b"\xff\xfe host");
+    raw(&mut message, 93, b"\0");
+    raw(&mut message, 97, b"\0sixteen-bytes-16");
+    let mut packet = bytes(&message);
+    packet.resize(1200, 0);
+    assert!(
+        site.send_at("192.0.2.1/24", "255.255.255.255:67", &[packet])
+            .pop()
+            .is_some()
+    );
+    for length in [0, 1, 235, 239, 240, 243] {
+        let cut = bytes(&message)[..length.min(bytes(&message).len())].to_vec();
+        assert!(
+            site.send_at("192.0.2.1/24", "255.255.255.255:67", &[cut])
+                .is_empty()
+        );
+    }
+}
+
+fn shown(entries: &[Entry]) -> Vec<String> {
+    let line = |entry: &Entry| match entry {
+        Entry::Reservation(it) => format!("reservation {} {}", it.address, it.name),
+        Entry::Lease(it) => format!(
+            "lease {} {}",
+            it.address,
+            it.state.as_deref().unwrap_or_default()
+        ),
+    };
+    entries.iter().map(line).collect()
+}
+
+#[test]
+fn foreman_sees_subnets_reservations_and_leases() {
+    let mut site = site();
+    site.now = now();
+    let subnets = DhcpBuiltin::subnets().unwrap();
+    assert_eq!(
+        (
+            subnets[0].prefix.as_str(),
+            subnets[0].ranges[0].first.as_str()
+        ),
+        (SUBNET, "192.0.2.100")
+    );
+    let names: Vec<&str> = subnets[0]
+        .options
+        .iter()
+        .map(|it| it.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "routers",
+            "domain_name",
+            "domain_name_servers",
+            "interface_mtu"
+        ]
+    );
+    let wanted = reservation(
+        7,
+        "192.0.2.50",
+        &[("hostname", "h7"), ("filename", "pxelinux.0")],
+    );
+    assert!(DhcpBuiltin::add(wanted.clone()).unwrap());
+    assert!(!DhcpBuiltin::add(wanted.clone()).unwrap(), "an equal one");
+    assert!(matches!(
+        DhcpBuiltin::add(reservation(7, "192.0.2.51", &[])),
+        Err(Error::Conflict(_))
+    ));
+    // A bond: another card, the same address.
+    assert!(DhcpBuiltin::add(reservation(8, "192.0.2.50", &[])).unwrap());
+    let leased = site.boot(1);
+    let page = DhcpBuiltin::entries(SUBNET.into(), None, 2).unwrap();
+    assert_eq!(
+        shown(&page.entries),
+        [
+            "reservation 192.0.2.50 h7.example.com",
+            "reservation 192.0.2.50 h8.example.com"
+        ]
+    );
+    let page = DhcpBuiltin::entries(SUBNET.into(), page.next, 2).unwrap();
+    assert_eq!(
+        (shown(&page.entries), page.next),
+        (vec!["lease 192.0.2.100 active".to_owned()], None)
+    );
+    assert_eq!(
+        DhcpBuiltin::by_address(SUBNET.into(), "192.0.2.50".into())
+            .unwrap()
+            .len(),
+        2
+    );
+    let found = DhcpBuiltin::by_identifier(SUBNET.into(), wanted.identifier.clone()).unwrap();
+    assert!(matches!(&found[0], Entry::Reservation(it) if it.options == wanted.options));
+    let asked = ["192.0.2.50", "192.0.2.51", leased.as_str()].map(str::to_owned);
+    assert_eq!(
+        DhcpBuiltin::in_use(SUBNET.into(), asked.into()).unwrap(),
+        [true, false, true]
+    );
+    assert!(matches!(
+        DhcpBuiltin::remove(SUBNET.into(), Some(leased), None),
+        Err(Error::NotDeletable(_))
+    ));
+    assert!(matches!(
+        DhcpBuiltin::entries("192.0.2.0/25".into(), None, 2),
+        Err(Error::UnknownSubnet)
+    ));
+    assert!(DhcpBuiltin::remove(SUBNET.into(), None, Some(wanted.identifier.clone())).unwrap());
+    assert!(!DhcpBuiltin::remove(SUBNET.into(), None, Some(wanted.identifier)).unwrap());
+    assert!(
+        DhcpBuiltin::add(wanted_again()).unwrap(),
+        "its identifier is free again"
+    );
+    for bad in ["192.0.2.0", "192.0.2.255", "192.0.3.1"] {
+        assert!(
+            matches!(
+                DhcpBuiltin::add(reservation(9, bad, &[])),
+                Err(Error::Refused(_))
+            ),
+            "{bad}"
+        );
+    }
+}
+
+fn wanted_again() -> Reservation {
+    reservation(7, "192.0.2.51", &[])
+}
+
+#[test]
+fn the_next_host_may_have_the_address_at_once() {
+    let mut site = site();
+    site.now = now();
+    DhcpBuiltin::add(reservation(7, "192.0.2.50", &[])).unwrap();
+    assert_eq!(site.boot(7), "192.0.2.50");
+    DhcpBuiltin::remove(SUBNET.into(), Some("192.0.2.50".into()), None).unwrap();
+    DhcpBuiltin::add(reservation(8, "192.0.2.50", &[])).unwrap();
+    assert_eq!(site.boot(8), "192.0.2.50");
+}
+
+#[test]
+fn a_bond_shares_its_address() {
+    let mut site = site();
+    DhcpBuiltin::add(reservation(7, "192.0.2.50", &[])).unwrap();
+    DhcpBuiltin::add(reservation(8, "192.0.2.50", &[])).unwrap();
+    assert_eq!(site.boot(7), "192.0.2.50");
+    assert_eq!(site.boot(8), "192.0.2.50");
+    assert_eq!(site.boot(7), "192.0.2.50");
+}
+
+#[test]
+fn a_book_that_followed_is_the_book_that_loads() {
+    let mut site = site_of(host().setting("flood_limit", 10_000));
+    for round in 0..400_u32 {
+        let number = u8::try_from(round * 7 % 23).unwrap();
+        match round % 5 {
+            0 => drop(DhcpBuiltin::add(reservation(
+                number,
+                &format!("192.0.2.{}", 50 + round % 60),
+                &[],
+            ))),
+            1 => drop(DhcpBuiltin::remove(
+                SUBNET.into(),
+                None,
+                Some(reservation(number, "192.0.2.50", &[]).identifier),
+            )),
+            2 => drop(site.send(&renewing(number, &format!("192.0.2.{}", 100 + round % 4)))),
+            _ => {
+                if let Some(offer) = site.discover(number) {
+                    site.select(number, &offer.address());
+                }
+            }
+        }
+        site.now += 37;
+    }
+    let mut followed = Book::load().unwrap();
+    std::mem::swap(&mut followed, &mut BOOK.take().unwrap_or_default());
+    followed.follow().unwrap();
+    let loaded = Book::load().unwrap();
+    let all = |book: &Book| {
+        let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+        let mut lines: Vec<String> = book
+            .reserved_between(from, to)
+            .map(|it| format!("{it:?}"))
+            .collect();
+        lines.sort();
+        lines.extend(book.leases_between(from, to).map(|it| format!("{it:?}")));
+        lines.extend(book.ended(i64::MAX).map(|it| it.to_string()));
+        lines
+    };
+    assert_eq!(all(&followed), all(&loaded));
+}
+
+proptest! {
+    #[test]
+    fn no_packet_breaks_the_server(noise in proptest::collection::vec(any::<u8>(), 0..400), places in proptest::collection::vec((0_usize..400, any::<u8>()), 0..12), whole in any::<bool>()) {
+        let mut site = site();
+        let mut packet = if whole { bytes(&rebooting(1, "192.0.2.100")) } else { Vec::new() };
+        packet.extend(noise);
+        for (at, byte) in places {
+            if let Some(place) = packet.get_mut(at) {
+                *place = byte;
+            }
+        }
+        let discover = bytes(&client(2, MessageType::Discover));
+        let back = site.send_at("192.0.2.1/24", "255.255.255.255:67", &[packet, discover]);
+        prop_assert!(back.iter().any(|it| it.message.chaddr() == mac(2)));
+    }
+}
