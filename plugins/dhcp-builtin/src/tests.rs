@@ -943,8 +943,7 @@ fn a_book_that_followed_is_the_book_that_loads() {
         }
         site.now += 37;
     }
-    let mut followed = Book::load().unwrap();
-    std::mem::swap(&mut followed, &mut BOOK.take().unwrap_or_default());
+    let mut followed = BOOK.take().unwrap();
     followed.follow().unwrap();
     let loaded = Book::load().unwrap();
     let all = |book: &Book| {
