@@ -67,6 +67,7 @@ pub struct Configuration {
     listener_keys: String,
     sections: String,
     top: String,
+    shipped: Option<String>,
 }
 
 impl Configuration {
@@ -94,7 +95,42 @@ impl Configuration {
             listener_keys: String::new(),
             sections: String::new(),
             top: String::new(),
+            shipped: None,
         }
+    }
+
+    /// A configuration that comes with the program, whole as it is, but for its places: `/var/lib/bulkhead`, `/etc/bulkhead` and `/srv/tftp` become
+    /// directories of the test. Its listeners keep their ports, so the test enters a namespace of its own first.
+    pub fn shipped(text: &str) -> Self {
+        let mut this = Self::empty();
+        let places = [
+            ("/var/lib/bulkhead", "state"),
+            ("/etc/bulkhead", ""),
+            ("/srv/tftp", "boot"),
+        ];
+        let text = places.iter().fold(text.to_owned(), |text, (place, own)| {
+            let own = this.scratch.join(own).display().to_string();
+            text.replace(place, own.trim_end_matches('/'))
+        });
+        this.server = this
+            .authority
+            .server(&["localhost", "127.0.0.1", "proxy.example.com"]);
+        (
+            this.doors.foreman_tls,
+            this.doors.hosts_http,
+            this.doors.admin,
+        ) = (8443, 8000, 9180);
+        this.shipped = Some(text);
+        this
+    }
+
+    /// Other words in a configuration that comes with the program.
+    #[track_caller]
+    pub fn replace(mut self, from: &str, to: &str) -> Self {
+        let text = self.shipped.as_mut().expect("made by `shipped`");
+        assert!(text.contains(from), "{from:?} does not stand in it");
+        *text = text.replace(from, to);
+        self
     }
 
     /// The directory that TFTP writes and HTTP boot serves.
@@ -204,14 +240,23 @@ impl Configuration {
     /// running program's configuration.
     pub fn write(&self) -> PathBuf {
         self.scratch.file("tls/ca.pem", self.authority.pem());
-        self.scratch.file("tls/server.pem", &self.server.chain_pem);
-        self.scratch
-            .file("tls/server-key.pem", &self.server.key_pem);
+        for (certificate, key) in [
+            ("server.pem", "server-key.pem"),
+            ("proxy.pem", "proxy-key.pem"),
+        ] {
+            self.scratch
+                .file(&format!("tls/{certificate}"), &self.server.chain_pem);
+            self.scratch
+                .file(&format!("tls/{key}"), &self.server.key_pem);
+        }
         self.scratch.file("proxy.toml", self.text())
     }
 
     /// The text of the file.
     pub fn text(&self) -> String {
+        if let Some(shipped) = &self.shipped {
+            return shipped.clone();
+        }
         let path =
             |relative: &str| format!("{:?}", self.scratch.join(relative).display().to_string());
         let mut text = format!(
