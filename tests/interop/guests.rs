@@ -222,37 +222,3 @@ fn a_feature_and_its_provider_are_joined_by_policy() {
         200
     );
 }
-
-/// A service: the host owns the socket, the reactor gets datagrams.
-#[cfg(feature = "unfinished")]
-#[test]
-fn a_reactor_answers_datagrams() {
-    let port = bulkhead_testkit::ports::free();
-    let bulkhead = with(
-        "echo-reactor",
-        &format!("[listen.echo]\nsockets = [\"udp 127.0.0.1:{port}\"]"),
-    );
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(("127.0.0.1", port)).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
-    let mut buffer = [0; 100];
-    let mut receive = || {
-        socket
-            .recv(&mut buffer)
-            .map(|length| buffer[..length].to_vec())
-    };
-    socket.send(b"ping").unwrap();
-    assert_eq!(receive().unwrap(), b"ping", "{}", bulkhead.log());
-    socket.send(b"twice").unwrap();
-    assert_eq!(
-        (receive().unwrap(), receive().unwrap()),
-        (b"twice".to_vec(), b"twice".to_vec())
-    );
-    // A datagram that costs the instance costs no more than that.
-    socket.send(b"trap").unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    socket.send(b"again").unwrap();
-    assert_eq!(receive().unwrap(), b"again", "{}", bulkhead.log());
-}

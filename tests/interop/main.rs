@@ -14,4 +14,5 @@
 
 mod curl;
 mod guests;
+mod services;
 mod trial;

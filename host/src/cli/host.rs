@@ -38,9 +38,10 @@ use crate::plugin::library::Library;
 use crate::plugin::load::{Loader, Parts};
 use crate::plugin::registry::{Bundled, Registry};
 use crate::plugin::routes::Audiences;
+use crate::plugin::service::Services;
 use crate::plugin::watch::Watch;
 use crate::sandbox::bindings::types::Audience;
-use crate::sandbox::{Engine, Runtimes};
+use crate::sandbox::{Engine, Runtimes, Sandbox};
 use crate::server::{
     Drain, Endpoint, Fronts, LOOKUP_TIME, Limits, Listener, OldestTls, OwnNames, PlainForeman,
     Plugins, Reload, Rules, Server, ServerParts, Serves, SystemNames, Tls, TlsFiles, Trust,
@@ -173,7 +174,8 @@ impl Host {
             },
             config.clone(),
         );
-        let registry = Registry::new(loader, library, bundled.clone(), ring.clone());
+        let services = Services::new(runtimes.services());
+        let registry = Registry::new(loader, library, services, bundled.clone(), ring.clone());
         registry.bring_up(progress).await;
 
         let desk: Arc<dyn Control> = Arc::new(Desk {
@@ -272,6 +274,7 @@ impl Host {
     /// Stops accepting, lets requests in progress finish, and ends.
     pub async fn stop(self) {
         self.stop.cancel();
+        self.registry.services().close();
         for listener in self.listeners {
             let _ = listener.await;
         }
@@ -396,7 +399,8 @@ fn gauges(registry: &Registry, metrics: &Metrics) {
     let mut instances = 0;
     for plugin in registry.loader().all_running() {
         let (sandbox, shown) = (&plugin.sandbox, &plugin.metrics);
-        let (live, busy) = (i64::from(sandbox.instances()), i64::from(sandbox.running()));
+        let sum = |of: fn(&Sandbox) -> u32| plugin.sandboxes().map(|it| i64::from(of(it))).sum();
+        let (live, busy): (i64, i64) = (sum(Sandbox::instances), sum(Sandbox::running));
         shown.busy.set(busy);
         shown.idle.set((live - busy).max(0));
         shown.queued.set(i64::from(sandbox.waiting()));

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use super::compile::{Compiler, Origin};
 use super::fingerprint::fingerprint;
 use super::inspect;
-use super::running::{Health, Plugin};
+use super::running::{Health, Plugin, ServiceHealth};
 use crate::capability::Facilities;
 use crate::capability::downloads::Downloads;
 use crate::capability::wasi::access::PluginAccess;
@@ -21,7 +21,7 @@ use crate::grant::approvals::{Approvals, Digest, Standing};
 use crate::grant::policy::{Policy, Problems, Resolution};
 use crate::grant::{Effective, Guard, HostRules, WeakGuard};
 use crate::sandbox::bindings::imports::settings::Value;
-use crate::sandbox::bindings::types::Manifest;
+use crate::sandbox::bindings::types::{Lifetime, Manifest};
 use crate::sandbox::context::{Site, Surroundings};
 use crate::sandbox::peers::Peers;
 use crate::sandbox::{Engine, Program, Sandbox, runtimes};
@@ -390,17 +390,32 @@ impl Loader {
             metrics: Some(metrics.clone()),
             peers: self.peers.clone(),
         });
+        let serves = program.is_service();
+        let only_serves = serves && !program.is_called();
+        let lifetime = if only_serves {
+            Lifetime::Single
+        } else {
+            manifest.lifetime
+        };
         let sandbox = Arc::new(Sandbox::new(
             program,
             surroundings,
             limits,
-            manifest.lifetime,
+            lifetime,
             self.runtimes.clone(),
         ));
-        sandbox
-            .start()
-            .await
-            .map_err(|error| Trouble::Failed(format!("`start` failed: {error}")))?;
+        let reactor = match (serves, only_serves) {
+            (false, _) => None,
+            (true, true) => Some(sandbox.clone()),
+            (true, false) => Some(Arc::new(sandbox.beside(Lifetime::Single))),
+        };
+        let other = reactor.iter().filter(|it| !Arc::ptr_eq(it, &sandbox));
+        for sandbox in std::iter::once(&sandbox).chain(other) {
+            sandbox
+                .start()
+                .await
+                .map_err(|error| Trouble::Failed(format!("`start` failed: {error}")))?;
+        }
         let plugin = Arc::new(Plugin {
             name: manifest.name.as_str().into(),
             digest: found.digest.clone(),
@@ -410,6 +425,8 @@ impl Loader {
             enabled,
             guard,
             sandbox,
+            reactor,
+            service: ServiceHealth::default(),
             metrics,
             settings,
             policy: ArcSwap::from_pointee(policy),

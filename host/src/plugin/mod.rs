@@ -22,4 +22,5 @@ pub mod manifest;
 pub mod registry;
 pub mod routes;
 pub mod running;
+pub mod service;
 pub mod watch;

@@ -18,6 +18,7 @@ use super::library::{Library, read_component};
 use super::load::{Again, Changed, Found, Loader, Trouble};
 use super::routes::{Claim, RouteTable};
 use super::running::Plugin;
+use super::service::Services;
 use crate::api::control::{ControlError, Done, PluginState, PluginView, Unready};
 use crate::api::features::{FeatureView, Features, Snapshot, State};
 use crate::settings::Config;
@@ -47,6 +48,7 @@ pub struct Routing {
 pub struct Registry {
     loader: Loader,
     library: Library,
+    services: Services,
     bundled: Vec<Bundled>,
     ring: Arc<LogRing>,
     routing: ArcSwap<Routing>,
@@ -97,6 +99,7 @@ impl Registry {
     pub fn new(
         loader: Loader,
         library: Library,
+        services: Services,
         bundled: Vec<Bundled>,
         ring: Arc<LogRing>,
     ) -> Arc<Self> {
@@ -104,6 +107,7 @@ impl Registry {
         Arc::new(Self {
             loader,
             library,
+            services,
             bundled,
             ring,
             routing: ArcSwap::default(),
@@ -126,6 +130,12 @@ impl Registry {
     #[must_use]
     pub fn loader(&self) -> &Loader {
         &self.loader
+    }
+
+    /// The network services.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// A running plugin, feature or not.
@@ -212,6 +222,8 @@ impl Registry {
     /// Asks every running plugin for its status.
     pub async fn refresh(&self) {
         let mut changed = false;
+        // A socket that could not be had may be free by now.
+        self.services.settle(&self.loader.all_running());
         for plugin in self.loader.all_running() {
             changed |= plugin.refresh().await;
         }
@@ -223,8 +235,8 @@ impl Registry {
     /// Gives back memory of plugins that nobody calls.
     pub fn cool(&self) {
         for plugin in self.loader.all_running() {
-            if plugin.sandbox.running() == 0 {
-                plugin.sandbox.cool();
+            for sandbox in plugin.sandboxes().filter(|it| it.running() == 0) {
+                sandbox.cool();
             }
         }
     }
@@ -650,13 +662,12 @@ impl Registry {
 
     /// Makes the picture that Foreman and the operator get.
     fn settle(&self) {
+        self.services.settle(&self.loader.all_running());
         let records = self.records.load();
         let mut features = Vec::new();
         for (name, record) in records.iter() {
             let running = self.loader.running(name);
-            let problem = running
-                .as_ref()
-                .and_then(|it| it.health.load().problem.clone());
+            let problem = running.as_ref().and_then(|it| it.problem());
             let reason =
                 problem.or_else(|| running.is_none().then(|| record.reason.clone()).flatten());
             match &reason {
@@ -719,7 +730,7 @@ impl Registry {
                     origin: record.place.label(),
                     state: record.state,
                     reason: running
-                        .and_then(|it| it.health.load().problem.clone())
+                        .and_then(|it| it.problem())
                         .or_else(|| record.reason.clone()),
                     mounts: record.found.mounts.clone(),
                     missing: record.missing.clone(),
@@ -783,7 +794,11 @@ impl Record {
 fn drain(plugin: Option<Arc<Plugin>>) {
     if let Some(plugin) = plugin {
         tokio::spawn(async move {
-            if !plugin.sandbox.drained(DRAIN).await {
+            let mut drained = true;
+            for sandbox in plugin.sandboxes() {
+                drained &= sandbox.drained(DRAIN).await;
+            }
+            if !drained {
                 tracing::warn!(
                     plugin = &*plugin.name,
                     digest = plugin.digest,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::Value;
 
 use super::compile::Origin;
@@ -34,6 +34,10 @@ pub struct Plugin {
     pub policy: ArcSwap<Policy>,
     /// Its instances.
     pub sandbox: Arc<Sandbox>,
+    /// The kept instance of its service, if it holds one. Of a plugin that holds nothing else, the same as `sandbox`.
+    pub reactor: Option<Arc<Sandbox>>,
+    /// What is wrong with its service.
+    pub service: ServiceHealth,
     /// Its numbers.
     pub metrics: Arc<PluginMetrics>,
     /// Values of its settings.
@@ -42,6 +46,15 @@ pub struct Plugin {
     pub exposed: Vec<(String, Value)>,
     /// Its own word on its health, refreshed in the background.
     pub health: ArcSwap<Health>,
+}
+
+/// What the host found wrong with a plugin's service.
+#[derive(Debug, Default)]
+pub struct ServiceHealth {
+    /// A socket that cannot be had.
+    socket: ArcSwapOption<String>,
+    /// Why it is left alone for a while.
+    quarantine: ArcSwapOption<String>,
 }
 
 /// What `status` said last.
@@ -63,6 +76,39 @@ impl Plugin {
             Audience::Foreman => Class::Control,
             Audience::Host | Audience::Public => Class::Hosts,
         }
+    }
+
+    /// Why it does not work, if it does not: what its service lacks, else its own word.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let of = |word: &ArcSwapOption<String>| word.load().as_deref().cloned();
+        of(&self.service.socket)
+            .or_else(|| of(&self.service.quarantine))
+            .or_else(|| self.health.load().problem.clone())
+    }
+
+    /// Says which socket of its service cannot be had; none: all are open.
+    pub(super) fn set_service_problem(&self, problem: Option<String>) {
+        if let Some(problem) = &problem
+            && self.service.socket.load().as_deref() != Some(problem)
+        {
+            tracing::error!(plugin = &*self.name, problem, "the service does not listen");
+        }
+        self.service.socket.store(problem.map(Arc::new));
+    }
+
+    /// Says why its service is left alone for a while.
+    pub(super) fn set_quarantine(&self, reason: Option<String>) {
+        self.service.quarantine.store(reason.map(Arc::new));
+    }
+
+    /// All sets of its instances.
+    pub fn sandboxes(&self) -> impl Iterator<Item = &Arc<Sandbox>> {
+        let other = self
+            .reactor
+            .as_ref()
+            .filter(|it| !Arc::ptr_eq(it, &self.sandbox));
+        std::iter::once(&self.sandbox).chain(other)
     }
 
     /// Asks `status` anew. True: something changed.

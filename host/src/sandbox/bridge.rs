@@ -24,12 +24,18 @@ pub const MAX_VALUES: usize = 20_000;
 /// Interfaces that the host serves itself.
 const SERVED: [&str; 2] = ["wasi:", "foreman:proxy/"];
 
+/// Whether an interface is one that the host knows.
+#[must_use]
+pub(super) fn is_served_by_host(interface: &str) -> bool {
+    SERVED.iter().any(|served| interface.starts_with(served))
+}
+
 /// The names of imported interfaces that only another plugin can serve, e.g. `acme:weather/forecast@1.0.0`.
 #[must_use]
 pub fn foreign_imports(component: &Component, engine: &Engine) -> Vec<String> {
     let ty = component.component_type();
     ty.imports(engine.inner())
-        .filter(|(name, _)| !SERVED.iter().any(|served| name.starts_with(served)))
+        .filter(|(name, _)| !is_served_by_host(name))
         .map(|(name, _)| name.to_owned())
         .collect()
 }
@@ -42,7 +48,7 @@ pub(super) fn link(
 ) -> wasmtime::Result<()> {
     let ty = component.component_type();
     for (interface, item) in ty.imports(engine.inner()) {
-        if SERVED.iter().any(|served| interface.starts_with(served)) {
+        if is_served_by_host(interface) {
             continue;
         }
         let ComponentItem::ComponentInstance(instance) = item.ty else {

@@ -20,6 +20,7 @@ pub struct Program {
     reactor: Option<exports::reactor::GuestIndices>,
     dns_provider: Option<exports::dns_provider::GuestIndices>,
     dhcp_provider: Option<exports::dhcp_provider::GuestIndices>,
+    serves_others: bool,
     http: Option<
         wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::GuestIndices,
     >,
@@ -48,7 +49,12 @@ impl Program {
                 "it does not export `foreman:proxy/lifecycle@0.1.0` (describe, status, start, wake), which every plugin must: {error:#}"
             ))
         })?;
+        let serves_others = component
+            .component_type()
+            .exports(engine.inner())
+            .any(|(name, _)| !super::bridge::is_served_by_host(name));
         Ok(Self {
+            serves_others,
             engine: engine.clone(),
             lifecycle,
             feature: exports::feature::GuestIndices::new(&pre).ok(),
@@ -70,6 +76,15 @@ impl Program {
     #[must_use]
     pub fn is_service(&self) -> bool {
         self.reactor.is_some()
+    }
+
+    /// True if others call it: routes, or an interface of its own. What the host does not know, an author's own interface, counts.
+    #[must_use]
+    pub fn is_called(&self) -> bool {
+        self.is_feature()
+            || self.dns_provider.is_some()
+            || self.dhcp_provider.is_some()
+            || self.serves_others
     }
 
     /// The engine it was linked for.

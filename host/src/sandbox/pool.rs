@@ -37,7 +37,7 @@ pub type CallFuture<'a, R> = Pin<Box<dyn Future<Output = wasmtime::Result<R>> + 
 
 /// A plugin that can be called.
 pub struct Sandbox {
-    program: Program,
+    program: Arc<Program>,
     surroundings: Arc<Surroundings>,
     limits: Limits,
     lifetime: Lifetime,
@@ -63,12 +63,37 @@ impl Sandbox {
         lifetime: Lifetime,
         runtimes: Handles,
     ) -> Self {
+        let meter = Arc::new(MemoryMeter::of(program.engine().memory()));
+        let program = Arc::new(program);
+        Self::metered(program, surroundings, limits, lifetime, runtimes, meter)
+    }
+
+    /// Another set of instances of the same plugin, with the same rights and one sum of memory: its service beside its feature.
+    #[must_use]
+    pub fn beside(&self, lifetime: Lifetime) -> Self {
+        Self::metered(
+            self.program.clone(),
+            self.surroundings.clone(),
+            self.limits.clone(),
+            lifetime,
+            self.runtimes.clone(),
+            self.meter.clone(),
+        )
+    }
+
+    fn metered(
+        program: Arc<Program>,
+        surroundings: Arc<Surroundings>,
+        limits: Limits,
+        lifetime: Lifetime,
+        runtimes: Handles,
+        meter: Arc<MemoryMeter>,
+    ) -> Self {
         let turns = if matches!(lifetime, Lifetime::Single) {
             1
         } else {
             limits.concurrency.max(1) as usize
         };
-        let meter = Arc::new(MemoryMeter::of(program.engine().memory()));
         Self {
             program,
             surroundings,

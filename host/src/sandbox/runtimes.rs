@@ -20,11 +20,12 @@ pub enum Class {
     Heavy,
 }
 
-/// The three runtimes. Dropping it waits a bounded time for file operations that hang.
+/// The runtimes. Dropping it waits a bounded time for file operations that hang.
 pub struct Runtimes {
     control: Option<Runtime>,
     hosts: Option<Runtime>,
     heavy: Option<Runtime>,
+    services: Option<Runtime>,
     handles: Handles,
 }
 
@@ -61,6 +62,7 @@ impl Runtimes {
         let control = runtime("plugin", 0)?;
         let hosts = runtime("plugin-hosts", 5)?;
         let heavy = runtime("plugin-heavy", 15)?;
+        let services = runtime("services", 0)?;
         let handles = Handles {
             control: control.handle().clone(),
             hosts: hosts.handle().clone(),
@@ -70,8 +72,19 @@ impl Runtimes {
             control: Some(control),
             hosts: Some(hosts),
             heavy: Some(heavy),
+            services: Some(services),
             handles,
         })
+    }
+
+    /// The threads on which sockets of network services are served. No component runs there, and no HTTP: packets of a flood delay neither.
+    #[must_use]
+    pub fn services(&self) -> Handle {
+        match &self.services {
+            Some(services) => services.handle().clone(),
+            // Only while it is being dropped.
+            None => self.handles.control.clone(),
+        }
     }
 
     /// Handles for those who spawn calls.
@@ -83,9 +96,14 @@ impl Runtimes {
 
 impl Drop for Runtimes {
     fn drop(&mut self) {
-        for runtime in [self.control.take(), self.hosts.take(), self.heavy.take()]
-            .into_iter()
-            .flatten()
+        for runtime in [
+            self.services.take(),
+            self.control.take(),
+            self.hosts.take(),
+            self.heavy.take(),
+        ]
+        .into_iter()
+        .flatten()
         {
             // From within async code `shutdown_timeout` may not block.
             if Handle::try_current().is_ok() {

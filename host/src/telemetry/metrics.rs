@@ -122,6 +122,10 @@ struct Families {
     downloads: Family<DownloadLabels, Counter>,
     downloads_running: Family<PluginLabel, Gauge>,
     download_bytes: Family<PluginLabel, Counter>,
+    datagrams_received: Family<PluginLabel, Counter>,
+    datagrams_sent: Family<PluginLabel, Counter>,
+    datagrams_dropped: Family<PluginLabel, Counter>,
+    service_crashes: Family<PluginLabel, Counter>,
     connections: Family<ListenerLabel, Gauge>,
     connections_accepted: Family<ListenerLabel, Counter>,
     connection_rejections: Family<ConnectionRejectionLabels, Counter>,
@@ -147,6 +151,10 @@ impl Default for Families {
             downloads: Family::default(),
             downloads_running: Family::default(),
             download_bytes: Family::default(),
+            datagrams_received: Family::default(),
+            datagrams_sent: Family::default(),
+            datagrams_dropped: Family::default(),
+            service_crashes: Family::default(),
             connections: Family::default(),
             connections_accepted: Family::default(),
             connection_rejections: Family::default(),
@@ -170,6 +178,10 @@ impl Families {
         registry.register("downloads", "Downloads that ended", self.downloads.clone());
         registry.register("downloads_running", "Downloads queued or running", self.downloads_running.clone());
         registry.register_with_unit("downloaded", "Bytes received by downloads", Unit::Bytes, self.download_bytes.clone());
+        registry.register("datagrams_received", "Datagrams and framed messages that arrived for a service", self.datagrams_received.clone());
+        registry.register("datagrams_sent", "Datagrams and framed messages that a service sent", self.datagrams_sent.clone());
+        registry.register("datagrams_dropped", "Datagrams lost to a full queue or a crash, and answers that could not be sent", self.datagrams_dropped.clone());
+        registry.register("service_crashes", "Batches of datagrams whose call failed", self.service_crashes.clone());
         registry.register("connections", "Open client connections", self.connections.clone());
         registry.register("connections_accepted", "Client connections accepted", self.connections_accepted.clone());
         registry.register("connection_rejections", "Client connections closed before their first request", self.connection_rejections.clone());
@@ -299,6 +311,14 @@ pub struct PluginMetrics {
     pub downloads_running: Gauge,
     /// Bytes received by downloads.
     pub download_bytes: Counter,
+    /// Datagrams that arrived for its service.
+    pub datagrams_received: Counter,
+    /// Datagrams its service sent.
+    pub datagrams_sent: Counter,
+    /// Datagrams that were lost, and answers that could not be sent.
+    pub datagrams_dropped: Counter,
+    /// Batches whose call failed.
+    pub service_crashes: Counter,
 }
 
 impl PluginMetrics {
@@ -322,6 +342,10 @@ impl PluginMetrics {
             log_lines_suppressed: families.log_lines_suppressed.get_or_create_owned(&label),
             downloads_running: families.downloads_running.get_or_create_owned(&label),
             download_bytes: families.download_bytes.get_or_create_owned(&label),
+            datagrams_received: families.datagrams_received.get_or_create_owned(&label),
+            datagrams_sent: families.datagrams_sent.get_or_create_owned(&label),
+            datagrams_dropped: families.datagrams_dropped.get_or_create_owned(&label),
+            service_crashes: families.service_crashes.get_or_create_owned(&label),
             families: families.clone(),
             name,
         }

@@ -1,0 +1,118 @@
+//! The one task that calls a plugin's reactor: batches in order of arrival, one at a time.
+//!
+//! A batch whose call fails is lost (handing it over again would only repeat the crash); what waits behind it is not. A reactor that crashes again and again is
+//! left alone for a while, and the operator is told.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use super::react::React;
+use super::{Arrived, Doors};
+use crate::grant::matchers::socket::Transport;
+use crate::plugin::running::Plugin;
+use crate::sandbox::CallError;
+use crate::sandbox::bindings::exports::reactor;
+
+/// Datagrams a call (`wit/lifecycle.wit`).
+const BATCH: usize = 64;
+
+/// So many crashes within [`WINDOW`], and the reactor rests.
+const CRASHES: usize = 5;
+const WINDOW: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(10);
+/// Between two looks at a reactor that is still starting.
+const STARTING: Duration = Duration::from_millis(5);
+
+/// Feeds until the queue is gone or it is aborted.
+pub(super) async fn feed(
+    plugin: Arc<ArcSwap<Plugin>>,
+    doors: Arc<ArcSwap<Doors>>,
+    mut arriving: mpsc::Receiver<Arrived>,
+) {
+    let mut react = React::default();
+    let mut crashes = Crashes::default();
+    let mut waiting = Vec::with_capacity(BATCH);
+    while arriving.recv_many(&mut waiting, BATCH).await > 0 {
+        let batch: Vec<_> = waiting.drain(..).map(|it| react.hear(it)).collect();
+        let size = batch.len();
+        let reactions = loop {
+            let now = plugin.load_full();
+            let Some(reactor) = &now.reactor else { return };
+            match reactor.datagrams(batch.clone()).await {
+                // Not called yet: the batch waits for the instance that is being started, or for a turn.
+                Err(CallError::NotReady(_) | CallError::Busy { .. }) => {
+                    tokio::time::sleep(STARTING).await;
+                }
+                called => break (now, called),
+            }
+        };
+        match reactions {
+            (plugin, Ok(reactions)) => react.to(&plugin, &doors.load(), reactions).await,
+            (plugin, Err(error)) => {
+                plugin.metrics.datagrams_dropped.inc_by(size as u64);
+                plugin.metrics.service_crashes.inc();
+                tracing::error!(plugin = &*plugin.name, lost = size, %error, "the service's call failed");
+                if crashes.too_many() {
+                    let reason = format!(
+                        "its service crashed {CRASHES} times within {} s and rests for {} s; the last time: {error}",
+                        WINDOW.as_secs(),
+                        REST.as_secs()
+                    );
+                    tracing::error!(plugin = &*plugin.name, reason, "service in quarantine");
+                    plugin.set_quarantine(Some(reason));
+                    tokio::time::sleep(REST).await;
+                    plugin.set_quarantine(None);
+                }
+            }
+        }
+    }
+}
+
+/// When a reactor crashed lately.
+#[derive(Default)]
+struct Crashes(VecDeque<Instant>);
+
+impl Crashes {
+    fn too_many(&mut self) -> bool {
+        let now = Instant::now();
+        self.0.push_back(now);
+        while self
+            .0
+            .front()
+            .is_some_and(|first| now.duration_since(*first) > WINDOW)
+        {
+            self.0.pop_front();
+        }
+        let many = self.0.len() >= CRASHES;
+        if many {
+            self.0.clear();
+        }
+        many
+    }
+}
+
+impl From<Transport> for reactor::Transport {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Udp => Self::Udp,
+            Transport::Tcp => Self::Tcp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reactor_rests_after_a_row_of_crashes_and_begins_anew() {
+        let mut crashes = Crashes::default();
+        let rests: Vec<bool> = (0..CRASHES * 2).map(|_| crashes.too_many()).collect();
+        let expected: Vec<bool> = (1..=CRASHES * 2).map(|it| it % CRASHES == 0).collect();
+        assert_eq!(rests, expected);
+    }
+}

@@ -1,0 +1,316 @@
+//! Network services: the sockets that the host holds for plugins, and the batches that their reactors are fed.
+//!
+//! It refuses to let a component near a socket: the host binds what a `listen` slot's policy names, receives, hands over batches in order of arrival, asks
+//! `decide` for each reaction, and sends. It refuses as well to lose what it accepted: sockets and their queue belong to the plugin's *name*, so a new version
+//! finds the queue as the old one left it, and a reactor that crashed finds its queue when it is back.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `feed` | the one task that calls the reactor, and what happens when it crashes |
+//! | `react` | what becomes of a reaction: decided, then sent |
+//! | `udp` | a bound UDP socket |
+//! | `stream` | a bound TCP socket whose connections carry framed messages (RFC 1035 section 4.2.2) |
+//!
+//! The one idea: [`Services::settle`] compares what policies name with what is open, and makes it so. It is called whenever a plugin or a policy changed.
+
+mod feed;
+mod react;
+mod stream;
+mod udp;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::running::Plugin;
+use crate::grant::matchers::socket::{ListenSocket, Transport};
+use crate::grant::{Action, Decision};
+
+/// Datagrams that wait for a reactor, a plugin. Beyond it the newest are dropped, as a kernel does.
+const QUEUE: usize = 8192;
+
+/// All network services of a host.
+pub struct Services {
+    threads: Handle,
+    services: Mutex<HashMap<Arc<str>, Service>>,
+}
+
+/// One plugin's sockets.
+struct Service {
+    plugin: Arc<ArcSwap<Plugin>>,
+    queue: mpsc::Sender<Arrived>,
+    doors: Arc<ArcSwap<Doors>>,
+    open: HashMap<Place, Held>,
+    feeder: JoinHandle<()>,
+}
+
+/// What makes a socket the same socket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    slot: Arc<str>,
+    transport: Transport,
+    address: SocketAddr,
+    interface: Option<String>,
+}
+
+/// A socket and the task that receives on it.
+struct Held {
+    door: Door,
+    task: JoinHandle<()>,
+}
+
+/// Where reactions leave.
+#[derive(Clone)]
+enum Door {
+    Udp(Arc<udp::UdpDoor>),
+    Stream(Arc<stream::StreamDoor>),
+}
+
+/// The open sockets of a plugin, by slot.
+type Doors = HashMap<Arc<str>, Vec<Door>>;
+
+/// One datagram that was accepted.
+struct Arrived {
+    slot: Arc<str>,
+    transport: Transport,
+    peer: SocketAddr,
+    local: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// A socket of a `listen` slot that is open, for those who list them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The plugin.
+    pub plugin: Arc<str>,
+    /// Where it listens.
+    pub socket: ListenSocket,
+}
+
+impl Services {
+    /// Services that receive and send on these threads, which serve nothing else.
+    #[must_use]
+    pub fn new(threads: Handle) -> Self {
+        Self {
+            threads,
+            services: Mutex::default(),
+        }
+    }
+
+    /// Opens what running plugins have a right to and is not open, closes what nobody has a right to any more, and has each queue fed to the version
+    /// that runs. A socket that cannot be bound is the plugin's problem, shown with its reason; the next call tries again.
+    pub fn settle(&self, running: &[Arc<Plugin>]) {
+        let mut services = self.lock();
+        services.retain(|name, service| {
+            let stays = running
+                .iter()
+                .any(|it| it.name == *name && it.reactor.is_some());
+            if !stays {
+                service.close();
+            }
+            stays
+        });
+        for plugin in running.iter().filter(|it| it.reactor.is_some()) {
+            let service = services
+                .entry(plugin.name.clone())
+                .or_insert_with(|| Service::start(plugin.clone(), &self.threads));
+            if !Arc::ptr_eq(&service.plugin.load(), plugin) {
+                service.plugin.store(plugin.clone());
+            }
+            let problem = service.open_and_close(plugin, &self.threads);
+            plugin.set_service_problem(problem);
+        }
+    }
+
+    /// Every open socket.
+    #[must_use]
+    pub fn ports(&self) -> Vec<ServicePort> {
+        let mut ports: Vec<ServicePort> = self
+            .lock()
+            .iter()
+            .flat_map(|(name, service)| {
+                service.open.iter().map(|(place, held)| ServicePort {
+                    plugin: name.clone(),
+                    socket: ListenSocket {
+                        transport: place.transport,
+                        address: held.door.local(),
+                    },
+                })
+            })
+            .collect();
+        ports.sort_by(|one, two| {
+            (&one.plugin, one.socket.address).cmp(&(&two.plugin, two.socket.address))
+        });
+        ports
+    }
+
+    /// Closes everything.
+    pub fn close(&self) {
+        for service in self.lock().values_mut() {
+            service.close();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Service>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service {
+    fn start(plugin: Arc<Plugin>, threads: &Handle) -> Self {
+        let (queue, arriving) = mpsc::channel(QUEUE);
+        let plugin = Arc::new(ArcSwap::new(plugin));
+        let doors = Arc::new(ArcSwap::from_pointee(Doors::new()));
+        let feeder = threads.spawn(feed::feed(plugin.clone(), doors.clone(), arriving));
+        Self {
+            plugin,
+            queue,
+            doors,
+            open: HashMap::new(),
+            feeder,
+        }
+    }
+
+    /// Answers the first socket that cannot be had, and why.
+    fn open_and_close(&mut self, plugin: &Arc<Plugin>, threads: &Handle) -> Option<String> {
+        let effective = plugin.guard.effective();
+        let wanted: HashSet<Place> = effective
+            .listen
+            .iter()
+            .flat_map(|(slot, grant)| {
+                grant.sockets.iter().map(|socket| Place {
+                    slot: slot.as_str().into(),
+                    transport: socket.transport,
+                    address: socket.address,
+                    interface: grant.interface.clone(),
+                })
+            })
+            .collect();
+        let before = self.open.len();
+        self.open.retain(|place, held| {
+            let stays = wanted.contains(place) && !held.task.is_finished();
+            if !stays {
+                held.task.abort();
+            }
+            stays
+        });
+        let mut changed = self.open.len() != before;
+        let mut problem = None;
+        for place in wanted {
+            if self.open.contains_key(&place) {
+                continue;
+            }
+            match self.open_one(&place, plugin, threads) {
+                Ok(held) => {
+                    tracing::info!(plugin = &*plugin.name, socket = %place, "listening");
+                    self.open.insert(place, held);
+                    changed = true;
+                }
+                Err(reason) => problem = problem.or(Some(reason)),
+            }
+        }
+        if changed {
+            let mut doors = Doors::new();
+            for (place, held) in &self.open {
+                doors
+                    .entry(place.slot.clone())
+                    .or_default()
+                    .push(held.door.clone());
+            }
+            self.doors.store(Arc::new(doors));
+        }
+        problem
+    }
+
+    fn open_one(
+        &self,
+        place: &Place,
+        plugin: &Arc<Plugin>,
+        threads: &Handle,
+    ) -> Result<Held, String> {
+        let action = Action::Listen {
+            slot: &place.slot,
+            transport: place.transport,
+            addr: place.address,
+        };
+        if let Decision::Deny(denial) = plugin.guard.decide(&action) {
+            return Err(denial.to_string());
+        }
+        let _entered = threads.enter();
+        let cannot = |error: std::io::Error| cannot_bind(place, &error);
+        let (slot, queue) = (place.slot.clone(), self.queue.clone());
+        let numbers = plugin.metrics.clone();
+        Ok(match place.transport {
+            Transport::Udp => {
+                let door = udp::UdpDoor::bind(place.address, place.interface.as_deref())
+                    .map_err(cannot)?;
+                let door = Arc::new(door);
+                let task = threads.spawn(door.clone().receive(slot, queue, numbers));
+                Held {
+                    door: Door::Udp(door),
+                    task,
+                }
+            }
+            Transport::Tcp => {
+                let door = stream::StreamDoor::bind(place.address, place.interface.as_deref())
+                    .map_err(cannot)?;
+                let door = Arc::new(door);
+                let task = threads.spawn(door.clone().accept(slot, queue, numbers));
+                Held {
+                    door: Door::Stream(door),
+                    task,
+                }
+            }
+        })
+    }
+
+    fn close(&mut self) {
+        for held in self.open.values() {
+            held.task.abort();
+        }
+        self.open.clear();
+        self.feeder.abort();
+    }
+}
+
+impl Door {
+    fn local(&self) -> SocketAddr {
+        match self {
+            Self::Udp(door) => door.local(),
+            Self::Stream(door) => door.local(),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.transport, self.address)?;
+        match &self.interface {
+            Some(interface) => write!(f, " on {interface}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Says what to do about a socket that cannot be bound.
+fn cannot_bind(place: &Place, error: &std::io::Error) -> String {
+    let advice = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "; a port below 1024 needs the capability CAP_NET_BIND_SERVICE, or a socket from systemd"
+        }
+        std::io::ErrorKind::AddrInUse => {
+            "; another program has it: stop that, or name another port in the policy"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        _ => "",
+    };
+    format!(
+        "it cannot listen at {place} (listen slot `{}`): {error}{advice}",
+        place.slot
+    )
+}

@@ -1,0 +1,140 @@
+//! What becomes of a reaction: parsed, decided, sent. Whoever asked lately may be answered; everybody else only as the policy's `peers` say.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Arrived, Door, Doors};
+use crate::grant::{Action, Decision};
+use crate::plugin::running::Plugin;
+use crate::sandbox::bindings::exports::reactor::{Datagram, Reaction, Transport};
+
+/// How long somebody who asked may still be answered.
+const HEARD: Duration = Duration::from_secs(60);
+/// Peers that are remembered. A flood of forged addresses forgets older ones sooner.
+const REMEMBERED: usize = 16_384;
+
+/// Sends reactions, and remembers who asked.
+#[derive(Default)]
+pub(super) struct React {
+    /// Two generations, so that forgetting is dropping one of them.
+    young: HashMap<(Arc<str>, SocketAddr), Instant>,
+    old: HashMap<(Arc<str>, SocketAddr), Instant>,
+}
+
+impl React {
+    /// Remembers the sender, and makes of it what the reactor takes.
+    pub(super) fn hear(&mut self, arrived: Arrived) -> Datagram {
+        let Arrived {
+            slot,
+            transport,
+            peer,
+            local,
+            bytes,
+        } = arrived;
+        if self.young.len() >= REMEMBERED {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert((slot.clone(), peer), Instant::now());
+        Datagram {
+            slot: slot.to_string(),
+            transport: transport.into(),
+            peer: peer.to_string(),
+            local: local.to_string(),
+            port: None,
+            bytes,
+        }
+    }
+
+    fn heard(&self, slot: &Arc<str>, peer: SocketAddr) -> bool {
+        let key = (slot.clone(), peer);
+        [&self.young, &self.old]
+            .iter()
+            .any(|it| it.get(&key).is_some_and(|at| at.elapsed() < HEARD))
+    }
+
+    /// Does what the reactor wants, in order.
+    pub(super) async fn to(&self, plugin: &Plugin, doors: &Doors, reactions: Vec<Reaction>) {
+        for reaction in reactions {
+            match reaction {
+                Reaction::Send(datagram) => self.send(plugin, doors, datagram).await,
+                Reaction::Transfer(transfer) => {
+                    tracing::error!(
+                        plugin = &*plugin.name,
+                        path = transfer.path,
+                        "this host does not move files over TFTP yet"
+                    );
+                    plugin.metrics.datagrams_dropped.inc();
+                }
+            }
+        }
+    }
+
+    async fn send(&self, plugin: &Plugin, doors: &Doors, datagram: Datagram) {
+        let dropped = |reason: &dyn std::fmt::Display| {
+            plugin.metrics.datagrams_dropped.inc();
+            tracing::debug!(plugin = &*plugin.name, peer = datagram.peer, %reason, "a datagram was not sent");
+        };
+        let Ok(peer) = datagram.peer.parse::<SocketAddr>() else {
+            return dropped(&"its peer is no address with a port");
+        };
+        let Some((slot, doors)) = doors.get_key_value(datagram.slot.as_str()) else {
+            // Asked all the same, so that a slot that was never granted is a denial that teaches.
+            let action = Action::DatagramSend {
+                slot: &datagram.slot,
+                peer,
+                heard: false,
+            };
+            let _ = plugin.guard.decide(&action);
+            return dropped(&"no socket of that slot is open");
+        };
+        let action = Action::DatagramSend {
+            slot: &datagram.slot,
+            peer,
+            heard: self.heard(slot, peer),
+        };
+        if let Decision::Deny(denial) = plugin.guard.decide(&action) {
+            return dropped(&denial);
+        }
+        let local = datagram.local.parse::<SocketAddr>().ok();
+        match datagram.transport {
+            Transport::Udp => {
+                let fits = doors.iter().filter_map(|door| match door {
+                    Door::Udp(door) if door.local().is_ipv4() == peer.is_ipv4() => Some(door),
+                    _ => None,
+                });
+                let own = |door: &SocketAddr| {
+                    local.is_some_and(|local| {
+                        local.port() == door.port()
+                            && (local.ip() == door.ip() || door.ip().is_unspecified())
+                    })
+                };
+                let Some(door) = fits
+                    .clone()
+                    .find(|door| own(&door.local()))
+                    .or_else(|| fits.clone().next())
+                else {
+                    return dropped(&"no socket of that slot and family is open");
+                };
+                match door.send(peer, local, &datagram.bytes).await {
+                    Ok(()) => {
+                        plugin.metrics.datagrams_sent.inc();
+                    }
+                    Err(error) => dropped(&error),
+                }
+            }
+            Transport::Tcp => {
+                let sent = doors.iter().any(|door| match door {
+                    Door::Stream(door) => door.send(peer, datagram.bytes.clone()),
+                    Door::Udp(_) => false,
+                });
+                if sent {
+                    plugin.metrics.datagrams_sent.inc();
+                } else {
+                    dropped(&"its connection is closed");
+                }
+            }
+        }
+    }
+}

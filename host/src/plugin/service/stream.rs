@@ -1,0 +1,170 @@
+//! A bound TCP socket whose connections carry messages, each behind its length in two bytes (RFC 1035 section 4.2.2): DNS over TCP. The reactor sees
+//! messages only; connections, their number and their time are the host's.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Arrived;
+use crate::grant::matchers::socket::Transport;
+use crate::telemetry::metrics::PluginMetrics;
+
+/// Connections at a time, a socket.
+const CONNECTIONS: usize = 512;
+/// Of one address: a client that opens many keeps the others out.
+const CONNECTIONS_PER_ADDRESS: usize = 32;
+/// How long a connection may be silent before, between and within messages (RFC 7766 section 6.2.3 advises seconds).
+const IDLE: Duration = Duration::from_secs(10);
+/// How long a client may take to read an answer.
+const WRITE: Duration = Duration::from_secs(10);
+/// Answers that wait for a slow reader before its connection is closed.
+const WAITING: usize = 64;
+
+/// The socket.
+pub(super) struct StreamDoor {
+    listener: TcpListener,
+    local: SocketAddr,
+    connections: Mutex<HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>>,
+}
+
+impl StreamDoor {
+    /// Binds it. Needs a runtime.
+    pub(super) fn bind(address: SocketAddr, interface: Option<&str>) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        if let Some(interface) = interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1024)?;
+        let listener = TcpListener::from_std(socket.into())?;
+        Ok(Self {
+            local: listener.local_addr()?,
+            listener,
+            connections: Mutex::default(),
+        })
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Accepts until it is aborted; then its connections end as well.
+    pub(super) async fn accept(
+        self: Arc<Self>,
+        slot: Arc<str>,
+        queue: mpsc::Sender<Arrived>,
+        numbers: Arc<PluginMetrics>,
+    ) {
+        let mut talking = JoinSet::new();
+        loop {
+            while talking.try_join_next().is_some() {}
+            let (stream, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, for example: trying at once again would spin.
+                    tracing::warn!(local = %self.local, %error, "no connection accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            if !self.has_room(peer.ip()) {
+                numbers.datagrams_dropped.inc();
+                continue;
+            }
+            let (answers, sending) = mpsc::channel(WAITING);
+            self.lock().insert(peer, answers);
+            let (this, slot, queue, numbers) =
+                (self.clone(), slot.clone(), queue.clone(), numbers.clone());
+            talking.spawn(async move {
+                let _ = this
+                    .talk(stream, peer, sending, slot, queue, &numbers)
+                    .await;
+                this.lock().remove(&peer);
+            });
+        }
+    }
+
+    /// One connection. Answers may come in any order (RFC 7766 section 7), so reading and writing do not wait for each other.
+    async fn talk(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        mut sending: mpsc::Receiver<Vec<u8>>,
+        slot: Arc<str>,
+        queue: mpsc::Sender<Arrived>,
+        numbers: &PluginMetrics,
+    ) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let local = stream.local_addr()?;
+        let (mut reader, mut writer) = stream.split();
+        let read = async {
+            loop {
+                let length = tokio::time::timeout(IDLE, reader.read_u16()).await??;
+                let mut bytes = vec![0; usize::from(length)];
+                tokio::time::timeout(IDLE, reader.read_exact(&mut bytes)).await??;
+                numbers.datagrams_received.inc();
+                let arrived = Arrived {
+                    slot: slot.clone(),
+                    transport: Transport::Tcp,
+                    peer,
+                    local,
+                    bytes,
+                };
+                // A stream can wait, unlike a datagram: the client is slowed down instead of losing its question.
+                if queue.send(arrived).await.is_err() {
+                    return Ok::<(), io::Error>(());
+                }
+            }
+        };
+        let write = async {
+            while let Some(bytes) = sending.recv().await {
+                let Ok(length) = u16::try_from(bytes.len()) else {
+                    continue;
+                };
+                let mut message = length.to_be_bytes().to_vec();
+                message.extend_from_slice(&bytes);
+                tokio::time::timeout(WRITE, writer.write_all(&message)).await??;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            ended = read => ended,
+            ended = write => ended,
+        }
+    }
+
+    /// Hands an answer to the connection it is for. False: that is closed, or reads nothing.
+    pub(super) fn send(&self, peer: SocketAddr, bytes: Vec<u8>) -> bool {
+        let connection = self.lock().get(&peer).cloned();
+        connection.is_some_and(|it| it.try_send(bytes).is_ok())
+    }
+
+    fn has_room(&self, from: IpAddr) -> bool {
+        let connections = self.lock();
+        connections.len() < CONNECTIONS
+            && connections.keys().filter(|it| it.ip() == from).count() < CONNECTIONS_PER_ADDRESS
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

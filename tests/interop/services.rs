@@ -1,0 +1,162 @@
+//! Network services: the host holds the sockets, a component answers what arrives.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use bulkhead_testkit::{Bulkhead, Configuration, Signal, assert_eventually, ports};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn echo(sockets: &str) -> Configuration {
+    Configuration::empty().plugin(
+        "echo-reactor",
+        bulkhead_fixtures::wasm("echo-reactor"),
+        &format!("[listen.echo]\nsockets = [{sockets}]"),
+    )
+}
+
+fn client(port: u16) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn receive(socket: &UdpSocket) -> std::io::Result<Vec<u8>> {
+    let mut buffer = vec![0; 65_536];
+    let length = socket.recv(&mut buffer)?;
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+/// Every datagram is answered, none answered twice, and one that costs the instance costs no more than that.
+#[test]
+fn datagrams_are_answered_and_a_crash_costs_one_batch() {
+    let port = ports::free();
+    let bulkhead = Bulkhead::with(echo(&format!("\"udp 127.0.0.1:{port}\"")));
+    let socket = client(port);
+    socket.send(b"ping").unwrap();
+    assert_eq!(receive(&socket).unwrap(), b"ping", "{}", bulkhead.log());
+    socket.send(b"twice").unwrap();
+    assert_eq!(receive(&socket).unwrap(), b"twice");
+    assert_eq!(receive(&socket).unwrap(), b"twice");
+    let large = vec![7; 60_000];
+    socket.send(&large).unwrap();
+    assert_eq!(receive(&socket).unwrap(), large);
+    for round in 0..3 {
+        socket.send(b"trap").unwrap();
+        assert_eventually!(
+            bulkhead.log_lines("the service's call failed").len() > round,
+            "{}",
+            bulkhead.log()
+        );
+        socket.send(b"again").unwrap();
+        assert_eq!(receive(&socket).unwrap(), b"again", "{}", bulkhead.log());
+    }
+    let metrics = bulkhead.admin().get("/metrics").text();
+    assert!(
+        metrics.contains("bulkhead_service_crashes_total{plugin=\"echo-reactor\"} 3"),
+        "{metrics}"
+    );
+}
+
+/// Messages of a TCP stream are framed by the host, several may be on the way, and answers go back on their connection.
+#[test]
+fn framed_messages_are_answered_on_their_connection() {
+    let port = ports::free();
+    let bulkhead = Bulkhead::with(echo(&format!("\"tcp 127.0.0.1:{port}\"")));
+    let connect = || {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let (mut one, mut other) = (connect(), connect());
+    one.write_all(b"\x00\x03abc\x00\x02de").unwrap();
+    other.write_all(b"\x00\x01").unwrap();
+    other.write_all(b"x").unwrap();
+    let mut got = [0; 9];
+    one.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"\x00\x03abc\x00\x02de", "{}", bulkhead.log());
+    let mut got = [0; 3];
+    other.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"\x00\x01x");
+}
+
+/// A crash loop is stopped, shown, and over after a while.
+#[test]
+fn a_service_that_crashes_again_and_again_rests_and_comes_back() {
+    let port = ports::free();
+    let bulkhead = Bulkhead::with(echo(&format!("\"udp 127.0.0.1:{port}\"")));
+    let socket = client(port);
+    for round in 0..5 {
+        socket.send(b"trap").unwrap();
+        assert_eventually!(
+            bulkhead.log_lines("the service's call failed").len() > round,
+            "{}",
+            bulkhead.log()
+        );
+    }
+    assert_eventually!(
+        !bulkhead.log_lines("service in quarantine").is_empty(),
+        "{}",
+        bulkhead.log()
+    );
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    socket.send(b"patient").unwrap();
+    assert_eq!(receive(&socket).unwrap(), b"patient", "{}", bulkhead.log());
+}
+
+/// A port that somebody else has is a reason with advice, and no reason for the others not to run; when it is free the service has it.
+#[test]
+fn a_port_that_is_taken_is_told_and_taken_when_it_is_free() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let bulkhead = Bulkhead::with(echo(&format!("\"tcp 127.0.0.1:{port}\"")));
+    let said = bulkhead.log_lines("the service does not listen").join("\n");
+    assert!(
+        said.contains(&format!("127.0.0.1:{port}")) && said.contains("another program has it"),
+        "{}",
+        bulkhead.log()
+    );
+    drop(taken);
+    bulkhead.signal(Signal::Reload);
+    assert_eventually!(
+        TcpStream::connect(("127.0.0.1", port)).is_ok(),
+        "{}",
+        bulkhead.log()
+    );
+}
+
+/// A policy that names another port moves the service there; the old one is closed.
+#[test]
+fn a_policy_moves_the_sockets() {
+    let (before, after) = (ports::free(), ports::free());
+    let configuration = echo(&format!("\"udp 127.0.0.1:{before}\""));
+    let bulkhead = Bulkhead::with(configuration.clone());
+    let socket = client(before);
+    socket.send(b"here").unwrap();
+    assert_eq!(receive(&socket).unwrap(), b"here", "{}", bulkhead.log());
+    configuration
+        .plugin(
+            "echo-reactor",
+            bulkhead_fixtures::wasm("echo-reactor"),
+            &format!("[listen.echo]\nsockets = [\"udp 127.0.0.1:{after}\"]"),
+        )
+        .write();
+    let socket = client(after);
+    socket
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    assert_eventually!(
+        socket.send(b"there").is_ok() && receive(&socket).is_ok_and(|got| got == b"there"),
+        "{}",
+        bulkhead.log()
+    );
+    assert_eventually!(
+        UdpSocket::bind(("127.0.0.1", before)).is_ok(),
+        "the old port is still held"
+    );
+}
