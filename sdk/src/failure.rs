@@ -4,6 +4,7 @@
 //! status and the text; how it is labelled is decided once, in [`crate::answer`].
 
 use std::fmt::{self, Display};
+use std::time::Duration;
 
 /// An error answer: a status of 400 or more and a text for people. `?` in a route's function returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,7 @@ pub struct Failure {
     status: u16,
     message: String,
     always_html: bool,
+    retry_after: Option<Duration>,
 }
 
 impl Failure {
@@ -26,6 +28,7 @@ impl Failure {
             status,
             message: message.into(),
             always_html: false,
+            retry_after: None,
         }
     }
 
@@ -82,7 +85,20 @@ impl Failure {
             status: 400,
             message,
             always_html: true,
+            retry_after: None,
         }
+    }
+
+    /// Says when to try again (`Retry-After`, whole seconds, at least one).
+    #[must_use]
+    pub fn retry_after(mut self, time: Duration) -> Self {
+        self.retry_after = Some(time.max(Duration::from_secs(1)));
+        self
+    }
+
+    /// The seconds of `Retry-After`.
+    pub(crate) fn retry_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|time| time.as_secs())
     }
 
     /// The status.

@@ -289,38 +289,90 @@ pub(crate) mod dhcp_provider {
 }
 
 pub(crate) mod watch {
+    use std::fs;
+    use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
+    use std::time::UNIX_EPOCH;
+
     use crate::testing::with;
     use crate::watch::{Chunk, Error, File};
 
-    fn file(identity: u64, bytes: &[u8]) -> File {
-        File {
-            identity,
-            size: bytes.len() as u64,
-            modified: 0,
-        }
-    }
-
-    fn found<T>(slot: &str, path: &str, work: impl FnOnce(u64, &[u8]) -> T) -> Result<T, Error> {
+    fn found<T>(slot: &str, path: &str, work: impl FnOnce(File, &[u8]) -> T) -> Result<T, Error> {
         with(|host| match host.watched.get(slot) {
             None => Err(Error::Denied(format!("slot {slot} is not granted"))),
             Some(files) => match files.get(path) {
                 None => Err(Error::Absent),
-                Some((identity, bytes)) => Ok(work(*identity, bytes)),
+                Some((identity, bytes)) => {
+                    let file = File {
+                        identity: *identity,
+                        size: bytes.len() as u64,
+                        modified: 0,
+                    };
+                    Ok(work(file, bytes))
+                }
             },
         })
     }
 
+    /// The real file, for a slot that was granted those.
+    fn on_disk(slot: &str, path: &str) -> Option<Result<(fs::File, File), Error>> {
+        with(|host| host.watched_on_disk.iter().any(|known| known == slot)).then(|| {
+            let open = || {
+                let file = fs::File::open(path)?;
+                let about = file.metadata()?;
+                let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+                Ok((
+                    file,
+                    File {
+                        identity: identity(&about),
+                        size: about.len(),
+                        modified: u64::try_from(modified.as_millis()).unwrap_or(u64::MAX),
+                    },
+                ))
+            };
+            open().map_err(failed)
+        })
+    }
+
+    fn failed(why: std::io::Error) -> Error {
+        match why.kind() {
+            ErrorKind::NotFound => Error::Absent,
+            _ => Error::Failed(why.to_string()),
+        }
+    }
+
+    #[cfg(unix)]
+    fn identity(about: &fs::Metadata) -> u64 {
+        std::os::unix::fs::MetadataExt::ino(about)
+    }
+
+    #[cfg(not(unix))]
+    fn identity(_: &fs::Metadata) -> u64 {
+        0
+    }
+
     pub(crate) fn about(slot: &str, path: &str) -> Result<File, Error> {
-        found(slot, path, file)
+        match on_disk(slot, path) {
+            Some(opened) => opened.map(|(_, about)| about),
+            None => found(slot, path, |file, _| file),
+        }
     }
 
     pub(crate) fn read(slot: &str, path: &str, offset: u64, limit: u32) -> Result<Chunk, Error> {
-        found(slot, path, |identity, bytes| {
+        let limit = limit.min(crate::watch::LARGEST_READ);
+        if let Some(opened) = on_disk(slot, path) {
+            let (mut content, file) = opened?;
+            let mut bytes = Vec::new();
+            let read = content
+                .seek(SeekFrom::Start(offset))
+                .and_then(|_| content.take(limit.into()).read_to_end(&mut bytes));
+            return read.map(|_| Chunk { file, bytes }).map_err(failed);
+        }
+        found(slot, path, |file, bytes| {
             let from = usize::try_from(offset).unwrap_or(usize::MAX);
             let rest = bytes.get(from..).unwrap_or_default();
-            let limit = usize::try_from(limit.min(crate::watch::LARGEST_READ)).unwrap_or(0);
+            let limit = usize::try_from(limit).unwrap_or(0);
             Chunk {
-                file: file(identity, bytes),
+                file,
                 bytes: rest.iter().take(limit).copied().collect(),
             }
         })

@@ -63,6 +63,7 @@ pub struct Host {
     pub(crate) dns: Option<Vec<crate::dns::DnsRecord>>,
     pub(crate) dhcp: Option<Rc<dyn DhcpServer>>,
     pub(crate) watched: BTreeMap<String, BTreeMap<String, (u64, Vec<u8>)>>,
+    pub(crate) watched_on_disk: Vec<String>,
     pub(crate) probe: Option<Probe>,
     pub(crate) logs: Vec<(log::Level, String)>,
 }
@@ -256,6 +257,13 @@ impl Host {
     pub fn watched(mut self, slot: &str, path: &str, identity: u64, bytes: &[u8]) -> Self {
         let files = self.watched.entry(slot.to_owned()).or_default();
         files.insert(path.to_owned(), (identity, bytes.to_vec()));
+        self
+    }
+
+    /// Grants a `watch` slot the sight of real files, by their paths.
+    #[must_use]
+    pub fn watched_on_disk(mut self, slot: &str) -> Self {
+        self.watched_on_disk.push(slot.to_owned());
         self
     }
 

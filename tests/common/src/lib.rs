@@ -16,6 +16,7 @@
 //! ```
 
 pub mod configuration;
+pub mod dhcpd;
 pub mod debian;
 pub mod eventually;
 pub mod exchange;

@@ -1,0 +1,180 @@
+//! The files of dhcpd, followed: what was appended is read, what was replaced is read anew.
+//!
+//! The one idea: every call looks first whether the leases file has grown. That costs one look at the file, and what dhcpd has
+//! written is seen by the very next call, whenever the host tells of the change.
+//!
+//! A configuration that cannot be read while dhcpd runs leaves the last good one in place (dhcpd itself reads it at its start only);
+//! at the start, and after dhcpd has written its leases file anew, it is an error until it is mended.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bulkhead_sdk::log;
+use bulkhead_sdk::watch::{self, File, LARGEST_READ};
+
+use crate::config::{self, Configuration};
+use crate::error::Problem;
+use crate::index::Index;
+use crate::journal::Journal;
+
+/// The slot of `dhcpd.conf` and what it includes.
+pub const CONFIG_SLOT: &str = "config";
+
+/// The slot of the leases file.
+pub const LEASES_SLOT: &str = "leases";
+
+/// Bytes of one configuration file: beyond it is no configuration.
+const LONGEST_CONFIG: u64 = 64 << 20;
+
+/// How often the leases file may be replaced while it is read, before that is an error.
+const REPLACED: usize = 5;
+
+/// The followed files and the index made of them.
+#[derive(Default)]
+pub struct Followed {
+    loaded: Option<Loaded>,
+    /// What the configuration files were when they were last read, whether that went well or not.
+    seen: Vec<(String, Option<Stamp>)>,
+}
+
+type Stamp = (u64, u64, u64);
+
+struct Loaded {
+    index: Index,
+    journal: Journal,
+    /// The leases file that was read, and how far.
+    identity: u64,
+    read: u64,
+}
+
+impl Followed {
+    /// The index as the files are now.
+    ///
+    /// # Errors
+    /// A file cannot be read, or the configuration is none.
+    pub fn now(&mut self, config: &str, leases: &str) -> Result<&mut Index, Problem> {
+        let file = watch::about(LEASES_SLOT, leases).map_err(|why| unreadable(leases, &why))?;
+        let anew = self.loaded.as_ref().is_none_or(|loaded| loaded.identity != file.identity || loaded.read > file.size);
+        if anew {
+            self.loaded = None;
+            let configuration = self.configuration(config)?;
+            self.load(configuration, leases)?;
+        }
+        let loaded = self.loaded.as_mut().ok_or_else(|| Problem::File {
+            path: leases.to_owned(),
+            why: "it was not read".to_owned(),
+        })?;
+        if !loaded.catch_up(leases, file.size)? {
+            // Replaced this very moment: the next call reads the new one.
+            log::debug("the leases file was replaced while it was read");
+        }
+        Ok(&mut loaded.index)
+    }
+
+    /// Reads the configuration again if one of its files changed.
+    ///
+    /// # Errors
+    /// It cannot be read now; the last good one is still in place.
+    pub fn config_changed(&mut self, config: &str, leases: &str) -> Result<(), Problem> {
+        let unchanged = !self.seen.is_empty() && self.seen.iter().all(|(path, stamp)| *stamp == stamp_of(path));
+        if unchanged || self.loaded.is_none() {
+            return Ok(());
+        }
+        let configuration = self.configuration(config)?;
+        self.load(configuration, leases)
+    }
+
+    fn configuration(&mut self, path: &str) -> Result<Configuration, Problem> {
+        self.seen.clear();
+        let seen = &mut self.seen;
+        config::read(path, &mut |path| {
+            seen.push((path.to_owned(), stamp_of(path)));
+            whole(path)
+        })
+    }
+
+    fn load(&mut self, configuration: Configuration, path: &str) -> Result<(), Problem> {
+        let begun = Instant::now();
+        let mut index = Index::new(configuration.clone());
+        for _ in 0..REPLACED {
+            let file = watch::about(LEASES_SLOT, path).map_err(|why| unreadable(path, &why))?;
+            let mut loaded = Loaded {
+                index,
+                journal: Journal::default(),
+                identity: file.identity,
+                read: 0,
+            };
+            if loaded.catch_up(path, file.size)? {
+                log::info(format!(
+                    "read {path}: {} bytes in {} ms",
+                    loaded.read,
+                    begun.elapsed().as_millis()
+                ));
+                self.loaded = Some(loaded);
+                return Ok(());
+            }
+            index = Index::new(configuration.clone());
+        }
+        Err(Problem::File {
+            path: path.to_owned(),
+            why: "it is replaced faster than it can be read".to_owned(),
+        })
+    }
+}
+
+impl Loaded {
+    /// Reads what was appended, up to `size`. False: the file was replaced.
+    fn catch_up(&mut self, path: &str, size: u64) -> Result<bool, Problem> {
+        let now = now();
+        while self.read < size {
+            let chunk = watch::read(LEASES_SLOT, path, self.read, LARGEST_READ).map_err(|why| unreadable(path, &why))?;
+            if chunk.file.identity != self.identity {
+                return Ok(false);
+            }
+            if chunk.bytes.is_empty() {
+                break;
+            }
+            self.read += u64::try_from(chunk.bytes.len()).unwrap_or(0);
+            self.journal.feed(&chunk.bytes, &mut self.index, now);
+        }
+        Ok(true)
+    }
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn stamp_of(path: &str) -> Option<Stamp> {
+    let File { identity, size, modified } = watch::about(CONFIG_SLOT, path).ok()?;
+    Some((identity, size, modified))
+}
+
+fn whole(path: &str) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    loop {
+        let offset = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let chunk = watch::read(CONFIG_SLOT, path, offset, LARGEST_READ).map_err(|why| unreadable(path, &why))?;
+        if chunk.bytes.is_empty() {
+            return Ok(bytes);
+        }
+        bytes.extend_from_slice(&chunk.bytes);
+        if offset > LONGEST_CONFIG {
+            return Err(Problem::File {
+                path: path.to_owned(),
+                why: "it is too long for a configuration".to_owned(),
+            });
+        }
+    }
+}
+
+fn unreadable(path: &str, why: &watch::Error) -> Problem {
+    let why = match why {
+        watch::Error::Denied(why) => format!("denied: {why}"),
+        watch::Error::Absent => "there is no such file".to_owned(),
+        watch::Error::Failed(why) => why.clone(),
+    };
+    Problem::File { path: path.to_owned(), why }
+}

@@ -1,0 +1,346 @@
+//! One conversation with dhcpd: greet, prove the key, say what is wanted, hear what came of it.
+//!
+//! A conversation serves one operation and ends with it, as that of ISC's own `omshell` does, so a restarted dhcpd needs no
+//! special case. All of it has one deadline: a server that sends byte by byte gains no time.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::message::{self, GREETING, Message, Operation, Read, Values};
+use crate::error::Problem;
+
+/// Who signs: the host, with a key that the plugin does not see.
+pub trait Signer {
+    /// The key's name, as `dhcpd.conf` has it.
+    fn name(&self) -> &str;
+    /// `hmac-md5`, `hmac-sha256`, ...
+    fn algorithm(&self) -> &str;
+    /// The HMAC of a message.
+    ///
+    /// # Errors
+    /// The key cannot be used; why.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String>;
+    /// Whether that is the HMAC of the message.
+    ///
+    /// # Errors
+    /// The key cannot be used; why.
+    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<bool, String>;
+}
+
+/// Which dhcpd, by which key, and for how long.
+pub struct Server<'s> {
+    /// Name and port, for messages.
+    pub name: String,
+    /// Where it may be, in order.
+    pub addresses: Vec<SocketAddr>,
+    /// None: dhcpd asks for no key.
+    pub signer: Option<&'s dyn Signer>,
+    /// For the whole conversation.
+    pub time: Duration,
+}
+
+/// What dhcpd said of an operation: 0 is success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// ISC's result code.
+    pub code: u32,
+    /// dhcpd's words; empty when it said none.
+    pub words: String,
+}
+
+impl Verdict {
+    /// ISC's code for what does not exist (`ISC_R_NOTFOUND`).
+    pub const NOT_FOUND: u32 = 23;
+
+    /// dhcpd's words, or what its code means (`isc/result.h`, `omapip/result.h`).
+    #[must_use]
+    pub fn text(&self) -> String {
+        if !self.words.is_empty() {
+            return self.words.clone();
+        }
+        let known = match self.code {
+            6 => "permission denied",
+            16 => "unexpected end of input",
+            18 => "already exists",
+            23 => "not found",
+            27 => "not implemented",
+            35 => "invalid argument",
+            _ => return format!("error {}", self.code),
+        };
+        known.to_owned()
+    }
+}
+
+/// An answer: an object, or a refusal.
+pub type Outcome<T> = Result<T, Verdict>;
+
+/// A handle of an object on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handle(u32);
+
+/// A conversation.
+pub struct Session<'s> {
+    server: &'s Server<'s>,
+    stream: TcpStream,
+    end: Instant,
+    received: Vec<u8>,
+    /// The authenticator's handle once the key is proved.
+    authenticator: u32,
+    next_id: u32,
+}
+
+impl<'s> Session<'s> {
+    /// Connects, greets, and proves the key if there is one.
+    ///
+    /// # Errors
+    /// No way to the server, no answer in time, none that OMAPI knows, or the key is refused.
+    pub fn open(server: &'s Server<'s>) -> Result<Self, Problem> {
+        let end = Instant::now() + server.time;
+        let mut last = server.lost("the name has no address");
+        for address in &server.addresses {
+            let left = left(end).ok_or_else(|| server.timeout())?;
+            match TcpStream::connect_timeout(address, left) {
+                Ok(stream) => {
+                    let mut session = Self {
+                        server,
+                        stream,
+                        end,
+                        received: Vec::new(),
+                        authenticator: 0,
+                        next_id: seed(),
+                    };
+                    session.greet()?;
+                    session.prove()?;
+                    return Ok(session);
+                }
+                Err(why) => last = server.failed(&why),
+            }
+        }
+        Err(last)
+    }
+
+    /// Creates a host, or changes nothing if its name or hardware address is taken.
+    ///
+    /// # Errors
+    /// The conversation failed; whether the host was created is not known then.
+    pub fn create(&mut self, values: Values) -> Result<Outcome<Handle>, Problem> {
+        let wanted = Values::new().bytes("type", "host").number("create", 1).number("exclusive", 1);
+        Ok(self.ask(Operation::Open, 0, wanted, values)?.map(|answer| Handle(answer.handle)))
+    }
+
+    /// Finds the host with these values (a name, or a hardware address and type).
+    ///
+    /// # Errors
+    /// The conversation failed.
+    pub fn find(&mut self, values: Values) -> Result<Outcome<(Handle, Values)>, Problem> {
+        let wanted = Values::new().bytes("type", "host");
+        let found = self.ask(Operation::Open, 0, wanted, values)?;
+        Ok(found.map(|answer| (Handle(answer.handle), answer.object)))
+    }
+
+    /// Changes values of a host.
+    ///
+    /// # Errors
+    /// The conversation failed; whether the host was changed is not known then.
+    pub fn update(&mut self, host: Handle, values: Values) -> Result<Outcome<()>, Problem> {
+        Ok(self.ask(Operation::Update, host.0, Values::new(), values)?.map(drop))
+    }
+
+    /// Removes a host.
+    ///
+    /// # Errors
+    /// The conversation failed; whether the host was removed is not known then.
+    pub fn delete(&mut self, host: Handle) -> Result<Outcome<()>, Problem> {
+        Ok(self.ask(Operation::Delete, host.0, Values::new(), Values::new())?.map(drop))
+    }
+
+    fn greet(&mut self) -> Result<(), Problem> {
+        self.stream.write_all(&GREETING).map_err(|why| self.server.failed(&why))?;
+        while self.received.len() < GREETING.len() {
+            self.receive()?;
+        }
+        if !self.received.starts_with(&GREETING) {
+            return Err(self.server.distrust("its greeting is none of OMAPI version 100"));
+        }
+        self.received.drain(..GREETING.len());
+        Ok(())
+    }
+
+    /// dhcpd hands out a handle for the key; every later message names it and carries a signature.
+    fn prove(&mut self) -> Result<(), Problem> {
+        let Some(signer) = self.server.signer else {
+            return Ok(());
+        };
+        let algorithm = format!("{}.SIG-ALG.REG.INT.", signer.algorithm());
+        let key = Values::new().bytes("name", signer.name()).bytes("algorithm", algorithm);
+        let wanted = Values::new().bytes("type", "authenticator");
+        match self.ask(Operation::Open, 0, wanted, key)? {
+            Ok(answer) if answer.handle != 0 => {
+                self.authenticator = answer.handle;
+                Ok(())
+            }
+            Ok(_) => Err(self.server.distrust("it took the key and gave no handle for it")),
+            Err(verdict) => Err(Problem::Refused(format!(
+                "dhcpd does not know the key {} with {}: {}",
+                signer.name(),
+                signer.algorithm(),
+                verdict.text()
+            ))),
+        }
+    }
+
+    fn ask(&mut self, operation: Operation, handle: u32, message: Values, object: Values) -> Result<Outcome<Message>, Problem> {
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1).max(1);
+        let request = Message {
+            authenticator: self.authenticator,
+            signature_length: 0,
+            operation,
+            handle,
+            id,
+            answers: 0,
+            message,
+            object,
+        };
+        self.send(request)?;
+        loop {
+            let answer = self.message()?;
+            if answer.answers != id {
+                // A notice about some object: nobody asked for it.
+                continue;
+            }
+            return match answer.operation {
+                Operation::Update => Ok(Ok(answer)),
+                Operation::Status => match answer.message.get_number("result") {
+                    Some(0) => Ok(Ok(answer)),
+                    Some(code) => {
+                        let words = answer.message.get("message").map(|words| String::from_utf8_lossy(words).into_owned());
+                        Ok(Err(Verdict { code, words: words.unwrap_or_default() }))
+                    }
+                    None => Err(self.server.distrust("a status without a result")),
+                },
+                _ => Err(self.server.distrust("an answer that is a question")),
+            };
+        }
+    }
+
+    fn send(&mut self, mut message: Message) -> Result<(), Problem> {
+        let too_long = || Problem::Invalid("the host's values are too long for OMAPI".to_owned());
+        let mut bytes;
+        match self.server.signer.filter(|_| self.authenticator != 0) {
+            Some(signer) => {
+                message.signature_length = signature_length(signer.algorithm()).ok_or_else(|| {
+                    Problem::Key(format!("its algorithm `{}` is none of dhcpd's", signer.algorithm()))
+                })?;
+                bytes = message.to_bytes().ok_or_else(too_long)?;
+                let signature = signer.sign(bytes.get(4..).unwrap_or_default()).map_err(Problem::Key)?;
+                bytes.extend_from_slice(&signature);
+            }
+            None => bytes = message.to_bytes().ok_or_else(too_long)?,
+        }
+        self.stream.write_all(&bytes).map_err(|why| self.server.failed(&why))
+    }
+
+    fn message(&mut self) -> Result<Message, Problem> {
+        loop {
+            match message::read(&self.received) {
+                Read::Whole { message, unsigned, length } => {
+                    self.check(&message, unsigned, length)?;
+                    self.received.drain(..length);
+                    return Ok(message);
+                }
+                Read::Partial(_) => self.receive()?,
+                Read::Broken(why) => return Err(self.server.distrust(why)),
+            }
+        }
+    }
+
+    /// Once the key is proved, only what is signed with it is believed. dhcpd does not sign a status that says "bad signature".
+    fn check(&self, message: &Message, unsigned: usize, length: usize) -> Result<(), Problem> {
+        let Some(signer) = self.server.signer.filter(|_| self.authenticator != 0) else {
+            return Ok(());
+        };
+        let refused = message.operation == Operation::Status && message.message.get_number("result").is_some_and(|code| code != 0);
+        if message.authenticator == 0 && refused {
+            return Ok(());
+        }
+        let signed = self.received.get(4..unsigned).unwrap_or_default();
+        let signature = self.received.get(unsigned..length).unwrap_or_default();
+        let good = message.authenticator == self.authenticator && signer.verify(signed, signature).map_err(Problem::Key)?;
+        if good {
+            Ok(())
+        } else {
+            Err(self.server.distrust("its answer is not signed with the key"))
+        }
+    }
+
+    fn receive(&mut self) -> Result<(), Problem> {
+        let mut buffer = [0; 4096];
+        let left = left(self.end).ok_or_else(|| self.server.timeout())?;
+        self.stream.set_read_timeout(Some(left)).map_err(|why| self.server.failed(&why))?;
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Err(self.server.lost("it closed the connection")),
+            Ok(count) => {
+                self.received.extend(buffer.iter().take(count));
+                Ok(())
+            }
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(why) => Err(self.server.failed(&why)),
+        }
+    }
+}
+
+impl Server<'_> {
+    fn lost(&self, why: &str) -> Problem {
+        Problem::Unreachable {
+            server: self.name.clone(),
+            why: why.to_owned(),
+        }
+    }
+
+    fn timeout(&self) -> Problem {
+        Problem::Timeout {
+            server: self.name.clone(),
+            seconds: self.time.as_secs(),
+        }
+    }
+
+    fn failed(&self, why: &io::Error) -> Problem {
+        match why.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.timeout(),
+            _ => self.lost(&why.to_string()),
+        }
+    }
+
+    fn distrust(&self, why: &str) -> Problem {
+        Problem::Answer {
+            server: self.name.clone(),
+            why: why.to_owned(),
+        }
+    }
+}
+
+/// Bytes of an algorithm's HMAC.
+fn signature_length(algorithm: &str) -> Option<u32> {
+    Some(match algorithm {
+        "hmac-md5" => 16,
+        "hmac-sha1" => 20,
+        "hmac-sha256" => 32,
+        "hmac-sha384" => 48,
+        "hmac-sha512" => 64,
+        _ => return None,
+    })
+}
+
+fn left(end: Instant) -> Option<Duration> {
+    let left = end.saturating_duration_since(Instant::now());
+    (!left.is_zero()).then_some(left)
+}
+
+/// A number that an earlier conversation did not use: what it signed must not fit here.
+fn seed() -> u32 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    u32::try_from(random & 0x7fff_ffff).unwrap_or(1).max(1)
+}

@@ -1,0 +1,262 @@
+//! The feature `dhcp`: shows subnets, reservations and leases, makes and removes reservations, and finds free addresses.
+//!
+//! It opens no socket and no file: it checks what was asked, and the granted provider (`dhcp-isc`, `dhcp-kea`) knows the server. Its
+//! own is one thing: which addresses it suggested lately, kept in the store, so that no two callers get the same.
+//!
+//! The one idea: [`network`] finds the subnet that a path names, [`wanted`] turns a form into one well-formed reservation, [`free`]
+//! picks an address, [`record`] shows what the provider knows, [`refusal`] turns its errors into answers.
+
+mod free;
+mod network;
+mod record;
+mod refusal;
+mod wanted;
+
+use std::net::Ipv4Addr;
+
+use bulkhead_sdk::answer::JSON_TYPE;
+use bulkhead_sdk::dhcp::{self, Entry, Error, Identifier};
+use bulkhead_sdk::params::Value;
+use bulkhead_sdk::prelude::*;
+
+use network::{Network, address};
+use refusal::{asking, removing, writing};
+
+/// Entries fetched at a time: what the interface hands over at most.
+const PAGE: u32 = 1_000;
+
+struct Dhcp;
+
+impl Plugin for Dhcp {
+    fn describe() -> Manifest {
+        Manifest::new(
+            "dhcp",
+            env!("CARGO_PKG_VERSION"),
+            "Makes DHCP reservations and finds free addresses for Foreman",
+        )
+        .mount("/dhcp")
+        .route(get("/dhcp"), subnets)
+        .route(get("/dhcp/"), subnets)
+        .route(get("/dhcp/:network"), entries)
+        .route(get("/dhcp/:network/unused_ip"), unused_ip)
+        .route(get("/dhcp/:network/ip/:ip_address"), by_address)
+        .route(get("/dhcp/:network/mac/:mac_address"), by_mac)
+        .route(post("/dhcp/:network"), create)
+        .route(delete("/dhcp/:network/ip/:ip_address"), remove_address)
+        .route(delete("/dhcp/:network/mac/:mac_address"), remove_mac)
+        .need(Need::call(
+            "dhcp-provider",
+            dhcp::INTERFACE,
+            "has one provider read and write the DHCP server; it holds no socket and no file itself",
+        ))
+        .need(Need::store(
+            free::HELD,
+            Access::ReadWrite,
+            "remembers which addresses it suggested lately, so that no two hosts get the same",
+        ))
+        .need(
+            Need::probe(
+                free::PROBE,
+                "asks whether somebody uses an address that nobody reserved, before it is suggested",
+            )
+            .optional(),
+        )
+        .setting(
+            Setting::text("use_provider", "The plugin that reads and writes the DHCP server")
+                .default("dhcp-isc")
+                .required()
+                .exposed(),
+        )
+        .setting(
+            Setting::boolean("ping_free_ip", "Probe an address before it is suggested, and skip one that answers")
+                .default(true),
+        )
+        .setting(
+            Setting::boolean(
+                "probe_refused_is_used",
+                "Skip an address that refuses the probe's TCP connection as well; firewalls refuse for addresses that nobody uses",
+            )
+            .default(false),
+        )
+        .setting(
+            Setting::integer(
+                "blacklist_duration_minutes",
+                "Seconds (whatever its name says) for which an address that was suggested is not suggested again",
+            )
+            .default(free::DEFAULT_HOLD),
+        )
+    }
+
+    fn status() -> Status {
+        if let Err(failure) = free::hold() {
+            return Status::failing(failure.message());
+        }
+        free::tell_hold_once();
+        match dhcp::subnets() {
+            // Names as next servers are the provider's to look up.
+            Ok(_) => Status::working()
+                .capability("dhcp_filename_ipv4")
+                .capability("dhcp_filename_hostname"),
+            Err(error) => Status::failing(refusal::words(&error)),
+        }
+    }
+}
+
+bulkhead_sdk::export_feature!(Dhcp);
+
+fn subnets(_: &Request) -> Result<Json<Vec<serde_json::Value>>, Failure> {
+    let subnets = dhcp::subnets().map_err(asking)?;
+    Ok(Json(subnets.iter().filter_map(record::subnet).collect()))
+}
+
+fn entries(request: &Request) -> Result<Answer, Failure> {
+    let network = Network::of(request)?.or_not_found()?;
+    let (mut reservations, mut leases) = (Vec::new(), Vec::new());
+    if let Some(prefix) = network.named() {
+        let mut cursor: Option<String> = None;
+        loop {
+            let page = dhcp::entries(prefix, cursor.as_deref(), PAGE).map_err(asking)?;
+            for entry in &page.entries {
+                let list = match entry {
+                    Entry::Reservation(_) => &mut reservations,
+                    Entry::Lease(_) => &mut leases,
+                };
+                if !list.is_empty() {
+                    list.push(b',');
+                }
+                serde_json::to_writer(list, &record::entry(entry)).or_status(500, "cannot write JSON")?;
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+    }
+    let body = [&b"{\"reservations\":["[..], &reservations, b"],\"leases\":[", &leases, b"]}"].concat();
+    Ok(Answer::typed(200, JSON_TYPE, body))
+}
+
+fn unused_ip(request: &Request) -> Result<Json<serde_json::Value>, Failure> {
+    let network = Network::of(request)?.or_not_found()?;
+    let mac = match given(request, "mac").filter(|mac| !mac.is_empty()) {
+        Some(text) => Some(checked_mac(&text)?),
+        None => None,
+    };
+    let range = free::Range::of(&network, given(request, "from").as_deref(), given(request, "to").as_deref())?;
+    let found = free::find(&network, range, mac.as_ref())?;
+    let address = found.map_or(serde_json::Value::Null, |address| address.to_string().into());
+    Ok(Json(serde_json::json!({ "ip": address })))
+}
+
+fn by_address(request: &Request) -> Result<Json<Vec<serde_json::Value>>, Failure> {
+    let wanted = checked_address(request)?;
+    let network = Network::of(request)?.or_not_found()?;
+    let found = preferred(known(&network, |prefix| dhcp::by_address(prefix, &wanted.to_string()))?);
+    if found.is_empty() {
+        let text = format!("No DHCP records for IP {}/{wanted} found", network.asked);
+        return Err(Failure::not_found(text));
+    }
+    Ok(Json(found.iter().map(record::entry).collect()))
+}
+
+fn by_mac(request: &Request) -> Result<Json<serde_json::Value>, Failure> {
+    let mac = captured_mac(request)?.colon_lower();
+    let network = Network::of(request)?.or_not_found()?;
+    let who = Identifier::Hardware(mac.clone());
+    let found = preferred(known(&network, |prefix| dhcp::by_identifier(prefix, &who))?);
+    match found.first() {
+        Some(entry) => Ok(Json(record::entry(entry))),
+        None => Err(Failure::not_found(format!(
+            "No DHCP record for MAC {}/{mac} found",
+            network.asked
+        ))),
+    }
+}
+
+/// An equal reservation is success: Foreman repeats what it is not sure of.
+fn create(request: &Request) -> Result<Answer, Failure> {
+    let wanted = wanted::Wanted::of(request)?;
+    wanted.check_neighbours()?;
+    match dhcp::add(&wanted.reservation) {
+        Ok(true) => {}
+        Ok(false) => log::debug(format!("{} is reserved like that already", wanted.reservation.address)),
+        Err(error) => return Err(writing(error, &wanted)),
+    }
+    Ok(Answer::typed(200, JSON_TYPE, Vec::new()))
+}
+
+fn remove_address(request: &Request) -> Result<(), Failure> {
+    let address = checked_address(request)?.to_string();
+    remove(
+        request,
+        |prefix| dhcp::by_address(prefix, &address),
+        |prefix| dhcp::remove(prefix, Some(&address), None),
+    )
+}
+
+fn remove_mac(request: &Request) -> Result<(), Failure> {
+    let who = Identifier::Hardware(captured_mac(request)?.colon_lower());
+    remove(
+        request,
+        |prefix| dhcp::by_identifier(prefix, &who),
+        |prefix| dhcp::remove(prefix, None, Some(&who)),
+    )
+}
+
+/// Removing what is not there is success, even in a subnet that is not there: Foreman removes blindly before it builds.
+fn remove(
+    request: &Request,
+    find: impl Fn(&str) -> Result<Vec<Entry>, Error>,
+    remove: impl Fn(&str) -> Result<bool, Error>,
+) -> Result<(), Failure> {
+    let Some(network) = Network::of(request)?.found else {
+        return Ok(());
+    };
+    let found = preferred(known(&network, find)?);
+    let (Some(entry), Some(prefix)) = (found.first(), network.named()) else {
+        return Ok(());
+    };
+    match remove(prefix) {
+        Ok(_) | Err(Error::UnknownSubnet) => Ok(()),
+        Err(error) => Err(removing(error, entry)),
+    }
+}
+
+/// What is known under the name that the path gives; nothing under an address that is only inside a subnet.
+fn known(
+    network: &Network,
+    find: impl Fn(&str) -> Result<Vec<Entry>, Error>,
+) -> Result<Vec<Entry>, Failure> {
+    network.named().map_or(Ok(Vec::new()), find).map_err(asking)
+}
+
+/// Reservations, or leases where there is no reservation.
+fn preferred(mut found: Vec<Entry>) -> Vec<Entry> {
+    if found.iter().any(|entry| matches!(entry, Entry::Reservation(_))) {
+        found.retain(|entry| matches!(entry, Entry::Reservation(_)));
+    }
+    found
+}
+
+/// A parameter with a value, though it may be empty.
+fn given(request: &Request, name: &str) -> Option<String> {
+    match request.params().get(name)? {
+        Value::Text(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        Value::Nil | Value::List(_) | Value::Map(_) => None,
+    }
+}
+
+fn checked_address(request: &Request) -> Result<Ipv4Addr, Failure> {
+    address(&given(request, "ip_address").unwrap_or_default())
+}
+
+fn captured_mac(request: &Request) -> Result<MacAddress, Failure> {
+    checked_mac(&given(request, "mac_address").unwrap_or_default())
+}
+
+fn checked_mac(text: &str) -> Result<MacAddress, Failure> {
+    text.parse().map_err(|_| Failure::bad_request(format!("Invalid MAC {text}")))
+}
+
+#[cfg(test)]
+mod tests;
