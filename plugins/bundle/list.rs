@@ -1,6 +1,8 @@
 // The first-party plugins, one a line: folder `plugins/NAME`, package `NAME-plugin`, policy `policies/NAME.toml`.
 // The build script reads this list to build them, the crate to embed them.
 first_party! {
+    "dhcp",
+    "dhcp-isc",
     "dhcp-kea",
     "dns",
     "dns-powerdns",

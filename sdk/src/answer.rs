@@ -192,7 +192,9 @@ pub(crate) fn failed(failure: &Failure, accept: Option<&str>) -> Answer {
     };
     let mut answer = Answer::typed(failure.status(), content_type, failure.message());
     if let (Some(seconds), types::Answer::Reply(reply)) = (failure.retry_seconds(), &mut answer.0) {
-        reply.headers.push(("retry-after".to_owned(), seconds.to_string()));
+        reply
+            .headers
+            .push(("retry-after".to_owned(), seconds.to_string()));
     }
     answer
 }

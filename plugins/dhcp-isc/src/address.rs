@@ -36,7 +36,9 @@ impl Prefix {
     /// The mask's bits.
     #[must_use]
     pub fn mask(self) -> u32 {
-        u32::MAX.checked_shl(32 - u32::from(self.length)).unwrap_or(0)
+        u32::MAX
+            .checked_shl(32 - u32::from(self.length))
+            .unwrap_or(0)
     }
 }
 
@@ -83,7 +85,10 @@ impl Hardware {
             };
             count += 1;
         }
-        matches!(count, 6 | 20).then_some(Self { long: count == 20, octets })
+        matches!(count, 6 | 20).then_some(Self {
+            long: count == 20,
+            octets,
+        })
     }
 
     /// The octets.
@@ -95,7 +100,9 @@ impl Hardware {
 }
 
 fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// `aa:bb:cc:dd:ee:0f`
@@ -121,13 +128,27 @@ mod tests {
 
     #[test]
     fn a_prefix_is_a_network_with_a_mask_without_holes() {
-        let prefix = |network: &str, mask: &str| Prefix::new(network.parse().unwrap(), mask.parse().unwrap());
-        assert_eq!(prefix("192.0.2.0", "255.255.255.0").unwrap().to_string(), "192.0.2.0/24");
-        assert_eq!(prefix("0.0.0.0", "0.0.0.0").unwrap().to_string(), "0.0.0.0/0");
-        assert_eq!(prefix("192.0.2.1", "255.255.255.255").unwrap().to_string(), "192.0.2.1/32");
+        let prefix = |network: &str, mask: &str| {
+            Prefix::new(network.parse().unwrap(), mask.parse().unwrap())
+        };
+        assert_eq!(
+            prefix("192.0.2.0", "255.255.255.0").unwrap().to_string(),
+            "192.0.2.0/24"
+        );
+        assert_eq!(
+            prefix("0.0.0.0", "0.0.0.0").unwrap().to_string(),
+            "0.0.0.0/0"
+        );
+        assert_eq!(
+            prefix("192.0.2.1", "255.255.255.255").unwrap().to_string(),
+            "192.0.2.1/32"
+        );
         assert_eq!(prefix("192.0.2.1", "255.255.255.0"), None);
         assert_eq!(prefix("192.0.2.0", "255.0.255.0"), None);
-        assert_eq!("192.0.2.0/24".parse(), prefix("192.0.2.0", "255.255.255.0").ok_or(()));
+        assert_eq!(
+            "192.0.2.0/24".parse(),
+            prefix("192.0.2.0", "255.255.255.0").ok_or(())
+        );
         for bad in ["192.0.2.0", "192.0.2.1/24", "192.0.2.0/33", "x/24"] {
             assert!(bad.parse::<Prefix>().is_err(), "{bad}");
         }
@@ -135,9 +156,19 @@ mod tests {
 
     #[test]
     fn a_hardware_address_has_one_form() {
-        assert_eq!(Hardware::parse(b"A:b:C:d:E:0f").unwrap().to_string(), "0a:0b:0c:0d:0e:0f");
+        assert_eq!(
+            Hardware::parse(b"A:b:C:d:E:0f").unwrap().to_string(),
+            "0a:0b:0c:0d:0e:0f"
+        );
         assert!(Hardware::parse(["0a"; 20].join(":").as_bytes()).is_some());
-        for bad in ["", "aa", "aa:bb:cc:dd:ee", "aa:bb:cc:dd:ee:fg", "aa:bb:cc:dd:ee:fff", "aa::cc:dd:ee:ff"] {
+        for bad in [
+            "",
+            "aa",
+            "aa:bb:cc:dd:ee",
+            "aa:bb:cc:dd:ee:fg",
+            "aa:bb:cc:dd:ee:fff",
+            "aa::cc:dd:ee:ff",
+        ] {
             assert!(Hardware::parse(bad.as_bytes()).is_none(), "{bad}");
         }
         assert!(Hardware::parse(["0a"; 8].join(":").as_bytes()).is_none());

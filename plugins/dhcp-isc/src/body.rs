@@ -108,7 +108,10 @@ pub fn lease(lexer: &mut Lexer<'_>) -> Option<LeaseBody> {
                 lexer.skip_value()?;
                 keep(&mut body.kept, lexer, start);
             }
-            Token::Word(b"uid" | b"client-hostname" | b"tstp" | b"tsfp" | b"atsfp" | b"cltt" | b"filename" | b"next-server") => {
+            Token::Word(
+                b"uid" | b"client-hostname" | b"tstp" | b"tsfp" | b"atsfp" | b"cltt" | b"filename"
+                | b"next-server",
+            ) => {
                 lexer.skip_statement()?;
                 keep(&mut body.kept, lexer, start);
             }
@@ -124,7 +127,10 @@ fn begins_another(keyword: &[u8], lexer: &Lexer<'_>) -> bool {
         return false;
     }
     let mut ahead = lexer.clone();
-    matches!((ahead.next(), ahead.next()), (Some(Token::Word(_) | Token::Quoted(_)), Some(Token::Open)))
+    matches!(
+        (ahead.next(), ahead.next()),
+        (Some(Token::Word(_) | Token::Quoted(_)), Some(Token::Open))
+    )
 }
 
 fn keep(kept: &mut Vec<u8>, lexer: &Lexer<'_>, start: usize) {
@@ -158,7 +164,9 @@ fn addresses(lexer: &mut Lexer<'_>, into: &mut Vec<u32>) -> Option<()> {
         match lexer.next()? {
             Token::End => return Some(()),
             Token::Word(word) => {
-                let address = std::str::from_utf8(word).ok().and_then(|text| text.parse::<Ipv4Addr>().ok());
+                let address = std::str::from_utf8(word)
+                    .ok()
+                    .and_then(|text| text.parse::<Ipv4Addr>().ok());
                 into.extend(address.map(Ipv4Addr::to_bits));
             }
             _ => {}
@@ -180,7 +188,10 @@ mod tests {
         let body = host(&mut lexer(text)).unwrap();
         assert_eq!(body.addresses, [0xc000_0228, 0xc000_0229]);
         assert!(body.dynamic && !body.deleted && body.hardware.is_some());
-        assert_eq!(body.kept, b"hardware ethernet aa:bb:cc:dd:ee:01;supersede host-name = \"}\";");
+        assert_eq!(
+            body.kept,
+            b"hardware ethernet aa:bb:cc:dd:ee:01;supersede host-name = \"}\";"
+        );
         assert_eq!(host(&mut lexer("dynamic; hardware ethernet")), None);
     }
 
@@ -199,14 +210,18 @@ mod tests {
 
     #[test]
     fn a_record_that_was_never_finished_ends_where_the_next_begins() {
-        let mut lexer = lexer("starts 1 2026/11/23 10:00:00; binding state active;\nlease 192.0.2.2 { }");
+        let mut lexer =
+            lexer("starts 1 2026/11/23 10:00:00; binding state active;\nlease 192.0.2.2 { }");
         assert!(lease(&mut lexer).is_some());
         assert_eq!(lexer.next(), Some(Token::Word(b"lease")));
     }
 
     #[test]
     fn hardware_of_other_lengths_is_none_that_foreman_knows() {
-        let body = host(&mut lexer("hardware ethernet 00:01:02:03:04:05:06:07; fixed-address 192.0.2.1; }")).unwrap();
+        let body = host(&mut lexer(
+            "hardware ethernet 00:01:02:03:04:05:06:07; fixed-address 192.0.2.1; }",
+        ))
+        .unwrap();
         assert_eq!(body.hardware, None);
     }
 }

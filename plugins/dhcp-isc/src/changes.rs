@@ -56,8 +56,14 @@ pub fn add(look: Look<'_>, server: &Server<'_>, wanted: Reservation) -> Result<b
     }
     let mut session = Session::open(server)?;
     match session.create(wanted.values()) {
-        Ok(outcome) => {
-            outcome.map_err(|verdict| refused(&verdict))?;
+        Ok(Ok(_)) => {}
+        Ok(Err(verdict)) => {
+            // It may have made the host before it refused its statements.
+            let known = [Verdict::EXISTS, Verdict::KEY_CONFLICT].contains(&verdict.code);
+            if !known && wanted.is_there(look)? {
+                forget(look, server, &wanted.name)?;
+            }
+            return Err(refused(&verdict));
         }
         Err(problem) => {
             // Nobody knows whether dhcpd did it; its file does.
@@ -70,7 +76,10 @@ pub fn add(look: Look<'_>, server: &Server<'_>, wanted: Reservation) -> Result<b
     if wanted.settle(look)? {
         return Ok(true);
     }
-    log::warn(format!("dhcpd took {} without its statements `{}`; it is removed again", wanted.name, wanted.statements));
+    log::warn(format!(
+        "dhcpd took {} without its statements `{}`; it is removed again",
+        wanted.name, wanted.statements
+    ));
     forget(look, server, &wanted.name)?;
     Err(Problem::Refused(
         "dhcpd took the host, but not its statements; its log says why (is every option in them declared in dhcpd.conf?)".to_owned(),
@@ -96,7 +105,10 @@ pub fn remove(
     })?;
     let found = found?;
     if let Some(fixed) = found.iter().find(|host| !host.dynamic) {
-        let shown = fixed.addresses.first().map(|&address| Ipv4Addr::from_bits(address).to_string());
+        let shown = fixed
+            .addresses
+            .first()
+            .map(|&address| Ipv4Addr::from_bits(address).to_string());
         return Err(Problem::NotDeletable(format!(
             "{} ({} / {})",
             fixed.name,
@@ -118,7 +130,9 @@ fn forget(look: Look<'_>, server: &Server<'_>, name: &str) -> Result<(), Problem
     let mut session = Session::open(server)?;
     match session.find(Values::new().bytes("name", name))? {
         Ok((handle, _)) => succeeded(session.delete(handle)?)?,
-        Err(verdict) if verdict.code == Verdict::NOT_FOUND => log::info(format!("dhcpd has no host {name} any more")),
+        Err(verdict) if verdict.code == Verdict::NOT_FOUND => {
+            log::info(format!("dhcpd has no host {name} any more"))
+        }
         Err(verdict) => return Err(refused(&verdict)),
     }
     let end = Instant::now() + WRITTEN;
@@ -147,17 +161,19 @@ fn succeeded(outcome: Outcome<()>) -> Result<(), Problem> {
 
 /// dhcpd's verdicts in the Smart Proxy's words.
 fn refused(verdict: &Verdict) -> Problem {
-    let text = verdict.text();
-    if text.contains("key conflict") {
-        Problem::Conflict("Hardware address conflict.".to_owned())
-    } else if text.contains("already exists") {
-        Problem::Refused("Entry already exists".to_owned())
-    } else {
-        Problem::Refused(text)
+    match verdict.code {
+        Verdict::KEY_CONFLICT => Problem::Conflict("Hardware address conflict.".to_owned()),
+        Verdict::EXISTS => Problem::Refused("Entry already exists".to_owned()),
+        _ => Problem::Refused(verdict.text()),
     }
 }
 
-fn hosts(index: &Index, subnet: &str, address: Option<u32>, hardware: Option<Hardware>) -> Result<Vec<Rc<Host>>, Problem> {
+fn hosts(
+    index: &Index,
+    subnet: &str,
+    address: Option<u32>,
+    hardware: Option<Hardware>,
+) -> Result<Vec<Rc<Host>>, Problem> {
     let mut found = match (address, hardware) {
         (Some(address), _) => index.hosts_at(subnet, address)?,
         (None, Some(hardware)) => index.host_of(subnet, hardware)?.into_iter().collect(),
@@ -168,7 +184,12 @@ fn hosts(index: &Index, subnet: &str, address: Option<u32>, hardware: Option<Har
 }
 
 /// `ip / mac` of a lease, when there is nothing else.
-fn lease_in_the_way(index: &Index, subnet: &str, address: Option<u32>, hardware: Option<Hardware>) -> Option<String> {
+fn lease_in_the_way(
+    index: &Index,
+    subnet: &str,
+    address: Option<u32>,
+    hardware: Option<Hardware>,
+) -> Option<String> {
     let entries = match (address, hardware) {
         (Some(address), _) => index.by_address(subnet, address, now()),
         (None, Some(hardware)) => index.by_hardware(subnet, hardware, now()),
@@ -176,7 +197,9 @@ fn lease_in_the_way(index: &Index, subnet: &str, address: Option<u32>, hardware:
     };
     entries.ok()?.into_iter().find_map(|entry| match entry {
         Entry::Lease(lease) => match lease.identifier {
-            Identifier::Hardware(mac) | Identifier::Client(mac) => Some(format!("{} / {mac}", lease.address)),
+            Identifier::Hardware(mac) | Identifier::Client(mac) => {
+                Some(format!("{} / {mac}", lease.address))
+            }
         },
         Entry::Reservation(_) => None,
     })
@@ -185,9 +208,12 @@ fn lease_in_the_way(index: &Index, subnet: &str, address: Option<u32>, hardware:
 impl Wanted {
     fn of(reservation: Reservation) -> Result<Self, Problem> {
         let Identifier::Hardware(mac) = &reservation.identifier else {
-            return Err(Problem::Invalid("dhcpd knows hosts by their MAC addresses here".to_owned()));
+            return Err(Problem::Invalid(
+                "dhcpd knows hosts by their MAC addresses here".to_owned(),
+            ));
         };
-        let hardware = Hardware::parse(mac.as_bytes()).ok_or_else(|| Problem::Invalid(format!("Invalid MAC {mac}")))?;
+        let hardware = Hardware::parse(mac.as_bytes())
+            .ok_or_else(|| Problem::Invalid(format!("Invalid MAC {mac}")))?;
         let address: Ipv4Addr = reservation
             .address
             .parse()
@@ -196,7 +222,11 @@ impl Wanted {
         let statements = statements::of(&reservation.options, &resolve)?;
         let body = format!("hardware ethernet {hardware};{statements}");
         let mut named = Vec::new();
-        options::set(&mut named, "hostname", OptionValue::Text(reservation.name.clone()));
+        options::set(
+            &mut named,
+            "hostname",
+            OptionValue::Text(reservation.name.clone()),
+        );
         Ok(Self {
             options: options::of_body(body.as_bytes(), named),
             subnet: reservation.subnet,
@@ -224,20 +254,27 @@ impl Wanted {
     fn is_free(&self, look: Look<'_>) -> Result<bool, Problem> {
         let mut found = Ok(Vec::new());
         look(&mut |index| {
-            found = index.hosts_at(&self.subnet, self.address).and_then(|mut hosts| {
-                hosts.extend(index.host_of(&self.subnet, self.hardware)?);
-                Ok(hosts)
-            });
+            found = index
+                .hosts_at(&self.subnet, self.address)
+                .and_then(|mut hosts| {
+                    hosts.extend(index.host_of(&self.subnet, self.hardware)?);
+                    Ok(hosts)
+                });
         })?;
         let mut similar = found?;
-        similar.retain(|host| !self.related.contains(&host.hardware) || host.hardware == self.hardware);
+        similar.retain(|host| {
+            !self.related.contains(&host.hardware) || host.hardware == self.hardware
+        });
         if similar.iter().any(|host| self.equals(host)) {
             return Ok(false);
         }
         if similar.is_empty() {
             return Ok(true);
         }
-        let network = self.subnet.split_once('/').map_or(self.subnet.as_str(), |(network, _)| network);
+        let network = self
+            .subnet
+            .split_once('/')
+            .map_or(self.subnet.as_str(), |(network, _)| network);
         Err(Problem::Conflict(format!(
             "Record {network}/{} already exists",
             Ipv4Addr::from_bits(self.address)
@@ -255,9 +292,23 @@ impl Wanted {
             && sorted(host.options()) == sorted(self.options.clone())
     }
 
+    /// Whether there is a host of that name and MAC address, whatever else it has.
+    fn is_there(&self, look: Look<'_>) -> Result<bool, Problem> {
+        let mut there = false;
+        look(&mut |index| {
+            let host = index.host(&self.name);
+            there = host.is_some_and(|host| host.hardware == self.hardware);
+        })?;
+        Ok(there)
+    }
+
     fn is_written(&self, look: Look<'_>) -> Result<bool, Problem> {
         let mut written = false;
-        look(&mut |index| written = index.host(&self.name).is_some_and(|host| self.equals(&host)))?;
+        look(&mut |index| {
+            written = index
+                .host(&self.name)
+                .is_some_and(|host| self.equals(&host))
+        })?;
         Ok(written)
     }
 
@@ -296,7 +347,10 @@ impl Wanted {
 fn related(options: &[DhcpOption]) -> Vec<Hardware> {
     let listed = options.iter().find(|option| option.name == "related_macs");
     match listed.map(|option| &option.value) {
-        Some(OptionValue::Texts(macs)) => macs.iter().filter_map(|mac| Hardware::parse(mac.as_bytes())).collect(),
+        Some(OptionValue::Texts(macs)) => macs
+            .iter()
+            .filter_map(|mac| Hardware::parse(mac.as_bytes()))
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -312,9 +366,18 @@ fn resolve(name: &str) -> Result<Option<Ipv4Addr>, String> {
             .next()),
         Err(why) => {
             let text = why.to_string();
-            let no_such_name = ["Name or service not known", "No address associated", "not found", "nonexistent"];
-            if no_such_name.iter().any(|known| text.contains(known)) || why.kind() == std::io::ErrorKind::NotFound {
-                log::warn(format!("there is no address of the next server {name}; machines will ask the DHCP server itself"));
+            let no_such_name = [
+                "Name or service not known",
+                "No address associated",
+                "not found",
+                "nonexistent",
+            ];
+            if no_such_name.iter().any(|known| text.contains(known))
+                || why.kind() == std::io::ErrorKind::NotFound
+            {
+                log::warn(format!(
+                    "there is no address of the next server {name}; machines will ask the DHCP server itself"
+                ));
                 return Ok(None);
             }
             Err(text)

@@ -48,9 +48,15 @@ pub struct Configuration {
 ///
 /// # Errors
 /// A file cannot be read, or is none that dhcpd would accept as far as it is looked at.
-pub fn read(path: &str, open: &mut dyn FnMut(&str) -> Result<Vec<u8>, Problem>) -> Result<Configuration, Problem> {
+pub fn read(
+    path: &str,
+    open: &mut dyn FnMut(&str) -> Result<Vec<u8>, Problem>,
+) -> Result<Configuration, Problem> {
     let mut reading = Reading {
-        directory: path.rsplit_once('/').map_or("", |(directory, _)| directory).to_owned(),
+        directory: path
+            .rsplit_once('/')
+            .map_or("", |(directory, _)| directory)
+            .to_owned(),
         open,
         found: Configuration::default(),
     };
@@ -89,7 +95,10 @@ impl Reading<'_> {
     fn file(&mut self, path: &str, subnet: Option<usize>, depth: usize) -> Result<(), Problem> {
         let text = (self.open)(path)?;
         self.found.files.push(path.to_owned());
-        let mut place = Place { path, lexer: Lexer::new(&text) };
+        let mut place = Place {
+            path,
+            lexer: Lexer::new(&text),
+        };
         if depth > DEEPEST || self.found.files.len() > MOST_FILES {
             return Err(place.problem(0, "files include each other, or are too many"));
         }
@@ -101,7 +110,12 @@ impl Reading<'_> {
     }
 
     /// Reads statements up to the end of the text (answers false) or of the block (true). `subnet`: the block is this one's own.
-    fn block(&mut self, place: &mut Place<'_>, subnet: Option<usize>, depth: usize) -> Result<bool, Problem> {
+    fn block(
+        &mut self,
+        place: &mut Place<'_>,
+        subnet: Option<usize>,
+        depth: usize,
+    ) -> Result<bool, Problem> {
         loop {
             let start = place.lexer.next_at();
             let Some(token) = place.lexer.next() else {
@@ -131,29 +145,55 @@ impl Reading<'_> {
                     self.range(place, start, subnet)?;
                     Some(())
                 }
-                Token::Word(b"option") => match subnet.and_then(|index| self.found.subnets.get_mut(index)) {
-                    Some(subnet) => options::statement(b"option", &mut place.lexer, &mut subnet.options),
-                    None => place.lexer.skip_value(),
-                },
+                Token::Word(b"option") => {
+                    match subnet.and_then(|index| self.found.subnets.get_mut(index)) {
+                        Some(subnet) => {
+                            options::statement(b"option", &mut place.lexer, &mut subnet.options)
+                        }
+                        None => place.lexer.skip_value(),
+                    }
+                }
                 _ => place.lexer.skip_statement(),
             };
             done.ok_or_else(|| place.unfinished(start))?;
         }
     }
 
-    fn include(&mut self, place: &mut Place<'_>, start: usize, subnet: Option<usize>, depth: usize) -> Result<(), Problem> {
-        let (Some(Token::Quoted(raw) | Token::Word(raw)), Some(Token::End)) = (place.lexer.next(), place.lexer.next()) else {
+    fn include(
+        &mut self,
+        place: &mut Place<'_>,
+        start: usize,
+        subnet: Option<usize>,
+        depth: usize,
+    ) -> Result<(), Problem> {
+        let (Some(Token::Quoted(raw) | Token::Word(raw)), Some(Token::End)) =
+            (place.lexer.next(), place.lexer.next())
+        else {
             return Err(place.problem(start, "`include` names no file"));
         };
         let name = unquoted(raw);
-        let path = if name.starts_with('/') { name } else { format!("{}/{name}", self.directory) };
-        self.file(&path, subnet, depth + 1).map_err(|problem| match problem {
-            Problem::File { path, why } => place.problem(start, format!("the included file {path} cannot be read: {why}")),
-            other => other,
-        })
+        let path = if name.starts_with('/') {
+            name
+        } else {
+            format!("{}/{name}", self.directory)
+        };
+        self.file(&path, subnet, depth + 1)
+            .map_err(|problem| match problem {
+                Problem::File { path, why } => place.problem(
+                    start,
+                    format!("the included file {path} cannot be read: {why}"),
+                ),
+                other => other,
+            })
     }
 
-    fn inside(&mut self, place: &mut Place<'_>, start: usize, subnet: Option<usize>, depth: usize) -> Result<(), Problem> {
+    fn inside(
+        &mut self,
+        place: &mut Place<'_>,
+        start: usize,
+        subnet: Option<usize>,
+        depth: usize,
+    ) -> Result<(), Problem> {
         if depth >= DEEPEST {
             return Err(place.problem(start, "blocks are nested too deep"));
         }
@@ -174,15 +214,33 @@ impl Reading<'_> {
     }
 
     fn subnet(&mut self, place: &mut Place<'_>, start: usize, depth: usize) -> Result<(), Problem> {
-        let words = (place.lexer.next(), place.lexer.next(), place.lexer.next(), place.lexer.next());
-        let (Some(Token::Word(network)), Some(Token::Word(b"netmask")), Some(Token::Word(mask)), Some(Token::Open)) = words else {
+        let words = (
+            place.lexer.next(),
+            place.lexer.next(),
+            place.lexer.next(),
+            place.lexer.next(),
+        );
+        let (
+            Some(Token::Word(network)),
+            Some(Token::Word(b"netmask")),
+            Some(Token::Word(mask)),
+            Some(Token::Open),
+        ) = words
+        else {
             return Err(place.problem(start, "this is not `subnet ADDRESS netmask MASK {`"));
         };
-        let prefix = address(network).zip(address(mask)).and_then(|(network, mask)| Prefix::new(network, mask));
+        let prefix = address(network)
+            .zip(address(mask))
+            .and_then(|(network, mask)| Prefix::new(network, mask));
         let Some(prefix) = prefix else {
             return Err(place.problem(start, "the subnet's address and netmask do not fit"));
         };
-        if self.found.subnets.iter().any(|known| known.prefix.network() == prefix.network()) {
+        if self
+            .found
+            .subnets
+            .iter()
+            .any(|known| known.prefix.network() == prefix.network())
+        {
             let why = format!(
                 "Unable to add subnet {}/{}: it is declared already",
                 Ipv4Addr::from_bits(prefix.network()),
@@ -216,7 +274,12 @@ impl Reading<'_> {
         }
     }
 
-    fn range(&mut self, place: &mut Place<'_>, start: usize, subnet: Option<usize>) -> Result<(), Problem> {
+    fn range(
+        &mut self,
+        place: &mut Place<'_>,
+        start: usize,
+        subnet: Option<usize>,
+    ) -> Result<(), Problem> {
         let mut words = Vec::new();
         loop {
             match place.lexer.next() {
@@ -235,7 +298,10 @@ impl Reading<'_> {
             _ => return Err(place.problem(start, "this is not `range ADDRESS [ADDRESS];`")),
         };
         if first > last || !subnet.prefix.contains(first) || !subnet.prefix.contains(last) {
-            return Err(place.problem(start, format!("this range is not one of the subnet {}", subnet.prefix)));
+            return Err(place.problem(
+                start,
+                format!("this range is not one of the subnet {}", subnet.prefix),
+            ));
         }
         subnet.ranges.push((first, last));
         Ok(())
@@ -253,10 +319,12 @@ mod tests {
     fn parse(files: &[(&str, &str)]) -> Result<Configuration, Problem> {
         let mut open = |path: &str| {
             let found = files.iter().find(|(name, _)| *name == path);
-            found.map(|(_, text)| text.as_bytes().to_vec()).ok_or_else(|| Problem::File {
-                path: path.to_owned(),
-                why: "no such file".to_owned(),
-            })
+            found
+                .map(|(_, text)| text.as_bytes().to_vec())
+                .ok_or_else(|| Problem::File {
+                    path: path.to_owned(),
+                    why: "no such file".to_owned(),
+                })
         };
         read("/etc/dhcp/dhcpd.conf", &mut open)
     }
@@ -282,10 +350,17 @@ mod tests {
     fn only_what_stands_directly_in_a_subnet_is_the_subnets() {
         let found = parse(&[
             ("/etc/dhcp/dhcpd.conf", USUAL),
-            ("/etc/dhcp/more.conf", "host b { hardware ethernet aa:bb:cc:dd:ee:02; fixed-address 10.0.0.31; }"),
+            (
+                "/etc/dhcp/more.conf",
+                "host b { hardware ethernet aa:bb:cc:dd:ee:02; fixed-address 10.0.0.31; }",
+            ),
         ])
         .unwrap();
-        let shown: Vec<String> = found.subnets.iter().map(|subnet| subnet.prefix.to_string()).collect();
+        let shown: Vec<String> = found
+            .subnets
+            .iter()
+            .map(|subnet| subnet.prefix.to_string())
+            .collect();
         assert_eq!(shown, ["10.0.0.0/24", "10.0.1.0/25"]);
         assert_eq!(found.subnets[0].options.len(), 1);
         assert_eq!(found.subnets[0].ranges, [(0x0a00_000a, 0x0a00_0014)]);
@@ -298,19 +373,48 @@ mod tests {
     #[test]
     fn mistakes_are_told_with_their_place() {
         for (text, told) in [
-            ("\nsubnet 10.0.0.0 netmask 255.0.255.0 { }", "/etc/dhcp/dhcpd.conf:2: the subnet's address and netmask do not fit"),
-            ("subnet 10.0.0.0 netmask 255.0.0.0 { range 10.0.0.2 10.0.0.1; }", "/etc/dhcp/dhcpd.conf:1: this range is not one of the subnet 10.0.0.0/8"),
-            ("subnet 10.0.0.0 netmask 255.0.0.0 { range 11.0.0.2; }", "/etc/dhcp/dhcpd.conf:1: this range is not one of the subnet 10.0.0.0/8"),
-            ("subnet 10.0.0.0 netmask 255.0.0.0 { }\nsubnet 10.0.0.0 netmask 255.0.0.0 { }", "/etc/dhcp/dhcpd.conf:2: Unable to add subnet 10.0.0.0/255.0.0.0: it is declared already"),
-            ("subnet 10.0.0.0 netmask 255.0.0.0 {", "/etc/dhcp/dhcpd.conf:1: this block is never closed"),
+            (
+                "\nsubnet 10.0.0.0 netmask 255.0.255.0 { }",
+                "/etc/dhcp/dhcpd.conf:2: the subnet's address and netmask do not fit",
+            ),
+            (
+                "subnet 10.0.0.0 netmask 255.0.0.0 { range 10.0.0.2 10.0.0.1; }",
+                "/etc/dhcp/dhcpd.conf:1: this range is not one of the subnet 10.0.0.0/8",
+            ),
+            (
+                "subnet 10.0.0.0 netmask 255.0.0.0 { range 11.0.0.2; }",
+                "/etc/dhcp/dhcpd.conf:1: this range is not one of the subnet 10.0.0.0/8",
+            ),
+            (
+                "subnet 10.0.0.0 netmask 255.0.0.0 { }\nsubnet 10.0.0.0 netmask 255.0.0.0 { }",
+                "/etc/dhcp/dhcpd.conf:2: Unable to add subnet 10.0.0.0/255.0.0.0: it is declared already",
+            ),
+            (
+                "subnet 10.0.0.0 netmask 255.0.0.0 {",
+                "/etc/dhcp/dhcpd.conf:1: this block is never closed",
+            ),
             ("group { } }", "/etc/dhcp/dhcpd.conf:1: `}` closes nothing"),
-            ("option x \"y", "/etc/dhcp/dhcpd.conf:1: this statement is never finished"),
-            ("include \"x\";", "/etc/dhcp/dhcpd.conf:1: the included file /etc/dhcp/x cannot be read: no such file"),
-            ("include \"dhcpd.conf\";", "/etc/dhcp/dhcpd.conf:1: files include each other, or are too many"),
+            (
+                "option x \"y",
+                "/etc/dhcp/dhcpd.conf:1: this statement is never finished",
+            ),
+            (
+                "include \"x\";",
+                "/etc/dhcp/dhcpd.conf:1: the included file /etc/dhcp/x cannot be read: no such file",
+            ),
+            (
+                "include \"dhcpd.conf\";",
+                "/etc/dhcp/dhcpd.conf:1: files include each other, or are too many",
+            ),
         ] {
             assert_eq!(one(text).unwrap_err().to_string(), told);
         }
         let deep = "group { ".repeat(10_000);
-        assert!(one(&deep).unwrap_err().to_string().contains("nested too deep"));
+        assert!(
+            one(&deep)
+                .unwrap_err()
+                .to_string()
+                .contains("nested too deep")
+        );
     }
 }

@@ -77,7 +77,10 @@ impl From<Problem> for Error {
             Problem::Refused(_) | Problem::Invalid(_) => Self::Refused(text),
             Problem::Timeout { .. } => Self::Timeout(text),
             Problem::Unreachable { .. } => Self::Unreachable(text),
-            Problem::File { .. } | Problem::Syntax { .. } | Problem::Answer { .. } | Problem::Key(_) => Self::Other(text),
+            Problem::File { .. }
+            | Problem::Syntax { .. }
+            | Problem::Answer { .. }
+            | Problem::Key(_) => Self::Other(text),
         }
     }
 }

@@ -16,8 +16,11 @@ use crate::error::Problem;
 use crate::index::Index;
 use crate::journal::Journal;
 
-/// The slot of `dhcpd.conf` and what it includes.
+/// The slot of `dhcpd.conf`.
 pub const CONFIG_SLOT: &str = "config";
+
+/// The slot of the files that it includes.
+pub const INCLUDES_SLOT: &str = "includes";
 
 /// The slot of the leases file.
 pub const LEASES_SLOT: &str = "leases";
@@ -53,7 +56,10 @@ impl Followed {
     /// A file cannot be read, or the configuration is none.
     pub fn now(&mut self, config: &str, leases: &str) -> Result<&mut Index, Problem> {
         let file = watch::about(LEASES_SLOT, leases).map_err(|why| unreadable(leases, &why))?;
-        let anew = self.loaded.as_ref().is_none_or(|loaded| loaded.identity != file.identity || loaded.read > file.size);
+        let anew = self
+            .loaded
+            .as_ref()
+            .is_none_or(|loaded| loaded.identity != file.identity || loaded.read > file.size);
         if anew {
             self.loaded = None;
             let configuration = self.configuration(config)?;
@@ -75,7 +81,11 @@ impl Followed {
     /// # Errors
     /// It cannot be read now; the last good one is still in place.
     pub fn config_changed(&mut self, config: &str, leases: &str) -> Result<(), Problem> {
-        let unchanged = !self.seen.is_empty() && self.seen.iter().all(|(path, stamp)| *stamp == stamp_of(path));
+        let unchanged = !self.seen.is_empty()
+            && self
+                .seen
+                .iter()
+                .all(|(path, stamp)| *stamp == stamp_of(slot_of(path, config), path));
         if unchanged || self.loaded.is_none() {
             return Ok(());
         }
@@ -83,12 +93,13 @@ impl Followed {
         self.load(configuration, leases)
     }
 
-    fn configuration(&mut self, path: &str) -> Result<Configuration, Problem> {
+    fn configuration(&mut self, config: &str) -> Result<Configuration, Problem> {
         self.seen.clear();
         let seen = &mut self.seen;
-        config::read(path, &mut |path| {
-            seen.push((path.to_owned(), stamp_of(path)));
-            whole(path)
+        config::read(config, &mut |path| {
+            let slot = slot_of(path, config);
+            seen.push((path.to_owned(), stamp_of(slot, path)));
+            whole(slot, path)
         })
     }
 
@@ -126,7 +137,8 @@ impl Loaded {
     fn catch_up(&mut self, path: &str, size: u64) -> Result<bool, Problem> {
         let now = now();
         while self.read < size {
-            let chunk = watch::read(LEASES_SLOT, path, self.read, LARGEST_READ).map_err(|why| unreadable(path, &why))?;
+            let chunk = watch::read(LEASES_SLOT, path, self.read, LARGEST_READ)
+                .map_err(|why| unreadable(path, &why))?;
             if chunk.file.identity != self.identity {
                 return Ok(false);
             }
@@ -143,20 +155,35 @@ impl Loaded {
 /// Seconds since 1970.
 #[must_use]
 pub fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn stamp_of(path: &str) -> Option<Stamp> {
-    let File { identity, size, modified } = watch::about(CONFIG_SLOT, path).ok()?;
+fn slot_of(path: &str, config: &str) -> &'static str {
+    if path == config {
+        CONFIG_SLOT
+    } else {
+        INCLUDES_SLOT
+    }
+}
+
+fn stamp_of(slot: &str, path: &str) -> Option<Stamp> {
+    let File {
+        identity,
+        size,
+        modified,
+    } = watch::about(slot, path).ok()?;
     Some((identity, size, modified))
 }
 
-fn whole(path: &str) -> Result<Vec<u8>, Problem> {
+fn whole(slot: &str, path: &str) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     loop {
         let offset = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let chunk = watch::read(CONFIG_SLOT, path, offset, LARGEST_READ).map_err(|why| unreadable(path, &why))?;
+        let chunk =
+            watch::read(slot, path, offset, LARGEST_READ).map_err(|why| unreadable(path, &why))?;
         if chunk.bytes.is_empty() {
             return Ok(bytes);
         }
@@ -176,5 +203,8 @@ fn unreadable(path: &str, why: &watch::Error) -> Problem {
         watch::Error::Absent => "there is no such file".to_owned(),
         watch::Error::Failed(why) => why.clone(),
     };
-    Problem::File { path: path.to_owned(), why }
+    Problem::File {
+        path: path.to_owned(),
+        why,
+    }
 }

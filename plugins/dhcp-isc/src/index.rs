@@ -79,7 +79,11 @@ impl Index {
                 lease_of: HashMap::new(),
             })
             .collect();
-        let by_network = subnets.iter().enumerate().map(|(place, subnet)| (subnet.declared.prefix.network(), place)).collect();
+        let by_network = subnets
+            .iter()
+            .enumerate()
+            .map(|(place, subnet)| (subnet.declared.prefix.network(), place))
+            .collect();
         let mut index = Self {
             subnets,
             by_network,
@@ -117,7 +121,11 @@ impl Index {
             {
                 subnet.forget(&older);
             }
-            subnet.hosts.entry(address).or_default().push(Rc::clone(&host));
+            subnet
+                .hosts
+                .entry(address)
+                .or_default()
+                .push(Rc::clone(&host));
         }
         if placed {
             self.hosts.insert(name.to_owned(), host);
@@ -132,7 +140,11 @@ impl Index {
         for &address in &host.addresses {
             if let Some(subnet) = self.subnet_of(address) {
                 subnet.forget(&host);
-                if subnet.host_of.get(&host.hardware).is_some_and(|known| Rc::ptr_eq(known, &host)) {
+                if subnet
+                    .host_of
+                    .get(&host.hardware)
+                    .is_some_and(|known| Rc::ptr_eq(known, &host))
+                {
                     subnet.host_of.remove(&host.hardware);
                 }
             }
@@ -155,7 +167,10 @@ impl Index {
         };
         subnet.remove_lease(address);
         let state = lease.state.as_deref();
-        if state == Some("free") || lease.is_over(now) || (lease.hardware.is_none() && state != Some("abandoned")) {
+        if state == Some("free")
+            || lease.is_over(now)
+            || (lease.hardware.is_none() && state != Some("abandoned"))
+        {
             return;
         }
         if let Some(hardware) = lease.hardware
@@ -191,19 +206,32 @@ impl Index {
     ///
     /// # Errors
     /// No such subnet; a cursor that this did not give.
-    pub fn entries(&self, prefix: &str, cursor: Option<&str>, limit: u32, now: i64) -> Result<Page, Problem> {
+    pub fn entries(
+        &self,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: u32,
+        now: i64,
+    ) -> Result<Page, Problem> {
         let subnet = self.subnet(prefix)?;
         let limit = usize::try_from(limit.clamp(1, 1_000)).unwrap_or(1);
         let begin = cursor.map_or(Some(Cursor::BEGIN), Cursor::parse);
-        let begin = begin.ok_or_else(|| Problem::Invalid("the cursor is none of this provider's".to_owned()))?;
+        let begin = begin
+            .ok_or_else(|| Problem::Invalid("the cursor is none of this provider's".to_owned()))?;
         let mut entries = Vec::new();
         if let Cursor::Hosts { address, skip } = begin {
             let mut passed = skip;
             for (&address, hosts) in subnet.hosts.range(address..) {
                 for (place, host) in hosts.iter().enumerate().skip(passed) {
                     if entries.len() == limit {
-                        let next = Cursor::Hosts { address, skip: place };
-                        return Ok(Page { entries, next: Some(next.written()) });
+                        let next = Cursor::Hosts {
+                            address,
+                            skip: place,
+                        };
+                        return Ok(Page {
+                            entries,
+                            next: Some(next.written()),
+                        });
                     }
                     entries.push(Entry::Reservation(subnet.reservation(host, address)));
                 }
@@ -220,11 +248,17 @@ impl Index {
             };
             if entries.len() == limit {
                 let next = Cursor::Leases { address };
-                return Ok(Page { entries, next: Some(next.written()) });
+                return Ok(Page {
+                    entries,
+                    next: Some(next.written()),
+                });
             }
             entries.push(Entry::Lease(subnet.lease(lease, hardware, address)));
         }
-        Ok(Page { entries, next: None })
+        Ok(Page {
+            entries,
+            next: None,
+        })
     }
 
     /// What is known of an address.
@@ -234,7 +268,9 @@ impl Index {
     pub fn by_address(&self, prefix: &str, address: u32, now: i64) -> Result<Vec<Entry>, Problem> {
         let subnet = self.subnet(prefix)?;
         let hosts = subnet.hosts.get(&address).into_iter().flatten();
-        let mut found: Vec<Entry> = hosts.map(|host| Entry::Reservation(subnet.reservation(host, address))).collect();
+        let mut found: Vec<Entry> = hosts
+            .map(|host| Entry::Reservation(subnet.reservation(host, address)))
+            .collect();
         found.extend(subnet.lease_entry(address, now));
         Ok(found)
     }
@@ -243,14 +279,27 @@ impl Index {
     ///
     /// # Errors
     /// No such subnet.
-    pub fn by_hardware(&self, prefix: &str, hardware: Hardware, now: i64) -> Result<Vec<Entry>, Problem> {
+    pub fn by_hardware(
+        &self,
+        prefix: &str,
+        hardware: Hardware,
+        now: i64,
+    ) -> Result<Vec<Entry>, Problem> {
         let subnet = self.subnet(prefix)?;
         let mut found = Vec::new();
         if let Some(host) = subnet.host_of.get(&hardware) {
-            let own = host.addresses.iter().filter(|&&address| subnet.declared.prefix.contains(address));
+            let own = host
+                .addresses
+                .iter()
+                .filter(|&&address| subnet.declared.prefix.contains(address));
             found.extend(own.map(|&address| Entry::Reservation(subnet.reservation(host, address))));
         }
-        found.extend(subnet.lease_of.get(&hardware).and_then(|&address| subnet.lease_entry(address, now)));
+        found.extend(
+            subnet
+                .lease_of
+                .get(&hardware)
+                .and_then(|&address| subnet.lease_entry(address, now)),
+        );
         Ok(found)
     }
 
@@ -261,7 +310,11 @@ impl Index {
     pub fn in_use(&self, prefix: &str, addresses: &[u32], now: i64) -> Result<Vec<bool>, Problem> {
         let subnet = self.subnet(prefix)?;
         let used = |address: &u32| {
-            subnet.hosts.contains_key(address) || subnet.leases.get(address).is_some_and(|lease| !lease.is_over(now))
+            subnet.hosts.contains_key(address)
+                || subnet
+                    .leases
+                    .get(address)
+                    .is_some_and(|lease| !lease.is_over(now))
         };
         Ok(addresses.iter().map(used).collect())
     }
@@ -271,7 +324,12 @@ impl Index {
     /// # Errors
     /// No such subnet.
     pub fn hosts_at(&self, prefix: &str, address: u32) -> Result<Vec<Rc<Host>>, Problem> {
-        Ok(self.subnet(prefix)?.hosts.get(&address).cloned().unwrap_or_default())
+        Ok(self
+            .subnet(prefix)?
+            .hosts
+            .get(&address)
+            .cloned()
+            .unwrap_or_default())
     }
 
     /// The host of a MAC address in a subnet.
@@ -292,14 +350,25 @@ impl Index {
         let unknown = || Problem::UnknownSubnet(prefix.to_owned());
         let wanted: Prefix = prefix.parse().map_err(|()| unknown())?;
         let place = self.by_network.get(&wanted.network()).ok_or_else(unknown)?;
-        self.subnets.get(*place).filter(|subnet| subnet.declared.prefix == wanted).ok_or_else(unknown)
+        self.subnets
+            .get(*place)
+            .filter(|subnet| subnet.declared.prefix == wanted)
+            .ok_or_else(unknown)
     }
 
     /// The smallest subnet that holds an address.
     fn subnet_of(&mut self, address: u32) -> Option<&mut Subnet> {
         let subnets = &self.subnets;
-        let mut candidates = self.by_network.range(..=address).rev().map(|(_, &place)| place);
-        let place = candidates.find(|&place| subnets.get(place).is_some_and(|subnet| subnet.declared.prefix.contains(address)))?;
+        let mut candidates = self
+            .by_network
+            .range(..=address)
+            .rev()
+            .map(|(_, &place)| place);
+        let place = candidates.find(|&place| {
+            subnets
+                .get(place)
+                .is_some_and(|subnet| subnet.declared.prefix.contains(address))
+        })?;
         self.subnets.get_mut(place)
     }
 
@@ -329,7 +398,10 @@ impl Subnet {
     }
 
     fn remove_lease(&mut self, address: u32) {
-        if let Some(hardware) = self.leases.remove(&address).and_then(|lease| lease.hardware)
+        if let Some(hardware) = self
+            .leases
+            .remove(&address)
+            .and_then(|lease| lease.hardware)
             && self.lease_of.get(&hardware) == Some(&address)
         {
             self.lease_of.remove(&hardware);
@@ -348,7 +420,10 @@ impl Subnet {
     }
 
     fn lease_entry(&self, address: u32, now: i64) -> Option<Entry> {
-        let lease = self.leases.get(&address).filter(|lease| !lease.is_over(now))?;
+        let lease = self
+            .leases
+            .get(&address)
+            .filter(|lease| !lease.is_over(now))?;
         Some(Entry::Lease(self.lease(lease, lease.hardware?, address)))
     }
 
@@ -370,7 +445,11 @@ impl Host {
     #[must_use]
     pub fn options(&self) -> Vec<dhcp::DhcpOption> {
         let mut options = Vec::new();
-        options::set(&mut options, "hostname", OptionValue::Text(self.name.clone()));
+        options::set(
+            &mut options,
+            "hostname",
+            OptionValue::Text(self.name.clone()),
+        );
         options::of_body(&self.kept, options)
     }
 }
@@ -383,16 +462,24 @@ enum Cursor {
 }
 
 impl Cursor {
-    const BEGIN: Self = Self::Hosts { address: 0, skip: 0 };
+    const BEGIN: Self = Self::Hosts {
+        address: 0,
+        skip: 0,
+    };
 
     fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(' ')?;
         match kind {
             "hosts" => {
                 let (address, skip) = rest.split_once(' ')?;
-                Some(Self::Hosts { address: address.parse().ok()?, skip: skip.parse().ok()? })
+                Some(Self::Hosts {
+                    address: address.parse().ok()?,
+                    skip: skip.parse().ok()?,
+                })
             }
-            "leases" => Some(Self::Leases { address: rest.parse().ok()? }),
+            "leases" => Some(Self::Leases {
+                address: rest.parse().ok()?,
+            }),
             _ => None,
         }
     }
@@ -482,7 +569,11 @@ pub(crate) mod tests {
     #[test]
     fn a_lease_that_ended_and_becomes_free_is_gone() {
         let mut index = index();
-        let ending = LeaseBody { ends: Some(100), next_state_is_free: true, ..lease("active", Some(1)) };
+        let ending = LeaseBody {
+            ends: Some(100),
+            next_state_is_free: true,
+            ..lease("active", Some(1))
+        };
         index.put_lease(address(5), ending, 50);
         assert_eq!(index.by_address(PREFIX, address(5), 99).unwrap().len(), 1);
         assert_eq!(index.by_address(PREFIX, address(5), 101).unwrap().len(), 0);
@@ -495,7 +586,10 @@ pub(crate) mod tests {
         index.put_lease(address(5), lease("abandoned", None), 0);
         index.put_lease(address(6), lease("backup", None), 0);
         assert_eq!(at(&index, 5), 0);
-        assert_eq!(index.in_use(PREFIX, &[address(5), address(6)], 0).unwrap(), [true, false]);
+        assert_eq!(
+            index.in_use(PREFIX, &[address(5), address(6)], 0).unwrap(),
+            [true, false]
+        );
     }
 
     #[test]
@@ -525,6 +619,9 @@ pub(crate) mod tests {
             assert_eq!(seen.len(), 40);
         }
         assert!(index.entries(PREFIX, Some("junk"), 1, 0).is_err());
-        assert!(matches!(index.entries("192.0.2.0/25", None, 1, 0), Err(Problem::UnknownSubnet(_))));
+        assert!(matches!(
+            index.entries("192.0.2.0/25", None, 1, 0),
+            Err(Problem::UnknownSubnet(_))
+        ));
     }
 }

@@ -37,7 +37,11 @@ impl Journal {
         if self.pending.len() > LONGEST_RECORD {
             self.pending.clear();
         }
-        self.look_again = if self.pending.len() < 4_096 { 0 } else { 2 * self.pending.len() };
+        self.look_again = if self.pending.len() < 4_096 {
+            0
+        } else {
+            2 * self.pending.len()
+        };
         records
     }
 }
@@ -47,7 +51,9 @@ fn record(lexer: &mut Lexer<'_>, index: &mut Index, now: i64) -> Option<bool> {
     match lexer.next()? {
         Token::Word(b"lease") => {
             let address = match lexer.next()? {
-                Token::Word(word) => std::str::from_utf8(word).ok().and_then(|text| text.parse::<Ipv4Addr>().ok()),
+                Token::Word(word) => std::str::from_utf8(word)
+                    .ok()
+                    .and_then(|text| text.parse::<Ipv4Addr>().ok()),
                 _ => None,
             };
             let (Some(address), Token::Open) = (address, lexer.next()?) else {
@@ -93,7 +99,9 @@ failover peer \"x\" state { my state normal; }
         page.entries
             .iter()
             .map(|entry| match entry {
-                bulkhead_sdk::dhcp::Entry::Reservation(found) => format!("{} {}", found.name, found.address),
+                bulkhead_sdk::dhcp::Entry::Reservation(found) => {
+                    format!("{} {}", found.name, found.address)
+                }
                 bulkhead_sdk::dhcp::Entry::Lease(found) => found.address.clone(),
             })
             .collect()
@@ -106,7 +114,11 @@ failover peer \"x\" state { my state normal; }
             for piece in FILE.as_bytes().chunks(size) {
                 journal.feed(piece, &mut index, 0);
             }
-            assert_eq!(addresses(&index), ["a.example.com 192.0.2.40", "192.0.2.10"], "{size}");
+            assert_eq!(
+                addresses(&index),
+                ["a.example.com 192.0.2.40", "192.0.2.10"],
+                "{size}"
+            );
         }
     }
 
@@ -117,15 +129,25 @@ failover peer \"x\" state { my state normal; }
         journal.feed(whole.as_bytes(), &mut index, 0);
         assert_eq!(addresses(&index), ["192.0.2.10", "192.0.2.11"]);
         journal.feed(half.as_bytes(), &mut index, 0);
-        assert_eq!(addresses(&index), ["a.example.com 192.0.2.40", "192.0.2.10"]);
+        assert_eq!(
+            addresses(&index),
+            ["a.example.com 192.0.2.40", "192.0.2.10"]
+        );
     }
 
     #[test]
     fn a_record_cut_by_a_crash_costs_nothing_but_itself() {
         let (mut journal, mut index) = (Journal::default(), index());
-        journal.feed(b"lease 192.0.2.9 { starts 1 2026/11/23 10:00:00;\n", &mut index, 0);
+        journal.feed(
+            b"lease 192.0.2.9 { starts 1 2026/11/23 10:00:00;\n",
+            &mut index,
+            0,
+        );
         journal.feed(FILE.as_bytes(), &mut index, 0);
-        assert_eq!(addresses(&index), ["a.example.com 192.0.2.40", "192.0.2.10"]);
+        assert_eq!(
+            addresses(&index),
+            ["a.example.com 192.0.2.40", "192.0.2.10"]
+        );
     }
 
     #[test]

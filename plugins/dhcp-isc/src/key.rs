@@ -57,11 +57,15 @@ fn words(why: &secrets::Error) -> String {
 /// The name and the addresses of the setting `server`, with the port of `omapi_port` unless it has one.
 pub(crate) fn server() -> Result<(String, Vec<SocketAddr>), Problem> {
     let server = settings::text("server").unwrap_or_else(|| "127.0.0.1".to_owned());
-    let port = settings::integer("omapi_port").and_then(|port| u16::try_from(port).ok()).unwrap_or(7911);
+    let port = settings::integer("omapi_port")
+        .and_then(|port| u16::try_from(port).ok())
+        .unwrap_or(7911);
     let name = format!("{server}:{port}");
-    let found = (server.as_str(), port).to_socket_addrs().map_err(|why| Problem::Unreachable {
-        server: name.clone(),
-        why: why.to_string(),
-    })?;
+    let found = (server.as_str(), port)
+        .to_socket_addrs()
+        .map_err(|why| Problem::Unreachable {
+            server: name.clone(),
+            why: why.to_string(),
+        })?;
     Ok((name, found.collect()))
 }

@@ -62,7 +62,11 @@ impl<'a> Lexer<'a> {
     /// The line of a place, counted from 1.
     #[must_use]
     pub fn line(&self, at: usize) -> usize {
-        1 + self.between(0, at).iter().filter(|&&byte| byte == b'\n').count()
+        1 + self
+            .between(0, at)
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count()
     }
 
     /// Reads on behind the token's end up to the end of the statement, which may hold braces. None: the text ends first.
@@ -111,7 +115,13 @@ impl<'a> Lexer<'a> {
     fn skip_blanks(&mut self) -> Option<u8> {
         loop {
             match *self.text.get(self.at)? {
-                b'#' => self.at += self.text.get(self.at..)?.iter().position(|&byte| byte == b'\n')?,
+                b'#' => {
+                    self.at += self
+                        .text
+                        .get(self.at..)?
+                        .iter()
+                        .position(|&byte| byte == b'\n')?
+                }
                 byte if byte.is_ascii_whitespace() || byte == 0 => self.at += 1,
                 byte => return Some(byte),
             }
@@ -151,7 +161,10 @@ impl<'a> Iterator for Lexer<'a> {
             b'"' => return self.quoted(),
             _ => {
                 let rest = self.text.get(self.at..)?;
-                let length = rest.iter().position(|&byte| ends_word(byte)).unwrap_or(rest.len());
+                let length = rest
+                    .iter()
+                    .position(|&byte| ends_word(byte))
+                    .unwrap_or(rest.len());
                 self.at += length;
                 return Some(Token::Word(rest.get(..length)?));
             }
@@ -164,7 +177,10 @@ impl<'a> Iterator for Lexer<'a> {
 /// A string without its quotes, escapes resolved (`\"`, `\\`, `\ooo`). What is no string stays as it is.
 #[must_use]
 pub fn unquoted(raw: &[u8]) -> String {
-    let Some(inside) = raw.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
+    let Some(inside) = raw
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""))
+    else {
         return String::from_utf8_lossy(raw).into_owned();
     };
     let mut bytes = Vec::with_capacity(inside.len());
@@ -175,10 +191,16 @@ pub fn unquoted(raw: &[u8]) -> String {
             bytes.push(first);
             continue;
         }
-        let digits = rest.iter().take(3).take_while(|byte| matches!(byte, b'0'..=b'7')).count();
+        let digits = rest
+            .iter()
+            .take(3)
+            .take_while(|byte| matches!(byte, b'0'..=b'7'))
+            .count();
         if digits > 0 {
             let (octal, after) = rest.split_at(digits);
-            let value = octal.iter().fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
+            let value = octal
+                .iter()
+                .fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
             bytes.push(u8::try_from(value).unwrap_or(b'?'));
             rest = after;
         } else if let Some((&escaped, after)) = rest.split_first() {
@@ -201,7 +223,9 @@ mod tests {
     fn words(text: &str) -> Vec<String> {
         Lexer::new(text.as_bytes())
             .map(|token| match token {
-                Token::Word(text) | Token::Quoted(text) => String::from_utf8_lossy(text).into_owned(),
+                Token::Word(text) | Token::Quoted(text) => {
+                    String::from_utf8_lossy(text).into_owned()
+                }
                 Token::Open => "{".into(),
                 Token::Close => "}".into(),
                 Token::End => ";".into(),
@@ -213,13 +237,19 @@ mod tests {
 
     #[test]
     fn comments_and_blanks_separate() {
-        assert_eq!(words("a b;# c\n\td{e=f,g}"), ["a", "b", ";", "d", "{", "e", "=", "f", ",", "g", "}"]);
+        assert_eq!(
+            words("a b;# c\n\td{e=f,g}"),
+            ["a", "b", ";", "d", "{", "e", "=", "f", ",", "g", "}"]
+        );
         assert_eq!(words("# only a comment"), [""; 0]);
     }
 
     #[test]
     fn strings_keep_everything_until_their_quote() {
-        assert_eq!(words(r##"uid "\001;}\"#\\";"##), ["uid", r##""\001;}\"#\\""##, ";"]);
+        assert_eq!(
+            words(r##"uid "\001;}\"#\\";"##),
+            ["uid", r##""\001;}\"#\\""##, ";"]
+        );
         assert_eq!(words("a \"open;"), ["a"]);
         assert_eq!(words("a \"open\\"), ["a"]);
     }

@@ -33,7 +33,7 @@ use bulkhead_sdk::prelude::*;
 
 use address::Hardware;
 use error::Problem;
-use follow::{CONFIG_SLOT, Followed, LEASES_SLOT, now};
+use follow::{CONFIG_SLOT, Followed, INCLUDES_SLOT, LEASES_SLOT, now};
 use index::Index;
 use key::HostKey;
 use omapi::session::{Server, Signer};
@@ -58,8 +58,11 @@ impl Plugin for Isc {
         .single_instance()
         .need(Need::watch(
             CONFIG_SLOT,
-            "reads dhcpd's configuration and the files it includes: subnets and fixed hosts",
+            "reads dhcpd's configuration: subnets and fixed hosts",
         ))
+        .need(
+            Need::watch(INCLUDES_SLOT, "reads the files that dhcpd's configuration includes").optional(),
+        )
         .need(Need::watch(
             LEASES_SLOT,
             "follows dhcpd's leases file: leases, and hosts made while dhcpd runs",
@@ -80,6 +83,10 @@ impl Plugin for Isc {
                 .default("/etc/dhcp/dhcpd.conf")
                 .required(),
         )
+        .setting(Setting::texts(
+            "includes",
+            "The files that the configuration includes, each by its absolute path",
+        ))
         .setting(
             Setting::path("leases", "dhcpd's leases file")
                 .default("/var/lib/dhcpd/dhcpd.leases")
@@ -119,7 +126,7 @@ impl Plugin for Isc {
     fn wake(events: &[Event]) -> Option<Duration> {
         let (config, leases) = paths();
         let config_changed = events.iter().any(|event| match event {
-            Event::FileChanged(slot) => slot == CONFIG_SLOT,
+            Event::FileChanged(slot) => slot != LEASES_SLOT,
             Event::SettingsChanged => true,
             Event::Timer | Event::StoreChanged(_) => false,
         });
@@ -158,7 +165,10 @@ impl DhcpProvider for Isc {
     }
 
     fn in_use(subnet: String, addresses: Vec<String>) -> Result<Vec<bool>, Error> {
-        let addresses = addresses.iter().map(|address| parsed(address)).collect::<Result<Vec<_>, _>>()?;
+        let addresses = addresses
+            .iter()
+            .map(|address| parsed(address))
+            .collect::<Result<Vec<_>, _>>()?;
         reading(|index| index.in_use(&subnet, &addresses, now()))
     }
 
@@ -166,7 +176,11 @@ impl DhcpProvider for Isc {
         with_server(|server| changes::add(&mut look, server, wanted)).map_err(Error::from)
     }
 
-    fn remove(subnet: String, address: Option<String>, who: Option<Identifier>) -> Result<bool, Error> {
+    fn remove(
+        subnet: String,
+        address: Option<String>,
+        who: Option<Identifier>,
+    ) -> Result<bool, Error> {
         let address = address.as_deref().map(parsed).transpose()?;
         let hardware = match &who {
             Some(who) => match hardware(who)? {
@@ -175,7 +189,8 @@ impl DhcpProvider for Isc {
             },
             None => None,
         };
-        with_server(|server| changes::remove(&mut look, server, &subnet, address, hardware)).map_err(Error::from)
+        with_server(|server| changes::remove(&mut look, server, &subnet, address, hardware))
+            .map_err(Error::from)
     }
 }
 
@@ -215,7 +230,9 @@ fn with_server<T>(work: impl FnOnce(&Server<'_>) -> Result<T, Problem>) -> Resul
 
 fn parsed(address: &str) -> Result<u32, Problem> {
     let parsed: Result<Ipv4Addr, _> = address.parse();
-    parsed.map(Ipv4Addr::to_bits).map_err(|_| Problem::Invalid(format!("Invalid IP Address {address}")))
+    parsed
+        .map(Ipv4Addr::to_bits)
+        .map_err(|_| Problem::Invalid(format!("Invalid IP Address {address}")))
 }
 
 /// None: not a hardware address, and so nobody that dhcpd's files name here.

@@ -32,7 +32,10 @@ const RENAMED: [(&str, &str); 14] = [
 pub fn set(options: &mut Vec<DhcpOption>, name: &str, value: OptionValue) {
     match options.iter_mut().find(|known| known.name == name) {
         Some(known) => known.value = value,
-        None => options.push(DhcpOption { name: name.to_owned(), value }),
+        None => options.push(DhcpOption {
+            name: name.to_owned(),
+            value,
+        }),
     }
 }
 
@@ -63,7 +66,11 @@ pub fn of_body(body: &[u8], mut options: Vec<DhcpOption>) -> Vec<DhcpOption> {
 }
 
 /// Reads one statement behind its keyword into `options`. None: the text ends first.
-pub fn statement(keyword: &[u8], lexer: &mut Lexer<'_>, options: &mut Vec<DhcpOption>) -> Option<()> {
+pub fn statement(
+    keyword: &[u8],
+    lexer: &mut Lexer<'_>,
+    options: &mut Vec<DhcpOption>,
+) -> Option<()> {
     match keyword {
         b"option" | b"supersede" => match lexer.next()? {
             Token::Word(name) => value(&String::from_utf8_lossy(name), lexer, options),
@@ -75,20 +82,32 @@ pub fn statement(keyword: &[u8], lexer: &mut Lexer<'_>, options: &mut Vec<DhcpOp
         b"vendor-option-space" => value("vendor-option-space", lexer, options),
         b"hardware" => {
             if let Token::Word(kind) = lexer.next()? {
-                set(options, "hardware_type", OptionValue::Text(String::from_utf8_lossy(kind).into_owned()));
+                set(
+                    options,
+                    "hardware_type",
+                    OptionValue::Text(String::from_utf8_lossy(kind).into_owned()),
+                );
             }
             lexer.skip_statement()
         }
         b"tstp" | b"tsfp" | b"atsfp" | b"cltt" => {
             if let Some(seconds) = time::read(lexer)? {
-                set(options, &String::from_utf8_lossy(keyword), OptionValue::Text(time::written(seconds)));
+                set(
+                    options,
+                    &String::from_utf8_lossy(keyword),
+                    OptionValue::Text(time::written(seconds)),
+                );
             }
             Some(())
         }
         b"next" => {
             let words = (lexer.next()?, lexer.next()?, lexer.next()?);
             if let (Token::Word(b"binding"), Token::Word(b"state"), Token::Word(state)) = words {
-                set(options, "next_state", OptionValue::Text(String::from_utf8_lossy(state).into_owned()));
+                set(
+                    options,
+                    "next_state",
+                    OptionValue::Text(String::from_utf8_lossy(state).into_owned()),
+                );
             }
             lexer.skip_statement()
         }
@@ -96,7 +115,11 @@ pub fn statement(keyword: &[u8], lexer: &mut Lexer<'_>, options: &mut Vec<DhcpOp
         b"uid" | b"client-hostname" => {
             if let Token::Quoted(raw) | Token::Word(raw) = lexer.next()? {
                 let name = String::from_utf8_lossy(keyword).replace('-', "_");
-                set(options, &name, OptionValue::Text(String::from_utf8_lossy(raw).into_owned()));
+                set(
+                    options,
+                    &name,
+                    OptionValue::Text(String::from_utf8_lossy(raw).into_owned()),
+                );
             }
             lexer.skip_statement()
         }
@@ -123,18 +146,27 @@ fn value(name: &str, lexer: &mut Lexer<'_>, options: &mut Vec<DhcpOption>) -> Op
         }
     }
     // `option NAME code 150 = ip-address` declares a type; it has no value.
-    if groups.first().and_then(|group| group.first()).is_some_and(|word| word == "code") {
+    if groups
+        .first()
+        .and_then(|group| group.first())
+        .is_some_and(|word| word == "code")
+    {
         return Some(());
     }
     let plain = name.strip_prefix("server.").unwrap_or(name);
-    if let Some((_, shown)) = RENAMED.iter().find(|(known, _)| *known == name || *known == plain) {
+    if let Some((_, shown)) = RENAMED
+        .iter()
+        .find(|(known, _)| *known == name || *known == plain)
+    {
         let text = groups.into_iter().flatten().collect::<Vec<_>>().join(" ");
         set(options, shown, OptionValue::Text(renamed(shown, text)));
         return Some(());
     }
     let shown = name.replace(['.', '-'], "_");
     let value = match shown.as_str() {
-        "routers" | "domain_name_servers" => OptionValue::Texts(groups.into_iter().flatten().collect()),
+        "routers" | "domain_name_servers" => {
+            OptionValue::Texts(groups.into_iter().flatten().collect())
+        }
         "interface_mtu" => {
             let words: Vec<String> = groups.into_iter().flatten().collect();
             match words.first().and_then(|word| word.parse().ok()) {
@@ -163,7 +195,10 @@ fn dotted(text: &str) -> Option<String> {
     for octet in &mut octets {
         *octet = u8::from_str_radix(groups.next()?, 16).ok()?;
     }
-    groups.next().is_none().then(|| Ipv4Addr::from(octets).to_string())
+    groups
+        .next()
+        .is_none()
+        .then(|| Ipv4Addr::from(octets).to_string())
 }
 
 #[cfg(test)]
@@ -171,7 +206,10 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Vec<(String, OptionValue)> {
-        of_body(body.as_bytes(), Vec::new()).into_iter().map(|option| (option.name, option.value)).collect()
+        of_body(body.as_bytes(), Vec::new())
+            .into_iter()
+            .map(|option| (option.name, option.value))
+            .collect()
     }
 
     fn text(name: &str, value: &str) -> (String, OptionValue) {
@@ -192,20 +230,39 @@ mod tests {
                 text("hostname", "a\"b"),
                 text("root_server_ip", "192.0.2.3"),
                 text("vendor", "sun"),
-                ("option_150".to_owned(), OptionValue::Groups(vec![vec!["c0:00:02:09".to_owned()]])),
+                (
+                    "option_150".to_owned(),
+                    OptionValue::Groups(vec![vec!["c0:00:02:09".to_owned()]])
+                ),
             ]
         );
     }
 
     #[test]
     fn options_are_flat_where_foreman_wants_them_flat() {
-        let list = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let list = |words: &[&str]| {
+            words
+                .iter()
+                .map(|&word| word.to_owned())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(
-            read("option routers 192.0.2.1, 192.0.2.2; option domain-name \"example.com\"; option ntp-servers a b, c; option interface-mtu 1500;"),
+            read(
+                "option routers 192.0.2.1, 192.0.2.2; option domain-name \"example.com\"; option ntp-servers a b, c; option interface-mtu 1500;"
+            ),
             [
-                ("routers".to_owned(), OptionValue::Texts(list(&["192.0.2.1", "192.0.2.2"]))),
-                ("domain_name".to_owned(), OptionValue::Groups(vec![list(&["example.com"])])),
-                ("ntp_servers".to_owned(), OptionValue::Groups(vec![list(&["a", "b"]), list(&["c"])])),
+                (
+                    "routers".to_owned(),
+                    OptionValue::Texts(list(&["192.0.2.1", "192.0.2.2"]))
+                ),
+                (
+                    "domain_name".to_owned(),
+                    OptionValue::Groups(vec![list(&["example.com"])])
+                ),
+                (
+                    "ntp_servers".to_owned(),
+                    OptionValue::Groups(vec![list(&["a", "b"]), list(&["c"])])
+                ),
                 ("interface_mtu".to_owned(), OptionValue::Integer(1500)),
             ]
         );
@@ -213,13 +270,18 @@ mod tests {
 
     #[test]
     fn a_declared_type_has_no_value() {
-        assert_eq!(read("option x code 150 = { integer 8, text }; option y 1;").len(), 1);
+        assert_eq!(
+            read("option x code 150 = { integer 8, text }; option y 1;").len(),
+            1
+        );
     }
 
     #[test]
     fn leases_keep_the_quotes_of_names_and_identifiers() {
         assert_eq!(
-            read("cltt 1 2026/11/23 10:00:00; next binding state free; uid \"\\001\\000\"; client-hostname \"foo\"; uid 01:02;"),
+            read(
+                "cltt 1 2026/11/23 10:00:00; next binding state free; uid \"\\001\\000\"; client-hostname \"foo\"; uid 01:02;"
+            ),
             [
                 text("cltt", "2026-11-23 10:00:00 UTC"),
                 text("next_state", "free"),
@@ -231,6 +293,12 @@ mod tests {
 
     #[test]
     fn a_later_statement_replaces_an_earlier_one_in_its_place() {
-        assert_eq!(read("filename \"a\"; next-server tftp.example.com; filename \"b\";"), [text("filename", "b"), text("nextServer", "tftp.example.com")]);
+        assert_eq!(
+            read("filename \"a\"; next-server tftp.example.com; filename \"b\";"),
+            [
+                text("filename", "b"),
+                text("nextServer", "tftp.example.com")
+            ]
+        );
     }
 }

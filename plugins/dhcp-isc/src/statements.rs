@@ -52,12 +52,16 @@ pub fn of(options: &[DhcpOption], resolve: Resolve<'_>) -> Result<String, Proble
         statements.push(format!("option host-name = {};", quoted("hostname", name)?));
     }
     sun(options, &mut statements)?;
-    let begins = |prefix: &str| filename.is_some_and(|name| name.to_ascii_lowercase().starts_with(prefix));
+    let begins =
+        |prefix: &str| filename.is_some_and(|name| name.to_ascii_lowercase().starts_with(prefix));
     if let Some(filename) = filename.filter(|_| begins("ztp.cfg")) {
         if let Some(address) = &address {
             statements.push(format!("option option-150 = {address};"));
         }
-        statements.push(format!("option FM_ZTP.config-file-name = {};", quoted("filename", filename)?));
+        statements.push(format!(
+            "option FM_ZTP.config-file-name = {};",
+            quoted("filename", filename)?
+        ));
         if let (Some("huawei"), Some(core), Some(web)) = (
             given(options, "ztp_vendor"),
             given(options, "ztp_firmware[core]"),
@@ -69,9 +73,15 @@ pub fn of(options: &[DhcpOption], resolve: Resolve<'_>) -> Result<String, Proble
     }
     if let Some(filename) = filename.filter(|_| begins("poap.cfg")) {
         if let Some(server) = next_server {
-            statements.push(format!("option tftp-server-name = {};", quoted("nextServer", server)?));
+            statements.push(format!(
+                "option tftp-server-name = {};",
+                quoted("nextServer", server)?
+            ));
         }
-        statements.push(format!("option bootfile-name = {};", quoted("filename", filename)?));
+        statements.push(format!(
+            "option bootfile-name = {};",
+            quoted("filename", filename)?
+        ));
     }
     Ok(statements.join(" "))
 }
@@ -82,11 +92,14 @@ pub fn of(options: &[DhcpOption], resolve: Resolve<'_>) -> Result<String, Proble
 /// It would break dhcpd's leases file.
 pub fn check_name(name: &str) -> Result<(), Problem> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let usable = (1..=255).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['-', '.']);
+    let usable =
+        (1..=255).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['-', '.']);
     if usable {
         Ok(())
     } else {
-        Err(Problem::Invalid(format!("Invalid host name {name:?}: dhcpd takes letters, digits, `-`, `_` and `.`")))
+        Err(Problem::Invalid(format!(
+            "Invalid host name {name:?}: dhcpd takes letters, digits, `-`, `_` and `.`"
+        )))
     }
 }
 
@@ -96,28 +109,44 @@ fn given<'a>(options: &'a [DhcpOption], name: &str) -> Option<&'a str> {
 
 fn quoted(name: &str, value: &str) -> Result<String, Problem> {
     if value.chars().any(char::is_control) {
-        return Err(Problem::Invalid(format!("{name} holds a control character")));
+        return Err(Problem::Invalid(format!(
+            "{name} holds a control character"
+        )));
     }
     if value.len() > LONGEST_VALUE {
-        return Err(Problem::Invalid(format!("{name} is longer than {LONGEST_VALUE} bytes")));
+        return Err(Problem::Invalid(format!(
+            "{name} is longer than {LONGEST_VALUE} bytes"
+        )));
     }
-    Ok(format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
+    Ok(format!(
+        "\"{}\"",
+        value.replace('\\', "\\\\").replace('"', "\\\"")
+    ))
 }
 
 /// `c0:00:02:09`; for a name that does not exist the name itself, which dhcpd keeps and does not use.
 fn address_of(server: &str, resolve: Resolve<'_>) -> Result<String, Problem> {
-    let hexadecimal = |address: Ipv4Addr| address.octets().map(|octet| format!("{octet:02x}")).join(":");
+    let hexadecimal = |address: Ipv4Addr| {
+        address
+            .octets()
+            .map(|octet| format!("{octet:02x}"))
+            .join(":")
+    };
     if let Ok(address) = server.parse() {
         return Ok(hexadecimal(address));
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if !server.bytes().all(plain) {
-        return Err(Problem::Invalid(format!("nextServer {server:?} is neither an address nor a name")));
+        return Err(Problem::Invalid(format!(
+            "nextServer {server:?} is neither an address nor a name"
+        )));
     }
     match resolve(server) {
         Ok(Some(address)) => Ok(hexadecimal(address)),
         Ok(None) => quoted("nextServer", server),
-        Err(why) => Err(Problem::Invalid(format!("cannot look up the next server {server}: {why}"))),
+        Err(why) => Err(Problem::Invalid(format!(
+            "cannot look up the next server {server}: {why}"
+        ))),
     }
 }
 
@@ -125,11 +154,18 @@ fn address_of(server: &str, resolve: Resolve<'_>) -> Result<String, Problem> {
 fn sun(options: &[DhcpOption], statements: &mut Vec<String>) -> Result<(), Problem> {
     let mut any = false;
     for option in options {
-        let Some((vendor, attribute)) = option.name.strip_prefix('<').and_then(|rest| rest.split_once('>')) else {
+        let Some((vendor, attribute)) = option
+            .name
+            .strip_prefix('<')
+            .and_then(|rest| rest.split_once('>'))
+        else {
             continue;
         };
         let vendor = vendor.to_ascii_lowercase();
-        if !["sun", "solar", "sparc"].iter().any(|known| vendor.contains(known)) {
+        if !["sun", "solar", "sparc"]
+            .iter()
+            .any(|known| vendor.contains(known))
+        {
             continue;
         }
         let Some((_, name, is_address)) = SUN.iter().find(|(known, ..)| *known == attribute) else {
@@ -140,7 +176,9 @@ fn sun(options: &[DhcpOption], statements: &mut Vec<String>) -> Result<(), Probl
         };
         let value = match is_address {
             true => {
-                let address: Ipv4Addr = value.parse().map_err(|_| Problem::Invalid(format!("{attribute} is no address")))?;
+                let address: Ipv4Addr = value
+                    .parse()
+                    .map_err(|_| Problem::Invalid(format!("{attribute} is no address")))?;
                 address.to_string()
             }
             false => quoted(attribute, value)?,
@@ -184,7 +222,13 @@ mod tests {
     #[test]
     fn boot_options_are_written_in_the_smart_proxys_order() {
         assert_eq!(
-            statements(&[("hostname", "a.example.com"), ("nextServer", "192.0.2.9"), ("filename", "pxelinux.0"), ("mtu", "1")]).unwrap(),
+            statements(&[
+                ("hostname", "a.example.com"),
+                ("nextServer", "192.0.2.9"),
+                ("filename", "pxelinux.0"),
+                ("mtu", "1")
+            ])
+            .unwrap(),
             "filename = \"pxelinux.0\"; next-server = c0:00:02:09; option host-name = \"a.example.com\";"
         );
         assert_eq!(statements(&[]).unwrap(), "");
@@ -193,10 +237,24 @@ mod tests {
 
     #[test]
     fn a_next_server_may_be_a_name() {
-        assert_eq!(statements(&[("nextServer", "tftp.example.com")]).unwrap(), "next-server = c0:00:02:09;");
-        assert_eq!(statements(&[("nextServer", "tftp.ex")]).unwrap(), "next-server = \"tftp.ex\";");
-        assert!(statements(&[("nextServer", "down.example.com")]).unwrap_err().contains("timed out"));
-        assert!(statements(&[("nextServer", "x; y")]).unwrap_err().contains("neither an address nor a name"));
+        assert_eq!(
+            statements(&[("nextServer", "tftp.example.com")]).unwrap(),
+            "next-server = c0:00:02:09;"
+        );
+        assert_eq!(
+            statements(&[("nextServer", "tftp.ex")]).unwrap(),
+            "next-server = \"tftp.ex\";"
+        );
+        assert!(
+            statements(&[("nextServer", "down.example.com")])
+                .unwrap_err()
+                .contains("timed out")
+        );
+        assert!(
+            statements(&[("nextServer", "x; y")])
+                .unwrap_err()
+                .contains("neither an address nor a name")
+        );
     }
 
     #[test]
@@ -214,7 +272,12 @@ mod tests {
     #[test]
     fn sun_options_and_switches_have_their_own() {
         assert_eq!(
-            statements(&[("<Sun-Fire-V210>root_server_ip", "192.0.2.3"), ("<sparc>install_path", "/x"), ("<HP>install_path", "/y")]).unwrap(),
+            statements(&[
+                ("<Sun-Fire-V210>root_server_ip", "192.0.2.3"),
+                ("<sparc>install_path", "/x"),
+                ("<HP>install_path", "/y")
+            ])
+            .unwrap(),
             "option SUNW.root-server-ip-address 192.0.2.3; option SUNW.install-path \"/x\"; vendor-option-space SUNW;"
         );
         assert_eq!(
@@ -230,7 +293,11 @@ mod tests {
              option FM_ZTP.config-file-name = \"ZTP.cfg/x\"; option option-143 = \"vrpfile=c;webfile=w;\";"
         );
         assert_eq!(
-            statements(&[("filename", "poap.cfg/x"), ("nextServer", "tftp.example.com")]).unwrap(),
+            statements(&[
+                ("filename", "poap.cfg/x"),
+                ("nextServer", "tftp.example.com")
+            ])
+            .unwrap(),
             "filename = \"poap.cfg/x\"; next-server = c0:00:02:09; option tftp-server-name = \"tftp.example.com\"; option bootfile-name = \"poap.cfg/x\";"
         );
     }
@@ -240,7 +307,18 @@ mod tests {
         for good in ["a", "a.example.com", "a-01_x"] {
             assert!(check_name(good).is_ok());
         }
-        for bad in ["", "a b", "a;", "a{", "a\"", "-a", ".a", "a\n", "ä", &"a".repeat(256)] {
+        for bad in [
+            "",
+            "a b",
+            "a;",
+            "a{",
+            "a\"",
+            "-a",
+            ".a",
+            "a\n",
+            "ä",
+            &"a".repeat(256),
+        ] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
     }

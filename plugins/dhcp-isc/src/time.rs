@@ -103,7 +103,13 @@ mod tests {
         assert_eq!(time("epoch 1795600800; # Wed"), Some(Some(1_795_600_800)));
         assert_eq!(time("never;"), Some(Some(NEVER)));
         assert_eq!(time("3 2026/11/25"), None);
-        for bad in ["3 2026/13/25 10:00:00;", "3 2026-11-25 10:00:00;", "x;", "epoch x;", "3 2026/11/25 10:00:00 x;"] {
+        for bad in [
+            "3 2026/13/25 10:00:00;",
+            "3 2026-11-25 10:00:00;",
+            "x;",
+            "epoch x;",
+            "3 2026/11/25 10:00:00 x;",
+        ] {
             assert_eq!(time(bad), Some(None), "{bad}");
         }
     }
@@ -121,7 +127,10 @@ mod tests {
         for day in (0..40_000).step_by(13) {
             let text = written(day * 86_400);
             let date = text.split(' ').next().unwrap().replace('-', "/");
-            assert_eq!(time(&format!("1 {date} 00:00:00;")), Some(Some(day * 86_400)));
+            assert_eq!(
+                time(&format!("1 {date} 00:00:00;")),
+                Some(Some(day * 86_400))
+            );
         }
     }
 }

@@ -81,12 +81,22 @@ pub(crate) struct Range {
 
 impl Range {
     /// All of the subnet but its first and last address, between `from` and `to`. The server's own ranges do not matter here.
-    pub(crate) fn of(network: &Network, from: Option<&str>, to: Option<&str>) -> Result<Self, Failure> {
-        let bound = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(address).transpose();
+    pub(crate) fn of(
+        network: &Network,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let bound = |text: Option<&str>| {
+            text.filter(|text| !text.is_empty())
+                .map(address)
+                .transpose()
+        };
         let (from, to) = (bound(from)?, bound(to)?);
         if let (Some(from), Some(to)) = (from, to) {
             if !network.contains(from) || !network.contains(to) {
-                return Err(Failure::bad_request("Range does not belong to provided subnet"));
+                return Err(Failure::bad_request(
+                    "Range does not belong to provided subnet",
+                ));
             }
             if from > to {
                 return Err(Failure::bad_request(format!(
@@ -113,7 +123,11 @@ impl Range {
 }
 
 /// An address that nobody has, or none. With a MAC address that has one in the range already: that one.
-pub(crate) fn find(network: &Network, range: Range, mac: Option<&MacAddress>) -> Result<Option<Ipv4Addr>, Failure> {
+pub(crate) fn find(
+    network: &Network,
+    range: Range,
+    mac: Option<&MacAddress>,
+) -> Result<Option<Ipv4Addr>, Failure> {
     let prefix = network.subnet.prefix.as_str();
     if let Some(own) = own(prefix, range, mac)? {
         return Ok(Some(own));
@@ -153,7 +167,8 @@ fn own(prefix: &str, range: Range, mac: Option<&MacAddress>) -> Result<Option<Ip
     let Some(mac) = mac.filter(|mac| mac.as_str() == mac.colon_lower()) else {
         return Ok(None);
     };
-    let known = dhcp::by_identifier(prefix, &Identifier::Hardware(mac.colon_lower())).map_err(asking)?;
+    let known =
+        dhcp::by_identifier(prefix, &Identifier::Hardware(mac.colon_lower())).map_err(asking)?;
     let addresses = known.iter().map(|entry| match entry {
         Entry::Reservation(found) => &found.address,
         Entry::Lease(found) => &found.address,
@@ -207,7 +222,10 @@ impl Search<'_> {
         if batch.is_empty() {
             return Ok(None);
         }
-        let texts: Vec<String> = batch.iter().map(|&address| Ipv4Addr::from_bits(address).to_string()).collect();
+        let texts: Vec<String> = batch
+            .iter()
+            .map(|&address| Ipv4Addr::from_bits(address).to_string())
+            .collect();
         let used = dhcp::in_use(self.prefix, &texts).map_err(asking)?;
         let mut free = Vec::new();
         for (index, address) in batch.into_iter().enumerate() {
@@ -220,10 +238,17 @@ impl Search<'_> {
         let mut rest = free.as_slice();
         while !rest.is_empty() {
             if Instant::now() > self.end {
-                return Err(Failure::new(504, format!("found no free address within {} s", TIME.as_secs())));
+                return Err(Failure::new(
+                    504,
+                    format!("found no free address within {} s", TIME.as_secs()),
+                ));
             }
             let count = match self.probing {
-                true => PROBED.get(self.probes).or(PROBED.last()).copied().unwrap_or(1),
+                true => PROBED
+                    .get(self.probes)
+                    .or(PROBED.last())
+                    .copied()
+                    .unwrap_or(1),
                 false => 1,
             };
             let (some, others) = rest.split_at(count.min(rest.len()));
@@ -244,7 +269,10 @@ impl Search<'_> {
             return Ok(addresses.to_vec());
         }
         self.probes += 1;
-        let texts: Vec<String> = addresses.iter().map(|&address| Ipv4Addr::from_bits(address).to_string()).collect();
+        let texts: Vec<String> = addresses
+            .iter()
+            .map(|&address| Ipv4Addr::from_bits(address).to_string())
+            .collect();
         let outcomes = match probe::ask(PROBE, &texts, PROBE_TIME) {
             Ok(outcomes) => outcomes,
             Err(probe::Error::Denied(why)) => {
@@ -253,7 +281,10 @@ impl Search<'_> {
                 return Ok(addresses.to_vec());
             }
             Err(probe::Error::Failed(why)) => {
-                log::warn(format!("{} is skipped: the probe failed: {why}", texts.join(", ")));
+                log::warn(format!(
+                    "{} is skipped: the probe failed: {why}",
+                    texts.join(", ")
+                ));
                 self.skipped.unprobed += addresses.len();
                 return Ok(Vec::new());
             }
@@ -279,7 +310,9 @@ impl Search<'_> {
         if self.hold.is_zero() {
             return Ok(true);
         }
-        let change = Change::put(&key(address), holder).if_absent().expires_in(self.hold);
+        let change = Change::put(&key(address), holder)
+            .if_absent()
+            .expires_in(self.hold);
         match store::apply(HELD, &[change]) {
             Ok(_) => Ok(true),
             Err(store::Error::Conflict(_)) => Ok(false),
@@ -313,9 +346,18 @@ impl Skipped {
                 .take(LISTED)
                 .map(|&address| Ipv4Addr::from_bits(address).to_string())
                 .collect();
-            told.push(format!("{} answered the probe ({}{})", self.answered.len(), listed.join(", "), {
-                if self.answered.len() > LISTED { ", .." } else { "" }
-            }));
+            told.push(format!(
+                "{} answered the probe ({}{})",
+                self.answered.len(),
+                listed.join(", "),
+                {
+                    if self.answered.len() > LISTED {
+                        ", .."
+                    } else {
+                        ""
+                    }
+                }
+            ));
         }
         told.join("; ")
     }
@@ -359,12 +401,18 @@ impl Iterator for Order {
 }
 
 fn greatest_common_divisor(one: u64, other: u64) -> u64 {
-    if other == 0 { one } else { greatest_common_divisor(other, one % other) }
+    if other == 0 {
+        one
+    } else {
+        greatest_common_divisor(other, one % other)
+    }
 }
 
 /// The standard library seeds its hash tables at random, from the host.
 fn random() -> u64 {
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
 }
 
 #[cfg(test)]
@@ -374,7 +422,10 @@ mod tests {
     #[test]
     fn every_address_comes_once() {
         for count in [1_u32, 2, 3, 4, 10, 200, 254, 65_534] {
-            let range = Range { first: 1_000, last: 999 + count };
+            let range = Range {
+                first: 1_000,
+                last: 999 + count,
+            };
             let mut seen: Vec<u32> = Order::new(range).collect();
             assert_eq!(seen.len(), usize::try_from(count).unwrap());
             seen.sort_unstable();
@@ -384,7 +435,10 @@ mod tests {
 
     #[test]
     fn two_orders_differ() {
-        let range = Range { first: 0, last: 9_999 };
+        let range = Range {
+            first: 0,
+            last: 9_999,
+        };
         let first = |_| Order::new(range).take(5).collect::<Vec<_>>();
         let orders: HashSet<Vec<u32>> = (0..20).map(first).collect();
         assert!(orders.len() > 15);

@@ -124,7 +124,8 @@ fn entries(request: &Request) -> Result<Answer, Failure> {
                 if !list.is_empty() {
                     list.push(b',');
                 }
-                serde_json::to_writer(list, &record::entry(entry)).or_status(500, "cannot write JSON")?;
+                serde_json::to_writer(list, &record::entry(entry))
+                    .or_status(500, "cannot write JSON")?;
             }
             cursor = page.next;
             if cursor.is_none() {
@@ -132,7 +133,14 @@ fn entries(request: &Request) -> Result<Answer, Failure> {
             }
         }
     }
-    let body = [&b"{\"reservations\":["[..], &reservations, b"],\"leases\":[", &leases, b"]}"].concat();
+    let body = [
+        &b"{\"reservations\":["[..],
+        &reservations,
+        b"],\"leases\":[",
+        &leases,
+        b"]}",
+    ]
+    .concat();
     Ok(Answer::typed(200, JSON_TYPE, body))
 }
 
@@ -142,16 +150,24 @@ fn unused_ip(request: &Request) -> Result<Json<serde_json::Value>, Failure> {
         Some(text) => Some(checked_mac(&text)?),
         None => None,
     };
-    let range = free::Range::of(&network, given(request, "from").as_deref(), given(request, "to").as_deref())?;
+    let range = free::Range::of(
+        &network,
+        given(request, "from").as_deref(),
+        given(request, "to").as_deref(),
+    )?;
     let found = free::find(&network, range, mac.as_ref())?;
-    let address = found.map_or(serde_json::Value::Null, |address| address.to_string().into());
+    let address = found.map_or(serde_json::Value::Null, |address| {
+        address.to_string().into()
+    });
     Ok(Json(serde_json::json!({ "ip": address })))
 }
 
 fn by_address(request: &Request) -> Result<Json<Vec<serde_json::Value>>, Failure> {
     let wanted = checked_address(request)?;
     let network = Network::of(request)?.or_not_found()?;
-    let found = preferred(known(&network, |prefix| dhcp::by_address(prefix, &wanted.to_string()))?);
+    let found = preferred(known(&network, |prefix| {
+        dhcp::by_address(prefix, &wanted.to_string())
+    })?);
     if found.is_empty() {
         let text = format!("No DHCP records for IP {}/{wanted} found", network.asked);
         return Err(Failure::not_found(text));
@@ -179,7 +195,10 @@ fn create(request: &Request) -> Result<Answer, Failure> {
     wanted.check_neighbours()?;
     match dhcp::add(&wanted.reservation) {
         Ok(true) => {}
-        Ok(false) => log::debug(format!("{} is reserved like that already", wanted.reservation.address)),
+        Ok(false) => log::debug(format!(
+            "{} is reserved like that already",
+            wanted.reservation.address
+        )),
         Err(error) => return Err(writing(error, &wanted)),
     }
     Ok(Answer::typed(200, JSON_TYPE, Vec::new()))
@@ -232,7 +251,10 @@ fn known(
 
 /// Reservations, or leases where there is no reservation.
 fn preferred(mut found: Vec<Entry>) -> Vec<Entry> {
-    if found.iter().any(|entry| matches!(entry, Entry::Reservation(_))) {
+    if found
+        .iter()
+        .any(|entry| matches!(entry, Entry::Reservation(_)))
+    {
         found.retain(|entry| matches!(entry, Entry::Reservation(_)));
     }
     found
@@ -255,7 +277,8 @@ fn captured_mac(request: &Request) -> Result<MacAddress, Failure> {
 }
 
 fn checked_mac(text: &str) -> Result<MacAddress, Failure> {
-    text.parse().map_err(|_| Failure::bad_request(format!("Invalid MAC {text}")))
+    text.parse()
+        .map_err(|_| Failure::bad_request(format!("Invalid MAC {text}")))
 }
 
 #[cfg(test)]

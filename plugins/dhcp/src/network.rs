@@ -37,7 +37,12 @@ impl Network {
         let holding = subnets.into_iter().filter_map(|subnet| {
             let (address, mask) = parts(&subnet.prefix)?;
             let holds = asked.to_bits() & mask == address.to_bits();
-            holds.then_some(Network { asked, subnet, address, mask })
+            holds.then_some(Network {
+                asked,
+                subnet,
+                address,
+                mask,
+            })
         });
         // Its own address first, then the smallest that holds it.
         let found = holding.max_by_key(|network| (network.address == asked, network.mask));
@@ -59,19 +64,22 @@ impl Found {
     /// The subnet, or 404 in the Smart Proxy's words.
     pub(crate) fn or_not_found(self) -> Result<Network, Failure> {
         let asked = self.asked;
-        self.found.ok_or_else(|| Failure::not_found(format!("Subnet {asked} could not found")))
+        self.found
+            .ok_or_else(|| Failure::not_found(format!("Subnet {asked} could not found")))
     }
 
     /// The subnet, or 400 in the Smart Proxy's words for a new reservation.
     pub(crate) fn or_not_detected(self) -> Result<Network, Failure> {
         let asked = self.asked;
-        self.found.ok_or_else(|| Failure::bad_request(format!("No Subnet detected for: {asked}")))
+        self.found
+            .ok_or_else(|| Failure::bad_request(format!("No Subnet detected for: {asked}")))
     }
 }
 
 /// A strict dotted quad.
 pub(crate) fn address(text: &str) -> Result<Ipv4Addr, Failure> {
-    text.parse().map_err(|_| Failure::bad_request(format!("Invalid IP Address {text}")))
+    text.parse()
+        .map_err(|_| Failure::bad_request(format!("Invalid IP Address {text}")))
 }
 
 /// Address and mask of `192.0.2.0/24`. None for IPv6, which these routes do not know.

@@ -45,7 +45,12 @@ pub(crate) fn entry(entry: &Entry) -> Value {
 }
 
 fn reservation(found: &Reservation) -> Map<String, Value> {
-    let mut record = begin(&found.name, &found.address, &found.identifier, &found.subnet);
+    let mut record = begin(
+        &found.name,
+        &found.address,
+        &found.identifier,
+        &found.subnet,
+    );
     record.insert("type".to_owned(), "reservation".into());
     record.insert("deleteable".to_owned(), found.deletable.into());
     add(&mut record, &found.options);
@@ -54,8 +59,14 @@ fn reservation(found: &Reservation) -> Map<String, Value> {
 
 fn lease(found: &Lease) -> Map<String, Value> {
     let bare = mac(&found.identifier).replace(':', "");
-    let mut record = begin(&format!("lease-{bare}"), &found.address, &found.identifier, &found.subnet);
-    let time = |seconds: Option<i64>| seconds.map_or(Value::Null, |seconds| written(seconds).into());
+    let mut record = begin(
+        &format!("lease-{bare}"),
+        &found.address,
+        &found.identifier,
+        &found.subnet,
+    );
+    let time =
+        |seconds: Option<i64>| seconds.map_or(Value::Null, |seconds| written(seconds).into());
     record.insert("starts".to_owned(), time(found.starts));
     record.insert("ends".to_owned(), time(found.ends));
     record.insert("state".to_owned(), found.state.clone().into());
@@ -105,7 +116,10 @@ fn value(value: &OptionValue) -> Value {
 
 /// `2026-11-25 10:00:00 UTC`; the calendar is the Gregorian one, years begin in March while counting.
 fn written(seconds: i64) -> String {
-    let (days, rest) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
+    let (days, rest) = (
+        seconds.div_euclid(86_400) + 719_468,
+        seconds.rem_euclid(86_400),
+    );
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);

@@ -54,11 +54,15 @@ pub(crate) fn writing(error: Error, wanted: &Wanted) -> Failure {
     );
     match error {
         Error::Conflict(why) => Failure::conflict(why),
-        Error::UnknownSubnet => Failure::bad_request(format!("No Subnet detected for: {}", wanted.network)),
-        Error::Unsupported(_) => Failure::new(501, text),
-        Error::NotDeletable(_) | Error::Refused(_) | Error::Timeout(_) | Error::Unreachable(_) | Error::Other(_) => {
-            Failure::bad_request(text)
+        Error::UnknownSubnet => {
+            Failure::bad_request(format!("No Subnet detected for: {}", wanted.network))
         }
+        Error::Unsupported(_) => Failure::new(501, text),
+        Error::NotDeletable(_)
+        | Error::Refused(_)
+        | Error::Timeout(_)
+        | Error::Unreachable(_)
+        | Error::Other(_) => Failure::bad_request(text),
     }
 }
 
@@ -73,7 +77,10 @@ pub(crate) fn removing(error: Error, entry: &Entry) -> Failure {
         ),
         Entry::Lease(found) => format!("{} / {}", found.address, mac(&found.identifier)),
     };
-    let text = format!("Failed to remove DHCP reservation for {record}: {}", words(&error));
+    let text = format!(
+        "Failed to remove DHCP reservation for {record}: {}",
+        words(&error)
+    );
     match error {
         Error::NotDeletable(why) => Failure::bad_request(why),
         Error::Conflict(why) => Failure::conflict(why),

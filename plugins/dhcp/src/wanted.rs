@@ -36,7 +36,7 @@ pub(crate) struct Wanted {
     pub(crate) reservation: Reservation,
     /// The network as the path has it.
     pub(crate) network: Ipv4Addr,
-    related: Vec<String>,
+    pub(crate) related: Vec<String>,
 }
 
 impl Wanted {
@@ -45,7 +45,9 @@ impl Wanted {
         let hardware = checked_mac(&given(request, "mac").unwrap_or_default())?.colon_lower();
         let filled = |name| given(request, name).filter(|value| !value.is_empty());
         let (name, hostname) = (filled("name"), filled("hostname"));
-        let (Some(name), Some(hostname)) = (name.clone().or_else(|| hostname.clone()), hostname.or(name)) else {
+        let (Some(name), Some(hostname)) =
+            (name.clone().or_else(|| hostname.clone()), hostname.or(name))
+        else {
             return Err(Failure::bad_request("Must provide hostname"));
         };
         let network = Network::of(request)?.or_not_detected()?;
@@ -113,7 +115,10 @@ impl Wanted {
         let wanted = &self.reservation;
         let own = other.identifier == wanted.identifier;
         let same = own && other.address == wanted.address && other.name == wanted.name;
-        let related = self.related.iter().any(|known| known == mac(&other.identifier));
+        let related = self
+            .related
+            .iter()
+            .any(|known| known == mac(&other.identifier));
         same || (related && !own)
     }
 }
@@ -151,9 +156,15 @@ fn collect(prefix: &str, params: &Params, into: &mut Vec<DhcpOption>) -> Result<
         if prefix.is_empty() && NO_OPTIONS.contains(&key) {
             continue;
         }
-        let name = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}[{key}]") };
+        let name = if prefix.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{prefix}[{key}]")
+        };
         if into.len() >= MOST_OPTIONS {
-            return Err(Failure::bad_request(format!("more than {MOST_OPTIONS} options")));
+            return Err(Failure::bad_request(format!(
+                "more than {MOST_OPTIONS} options"
+            )));
         }
         match value {
             Value::Nil => {}

@@ -319,7 +319,10 @@ pub(crate) mod watch {
             let open = || {
                 let file = fs::File::open(path)?;
                 let about = file.metadata()?;
-                let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+                let modified = about
+                    .modified()?
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
                 Ok((
                     file,
                     File {

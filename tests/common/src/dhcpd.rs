@@ -53,7 +53,10 @@ impl Dhcpd {
             "omapi.key",
             format!("key {KEY_NAME} {{ algorithm {algorithm}; secret \"{SECRET_BASE64}\"; }};\n"),
         );
-        place.file("more.conf", "host included { hardware ethernet 00:11:22:33:44:02; fixed-address 198.51.100.20; }\n");
+        place.file(
+            "more.conf",
+            "host included { hardware ethernet 00:11:22:33:44:02; fixed-address 198.51.100.20; }\n",
+        );
         let include = |name: &str| format!("include \"{}\";\n", place.join(name).display());
         place.file(
             "dhcpd.conf",
@@ -85,7 +88,11 @@ impl Dhcpd {
     /// Starts it (again) and waits until it takes connections.
     #[track_caller]
     pub fn run(&mut self) {
-        let log = fs::File::options().create(true).append(true).open(self.place.join("dhcpd.log")).expect("a log");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.place.join("dhcpd.log"))
+            .expect("a log");
         // Debian's package lets it write as root only where it says so; the test's folder is elsewhere.
         let child = self
             .site
@@ -102,7 +109,11 @@ impl Dhcpd {
             .spawn()
             .expect("dhcpd can be started");
         self.child = Some(child);
-        let ready = until_within(START, || self.site.inside(|| TcpStream::connect(("127.0.0.1", OMAPI)).is_ok()).then_some(()));
+        let ready = until_within(START, || {
+            self.site
+                .inside(|| TcpStream::connect(("127.0.0.1", OMAPI)).is_ok())
+                .then_some(())
+        });
         assert!(ready.is_some(), "dhcpd does not listen:\n{}", self.log());
     }
 
@@ -117,7 +128,10 @@ impl Dhcpd {
     /// Sends it a signal, by its own process id.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let child = self.child.as_ref().expect("it runs");
-        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        let pid = i32::try_from(child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .expect("a process id");
         rustix::process::kill_process(pid, signal).expect("it can be told");
     }
 
@@ -143,14 +157,23 @@ impl Dhcpd {
         self.client.ip(&["link", "set", "client0", "address", mac]);
         self.client.ip(&["link", "set", "client0", "up"]);
         let name = mac.replace(':', "");
-        let lease = self.place.join(&format!("dhclient-{name}.leases"));
+        let lease = self.place.join(format!("dhclient-{name}.leases"));
         let output = self
             .client
             .command("timeout")
-            .args(["30", "dhclient", "-4", "-1", "-v", "-sf", "/bin/true", "-lf"])
+            .args([
+                "30",
+                "dhclient",
+                "-4",
+                "-1",
+                "-v",
+                "-sf",
+                "/bin/true",
+                "-lf",
+            ])
             .arg(&lease)
             .arg("-pf")
-            .arg(self.place.join(&format!("dhclient-{name}.pid")))
+            .arg(self.place.join(format!("dhclient-{name}.pid")))
             .args(["-cf", "/dev/null", "client0"])
             .output()
             .expect("dhclient can be started");
@@ -159,7 +182,7 @@ impl Dhcpd {
             .client
             .command("dhclient")
             .args(["-4", "-x", "-sf", "/bin/true", "-pf"])
-            .arg(self.place.join(&format!("dhclient-{name}.pid")))
+            .arg(self.place.join(format!("dhclient-{name}.pid")))
             .output();
         fs::read_to_string(&lease).unwrap_or_else(|_| panic!("{output:?}\n{}", self.log()))
     }
@@ -175,3 +198,8 @@ impl Drop for Dhcpd {
         self.stop();
     }
 }
+
+/// Makes a process hang.
+pub const STOP: rustix::process::Signal = rustix::process::Signal::STOP;
+/// Lets it go on.
+pub const CONTINUE: rustix::process::Signal = rustix::process::Signal::CONT;

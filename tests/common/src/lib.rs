@@ -16,8 +16,8 @@
 //! ```
 
 pub mod configuration;
-pub mod dhcpd;
 pub mod debian;
+pub mod dhcpd;
 pub mod eventually;
 pub mod exchange;
 pub mod foreman;

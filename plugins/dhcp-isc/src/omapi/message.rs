@@ -80,7 +80,10 @@ impl Values {
     /// The bytes of a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_slice())
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_slice())
     }
 
     /// The number of a name.
@@ -91,7 +94,12 @@ impl Values {
 
     fn write(&self, out: &mut Vec<u8>) -> Option<()> {
         for (name, value) in &self.0 {
-            out.extend_from_slice(&u16::try_from(name.len()).ok().filter(|&length| length > 0)?.to_be_bytes());
+            out.extend_from_slice(
+                &u16::try_from(name.len())
+                    .ok()
+                    .filter(|&length| length > 0)?
+                    .to_be_bytes(),
+            );
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(&u32::try_from(value.len()).ok()?.to_be_bytes());
             out.extend_from_slice(value);
@@ -134,7 +142,10 @@ impl Message {
             self.id,
             self.answers,
         ];
-        let mut out: Vec<u8> = header.iter().flat_map(|number| number.to_be_bytes()).collect();
+        let mut out: Vec<u8> = header
+            .iter()
+            .flat_map(|number| number.to_be_bytes())
+            .collect();
         self.message.write(&mut out)?;
         self.object.write(&mut out)?;
         (out.len() <= LONGEST).then_some(out)
@@ -168,12 +179,18 @@ pub fn read(bytes: &[u8]) -> Read {
             let unsigned = reader.at;
             let signature = usize::try_from(message.signature_length).unwrap_or(usize::MAX);
             match unsigned.checked_add(signature) {
-                Some(length) if signature <= 64 && length <= bytes.len() => Read::Whole { message, unsigned, length },
+                Some(length) if signature <= 64 && length <= bytes.len() => Read::Whole {
+                    message,
+                    unsigned,
+                    length,
+                },
                 Some(length) if signature <= 64 => Read::Partial(length),
                 _ => Read::Broken("a signature longer than any known one"),
             }
         }
-        Err(Stop::Needs(length)) if length > LONGEST => Read::Broken("a message longer than any dhcpd sends"),
+        Err(Stop::Needs(length)) if length > LONGEST => {
+            Read::Broken("a message longer than any dhcpd sends")
+        }
         Err(Stop::Needs(length)) => Read::Partial(length),
         Err(Stop::Broken(why)) => Read::Broken(why),
     }
@@ -198,12 +215,18 @@ impl<'a> Reader<'a> {
     }
 
     fn long(&mut self) -> Result<u32, Stop> {
-        let bytes = self.take(4)?.try_into().map_err(|_| Stop::Broken("no number"))?;
+        let bytes = self
+            .take(4)?
+            .try_into()
+            .map_err(|_| Stop::Broken("no number"))?;
         Ok(u32::from_be_bytes(bytes))
     }
 
     fn short(&mut self) -> Result<u16, Stop> {
-        let bytes = self.take(2)?.try_into().map_err(|_| Stop::Broken("no number"))?;
+        let bytes = self
+            .take(2)?
+            .try_into()
+            .map_err(|_| Stop::Broken("no number"))?;
         Ok(u16::from_be_bytes(bytes))
     }
 
@@ -263,7 +286,9 @@ mod tests {
         let bytes = message().to_bytes().unwrap();
         assert_eq!(
             bytes[..24],
-            [0, 0, 0, 7, 0, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0]
+            [
+                0, 0, 0, 7, 0, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0
+            ]
         );
         assert_eq!(bytes[24..38], *b"\x00\x04type\x00\x00\x00\x04host");
     }
@@ -274,11 +299,18 @@ mod tests {
         let unsigned = bytes.len();
         bytes.extend([0; 16]);
         for length in 0..bytes.len() {
-            assert!(matches!(read(&bytes[..length]), Read::Partial(needs) if needs > length), "{length}");
+            assert!(
+                matches!(read(&bytes[..length]), Read::Partial(needs) if needs > length),
+                "{length}"
+            );
         }
         assert_eq!(
             read(&bytes),
-            Read::Whole { message: message(), unsigned, length: unsigned + 16 }
+            Read::Whole {
+                message: message(),
+                unsigned,
+                length: unsigned + 16
+            }
         );
     }
 
@@ -290,7 +322,10 @@ mod tests {
         let mut bytes = message().to_bytes().unwrap();
         bytes[4..8].copy_from_slice(&65_u32.to_be_bytes());
         assert!(matches!(read(&bytes), Read::Broken(_)));
-        assert!(matches!(read(b"HTTP/1.1 400 Bad Request\r\n"), Read::Broken(_)));
+        assert!(matches!(
+            read(b"HTTP/1.1 400 Bad Request\r\n"),
+            Read::Broken(_)
+        ));
     }
 
     proptest! {

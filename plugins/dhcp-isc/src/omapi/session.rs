@@ -53,22 +53,30 @@ impl Verdict {
     /// ISC's code for what does not exist (`ISC_R_NOTFOUND`).
     pub const NOT_FOUND: u32 = 23;
 
+    /// ISC's code for what exists already (`ISC_R_EXISTS`).
+    pub const EXISTS: u32 = 18;
+
+    /// ISC's code for an object of another name that has the same key value (`DHCP_R_KEYCONFLICT`).
+    pub const KEY_CONFLICT: u32 = 0x0006_0007;
+
     /// dhcpd's words, or what its code means (`isc/result.h`, `omapip/result.h`).
     #[must_use]
     pub fn text(&self) -> String {
-        if !self.words.is_empty() {
-            return self.words.clone();
-        }
-        let known = match self.code {
-            6 => "permission denied",
-            16 => "unexpected end of input",
-            18 => "already exists",
-            23 => "not found",
-            27 => "not implemented",
-            35 => "invalid argument",
-            _ => return format!("error {}", self.code),
+        let meaning = match self.code {
+            6 => "permission denied".to_owned(),
+            16 => "unexpected end of input".to_owned(),
+            Self::EXISTS => "already exists".to_owned(),
+            Self::NOT_FOUND => "not found".to_owned(),
+            27 => "not implemented".to_owned(),
+            35 => "invalid argument".to_owned(),
+            Self::KEY_CONFLICT => "key conflict".to_owned(),
+            0x0006_0008 => "parse error".to_owned(),
+            other => format!("error {other}"),
         };
-        known.to_owned()
+        match self.words.is_empty() {
+            true => meaning,
+            false => format!("{}: {meaning}", self.words),
+        }
     }
 }
 
@@ -125,8 +133,13 @@ impl<'s> Session<'s> {
     /// # Errors
     /// The conversation failed; whether the host was created is not known then.
     pub fn create(&mut self, values: Values) -> Result<Outcome<Handle>, Problem> {
-        let wanted = Values::new().bytes("type", "host").number("create", 1).number("exclusive", 1);
-        Ok(self.ask(Operation::Open, 0, wanted, values)?.map(|answer| Handle(answer.handle)))
+        let wanted = Values::new()
+            .bytes("type", "host")
+            .number("create", 1)
+            .number("exclusive", 1);
+        Ok(self
+            .ask(Operation::Open, 0, wanted, values)?
+            .map(|answer| Handle(answer.handle)))
     }
 
     /// Finds the host with these values (a name, or a hardware address and type).
@@ -144,7 +157,9 @@ impl<'s> Session<'s> {
     /// # Errors
     /// The conversation failed; whether the host was changed is not known then.
     pub fn update(&mut self, host: Handle, values: Values) -> Result<Outcome<()>, Problem> {
-        Ok(self.ask(Operation::Update, host.0, Values::new(), values)?.map(drop))
+        Ok(self
+            .ask(Operation::Update, host.0, Values::new(), values)?
+            .map(drop))
     }
 
     /// Removes a host.
@@ -152,16 +167,22 @@ impl<'s> Session<'s> {
     /// # Errors
     /// The conversation failed; whether the host was removed is not known then.
     pub fn delete(&mut self, host: Handle) -> Result<Outcome<()>, Problem> {
-        Ok(self.ask(Operation::Delete, host.0, Values::new(), Values::new())?.map(drop))
+        Ok(self
+            .ask(Operation::Delete, host.0, Values::new(), Values::new())?
+            .map(drop))
     }
 
     fn greet(&mut self) -> Result<(), Problem> {
-        self.stream.write_all(&GREETING).map_err(|why| self.server.failed(&why))?;
+        self.stream
+            .write_all(&GREETING)
+            .map_err(|why| self.server.failed(&why))?;
         while self.received.len() < GREETING.len() {
             self.receive()?;
         }
         if !self.received.starts_with(&GREETING) {
-            return Err(self.server.distrust("its greeting is none of OMAPI version 100"));
+            return Err(self
+                .server
+                .distrust("its greeting is none of OMAPI version 100"));
         }
         self.received.drain(..GREETING.len());
         Ok(())
@@ -173,14 +194,18 @@ impl<'s> Session<'s> {
             return Ok(());
         };
         let algorithm = format!("{}.SIG-ALG.REG.INT.", signer.algorithm());
-        let key = Values::new().bytes("name", signer.name()).bytes("algorithm", algorithm);
+        let key = Values::new()
+            .bytes("name", signer.name())
+            .bytes("algorithm", algorithm);
         let wanted = Values::new().bytes("type", "authenticator");
         match self.ask(Operation::Open, 0, wanted, key)? {
             Ok(answer) if answer.handle != 0 => {
                 self.authenticator = answer.handle;
                 Ok(())
             }
-            Ok(_) => Err(self.server.distrust("it took the key and gave no handle for it")),
+            Ok(_) => Err(self
+                .server
+                .distrust("it took the key and gave no handle for it")),
             Err(verdict) => Err(Problem::Refused(format!(
                 "dhcpd does not know the key {} with {}: {}",
                 signer.name(),
@@ -190,7 +215,13 @@ impl<'s> Session<'s> {
         }
     }
 
-    fn ask(&mut self, operation: Operation, handle: u32, message: Values, object: Values) -> Result<Outcome<Message>, Problem> {
+    fn ask(
+        &mut self,
+        operation: Operation,
+        handle: u32,
+        message: Values,
+        object: Values,
+    ) -> Result<Outcome<Message>, Problem> {
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1).max(1);
         let request = Message {
@@ -215,8 +246,14 @@ impl<'s> Session<'s> {
                 Operation::Status => match answer.message.get_number("result") {
                     Some(0) => Ok(Ok(answer)),
                     Some(code) => {
-                        let words = answer.message.get("message").map(|words| String::from_utf8_lossy(words).into_owned());
-                        Ok(Err(Verdict { code, words: words.unwrap_or_default() }))
+                        let words = answer
+                            .message
+                            .get("message")
+                            .map(|words| String::from_utf8_lossy(words).into_owned());
+                        Ok(Err(Verdict {
+                            code,
+                            words: words.unwrap_or_default(),
+                        }))
                     }
                     None => Err(self.server.distrust("a status without a result")),
                 },
@@ -230,22 +267,34 @@ impl<'s> Session<'s> {
         let mut bytes;
         match self.server.signer.filter(|_| self.authenticator != 0) {
             Some(signer) => {
-                message.signature_length = signature_length(signer.algorithm()).ok_or_else(|| {
-                    Problem::Key(format!("its algorithm `{}` is none of dhcpd's", signer.algorithm()))
-                })?;
+                message.signature_length =
+                    signature_length(signer.algorithm()).ok_or_else(|| {
+                        Problem::Key(format!(
+                            "its algorithm `{}` is none of dhcpd's",
+                            signer.algorithm()
+                        ))
+                    })?;
                 bytes = message.to_bytes().ok_or_else(too_long)?;
-                let signature = signer.sign(bytes.get(4..).unwrap_or_default()).map_err(Problem::Key)?;
+                let signature = signer
+                    .sign(bytes.get(4..).unwrap_or_default())
+                    .map_err(Problem::Key)?;
                 bytes.extend_from_slice(&signature);
             }
             None => bytes = message.to_bytes().ok_or_else(too_long)?,
         }
-        self.stream.write_all(&bytes).map_err(|why| self.server.failed(&why))
+        self.stream
+            .write_all(&bytes)
+            .map_err(|why| self.server.failed(&why))
     }
 
     fn message(&mut self) -> Result<Message, Problem> {
         loop {
             match message::read(&self.received) {
-                Read::Whole { message, unsigned, length } => {
+                Read::Whole {
+                    message,
+                    unsigned,
+                    length,
+                } => {
                     self.check(&message, unsigned, length)?;
                     self.received.drain(..length);
                     return Ok(message);
@@ -261,24 +310,33 @@ impl<'s> Session<'s> {
         let Some(signer) = self.server.signer.filter(|_| self.authenticator != 0) else {
             return Ok(());
         };
-        let refused = message.operation == Operation::Status && message.message.get_number("result").is_some_and(|code| code != 0);
+        let refused = message.operation == Operation::Status
+            && message
+                .message
+                .get_number("result")
+                .is_some_and(|code| code != 0);
         if message.authenticator == 0 && refused {
             return Ok(());
         }
         let signed = self.received.get(4..unsigned).unwrap_or_default();
         let signature = self.received.get(unsigned..length).unwrap_or_default();
-        let good = message.authenticator == self.authenticator && signer.verify(signed, signature).map_err(Problem::Key)?;
+        let good = message.authenticator == self.authenticator
+            && signer.verify(signed, signature).map_err(Problem::Key)?;
         if good {
             Ok(())
         } else {
-            Err(self.server.distrust("its answer is not signed with the key"))
+            Err(self
+                .server
+                .distrust("its answer is not signed with the key"))
         }
     }
 
     fn receive(&mut self) -> Result<(), Problem> {
         let mut buffer = [0; 4096];
         let left = left(self.end).ok_or_else(|| self.server.timeout())?;
-        self.stream.set_read_timeout(Some(left)).map_err(|why| self.server.failed(&why))?;
+        self.stream
+            .set_read_timeout(Some(left))
+            .map_err(|why| self.server.failed(&why))?;
         match self.stream.read(&mut buffer) {
             Ok(0) => Err(self.server.lost("it closed the connection")),
             Ok(count) => {
@@ -341,6 +399,8 @@ fn left(end: Instant) -> Option<Duration> {
 /// A number that an earlier conversation did not use: what it signed must not fit here.
 fn seed() -> u32 {
     use std::hash::{BuildHasher as _, Hasher as _};
-    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    let random = std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish();
     u32::try_from(random & 0x7fff_ffff).unwrap_or(1).max(1)
 }
