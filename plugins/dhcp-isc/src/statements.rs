@@ -1,9 +1,9 @@
 //! What dhcpd is told of a host beside its addresses: boot file, next server, host name, vendor options, as statements of
 //! `dhcpd.conf`.
 //!
-//! Every value is put between quotes with its quotes and backslashes escaped, or is an address; control characters are refused.
-//! dhcpd writes a host's name into its leases file without quotes, so a name with anything but letters, digits, `-`, `_` and `.`
-//! would break that file, and is refused.
+//! Every value is printable ASCII between quotes, or an address. Quotes and backslashes are refused, escaped or not: dhcpd understands
+//! them in a message, writes them to its leases file without their escapes, and after its next start has lost every host that
+//! stands behind them. It writes a host's name without quotes, so that is letters, digits, `-`, `_` and `.`, or is refused.
 
 use std::net::Ipv4Addr;
 
@@ -108,9 +108,10 @@ fn given<'a>(options: &'a [DhcpOption], name: &str) -> Option<&'a str> {
 }
 
 fn quoted(name: &str, value: &str) -> Result<String, Problem> {
-    if value.chars().any(char::is_control) {
+    let plain = |byte: u8| (b' '..=b'~').contains(&byte) && !matches!(byte, b'"' | b'\\');
+    if !value.bytes().all(plain) {
         return Err(Problem::Invalid(format!(
-            "{name} holds a control character"
+            "{name} holds a quote, a backslash or a character that is not printable ASCII, which dhcpd's leases file cannot hold"
         )));
     }
     if value.len() > LONGEST_VALUE {
@@ -118,10 +119,7 @@ fn quoted(name: &str, value: &str) -> Result<String, Problem> {
             "{name} is longer than {LONGEST_VALUE} bytes"
         )));
     }
-    Ok(format!(
-        "\"{}\"",
-        value.replace('\\', "\\\\").replace('"', "\\\"")
-    ))
+    Ok(format!("\"{value}\""))
 }
 
 /// `c0:00:02:09`; for a name that does not exist the name itself, which dhcpd keeps and does not use.
@@ -259,12 +257,16 @@ mod tests {
 
     #[test]
     fn no_value_becomes_a_statement_of_its_own() {
-        assert_eq!(
-            statements(&[("filename", "a\"; option x \"b\\")]).unwrap(),
-            "filename = \"a\\\"; option x \\\"b\\\\\";"
-        );
-        for bad in ["a\nb", "a\0b", "a\u{7f}"] {
-            assert!(statements(&[("filename", bad)]).is_err());
+        for bad in [
+            "a\"; option x \"b",
+            "a\\",
+            "a\nb",
+            "a\0b",
+            "a\u{7f}",
+            "\u{e4}",
+        ] {
+            let told = statements(&[("filename", bad)]).unwrap_err();
+            assert!(told.starts_with("filename holds a quote"), "{told}");
         }
         assert!(statements(&[("<Sun>root_server_ip", "192.0.2.1; x")]).is_err());
     }
