@@ -15,6 +15,7 @@
 //! assert_eq!(answer.status, 200);
 //! ```
 
+mod compiled;
 pub mod configuration;
 pub mod debian;
 pub mod dhcpd;

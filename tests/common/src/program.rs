@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
+use crate::compiled;
 use crate::configuration::{Configuration, FOREMAN, loopback};
 use crate::eventually::until_within;
 use crate::http::Target;
@@ -180,6 +181,7 @@ impl Bulkhead {
     /// Starts without waiting for readiness.
     pub fn launch(configuration: Configuration, environment: &[(&str, &Path)]) -> Self {
         let client = configuration.authority.client(Some(FOREMAN), &[FOREMAN]);
+        compiled::lend(&configuration.scratch.join("state"));
         let lines = Arc::new(Mutex::new(Vec::new()));
         let child = Mutex::new(spawn(&configuration, environment, &lines));
         let process = Arc::new(Process {
@@ -209,7 +211,10 @@ impl Bulkhead {
             (ready || ended).then_some(ready)
         });
         match ready {
-            Some(true) => self.ready_after = start.elapsed(),
+            Some(true) => {
+                self.ready_after = start.elapsed();
+                compiled::keep(&self.configuration.scratch.join("state"));
+            }
             Some(false) => panic!(
                 "the program ended instead of becoming ready:\n{}",
                 self.log()
