@@ -6,12 +6,15 @@
 pub mod beneath;
 pub mod downloads;
 pub mod files;
+pub mod listen;
+pub mod probe;
 pub mod resolve;
 pub mod secrets;
 pub mod store;
 mod throttle;
 pub mod upstream;
 pub mod wasi;
+pub mod watch;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -28,6 +31,8 @@ pub struct Facilities {
     pub upstream: upstream::Upstream,
     /// Files fetched in the background.
     pub downloads: downloads::Downloads,
+    /// Addresses in use.
+    pub probe: probe::Probe,
     /// Names.
     pub resolver: Arc<dyn wasi::names::NameLookup>,
 }

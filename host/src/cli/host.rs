@@ -22,6 +22,7 @@ use crate::api::core::CoreApi;
 use crate::api::socket::{self, ControlSocket};
 use crate::capability::Facilities;
 use crate::capability::downloads::{Downloads, Retries};
+use crate::capability::probe::Probe;
 use crate::capability::resolve::{Resolver, Servers};
 use crate::capability::secrets::{KeyRing, Secrets};
 use crate::capability::store::Store;
@@ -150,6 +151,7 @@ impl Host {
             secrets: Secrets::new(keys),
             upstream: upstream.clone(),
             downloads: Downloads::new(dialer, metrics.clone(), Retries::default()),
+            probe: Probe::default(),
             resolver,
         });
         let program = std::env::current_exe().map_err(told)?;

@@ -234,10 +234,12 @@ pub enum Action<'a> {
         /// The port.
         port: u16,
     },
-    /// Is told when a watched file changes.
+    /// Reads a watched file.
     Watch {
         /// The slot.
         slot: &'a str,
+        /// As the plugin names it: absolute, or relative to the slot's directory.
+        path: &'a str,
     },
     /// Asks whether an address answers.
     Probe {
@@ -302,7 +304,7 @@ impl<'a> Action<'a> {
             | Self::Secret { slot, .. }
             | Self::Download { slot, .. }
             | Self::DownloadAddress { slot, .. }
-            | Self::Watch { slot }
+            | Self::Watch { slot, .. }
             | Self::Probe { slot, .. }
             | Self::Link { slot, .. } => slot,
             Self::Call { interface, .. } => interface,
@@ -433,7 +435,9 @@ impl fmt::Display for Action<'_> {
                 SocketAddr::new(ip, port),
                 Shown(slot)
             ),
-            Self::Watch { slot } => write!(f, "watch the files of watch slot `{}`", Shown(slot)),
+            Self::Watch { slot, path } => {
+                write!(f, "read `{}` of watch slot `{}`", Shown(path), Shown(slot))
+            }
             Self::Probe { slot, ip } => write!(
                 f,
                 "ask whether {ip} is in use (probe slot `{}`)",

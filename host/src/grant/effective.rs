@@ -407,13 +407,72 @@ pub struct ListenGrant {
     pub peers: Vec<SocketRule>,
     /// Whether it may answer to the broadcast address.
     pub broadcast: bool,
+    /// What the sockets may use up.
+    pub limits: ListenLimits,
 }
 
-/// A watch slot: the files the plugin is told about.
+/// What the sockets of a listen slot may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenLimits {
+    /// TCP connections at a time.
+    pub connections: u32,
+    /// TCP connections of one address at a time.
+    pub connections_per_address: u32,
+    /// How long a TCP connection may be silent.
+    pub idle: Duration,
+    /// File transfers at a time.
+    pub transfers: u32,
+}
+
+impl Default for ListenLimits {
+    /// 256 connections are many for DNS over TCP; 16 keep one address from taking them all; RFC 7766 advises a few seconds of silence;
+    /// 4,096 machines may fetch their boot loader at once.
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            connections_per_address: 16,
+            idle: Duration::from_secs(10),
+            transfers: 4096,
+        }
+    }
+}
+
+/// A watch slot: the files the plugin reads and is told about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchGrant {
     /// The place.
-    pub target: FilesTarget,
+    pub place: WatchPlace,
+    /// What it does not see.
+    pub hide: Hide,
+}
+
+/// Which files a watch slot shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchPlace {
+    /// An absolute path of a directory, with everything below it.
+    Directory(PathBuf),
+    /// Absolute paths of files, named by them.
+    Files(Vec<PathBuf>),
+}
+
+impl WatchPlace {
+    /// The directory, or the files.
+    #[must_use]
+    pub fn paths(&self) -> &[PathBuf] {
+        match self {
+            Self::Directory(path) => std::slice::from_ref(path),
+            Self::Files(paths) => paths,
+        }
+    }
+}
+
+/// What is blanked in what a plugin reads of watched files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hide {
+    /// Nothing.
+    Nothing,
+    /// The secrets of `key` statements of ISC's servers.
+    IscKeySecrets,
 }
 
 /// A probe slot.
@@ -430,6 +489,8 @@ pub struct ProbeGrant {
 pub struct LinkGrant {
     /// Interfaces by name.
     pub interfaces: Vec<String>,
+    /// The UDP port that is received and sent from.
+    pub port: u16,
 }
 
 impl Effective {

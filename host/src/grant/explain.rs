@@ -286,7 +286,15 @@ impl fmt::Display for ListenGrant {
 
 impl fmt::Display for WatchGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "changes {}", self.target)
+        f.write_str("read and follow ")?;
+        for (n, path) in self.place.paths().iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", path.display())?;
+        }
+        match self.hide {
+            Hide::Nothing => Ok(()),
+            Hide::IscKeySecrets => f.write_str(", without the secrets of keys"),
+        }
     }
 }
 
@@ -298,7 +306,12 @@ impl fmt::Display for ProbeGrant {
 
 impl fmt::Display for LinkGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "frames on {}", self.interfaces.join(", "))
+        write!(
+            f,
+            "UDP port {} and frames on {}",
+            self.port,
+            self.interfaces.join(", ")
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use wasmtime::component::{HasSelf, Linker};
 
 use super::bindings::imports::{
-    caller, downloads, foreman, http_client, log, secrets, settings, site, store,
+    caller, downloads, foreman, http_client, log, probe, secrets, settings, site, store, watch,
 };
 use super::bindings::types::{Audience, Incoming, Outgoing, UpstreamError};
 use super::context::{Context, Peer};
@@ -28,6 +28,8 @@ pub(super) fn link(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     store::add_to_linker::<_, Own>(linker, |it| it)?;
     secrets::add_to_linker::<_, Own>(linker, |it| it)?;
     downloads::add_to_linker::<_, Own>(linker, |it| it)?;
+    watch::add_to_linker::<_, Own>(linker, |it| it)?;
+    probe::add_to_linker::<_, Own>(linker, |it| it)?;
     super::providers::link(linker)
 }
 
@@ -290,5 +292,44 @@ impl downloads::Host for Context {
         self.facilities()?
             .downloads
             .query(&self.surroundings.guard, &slot, &path)
+    }
+}
+
+impl watch::Host for Context {
+    async fn about(&mut self, slot: String, path: String) -> Result<watch::File, watch::Error> {
+        let Some(access) = self.surroundings.access.clone() else {
+            return Err(watch::Error::Denied(EMPTY.into()));
+        };
+        crate::capability::watch::about(&access, &slot, &path).await
+    }
+
+    async fn read(
+        &mut self,
+        slot: String,
+        path: String,
+        offset: u64,
+        limit: u32,
+    ) -> Result<watch::Chunk, watch::Error> {
+        let Some(access) = self.surroundings.access.clone() else {
+            return Err(watch::Error::Denied(EMPTY.into()));
+        };
+        crate::capability::watch::read(&access, &slot, &path, offset, limit).await
+    }
+}
+
+impl probe::Host for Context {
+    async fn ask(
+        &mut self,
+        slot: String,
+        addresses: Vec<String>,
+        timeout: u32,
+    ) -> Result<Vec<probe::Outcome>, probe::Error> {
+        let facilities = self
+            .facilities()
+            .ok_or_else(|| probe::Error::Denied(EMPTY.into()))?;
+        facilities
+            .probe
+            .ask(&self.surroundings.guard, &slot, &addresses, timeout)
+            .await
     }
 }

@@ -17,7 +17,7 @@ use std::time::Instant;
 use super::action::{Action, Capability};
 use super::denial::{Denial, Refusal, key, quoted};
 use super::deny::{Deny, Forbidden};
-use super::effective::{Effective, FilesTarget, SecretAccess, Slots, Uses};
+use super::effective::{Effective, FilesTarget, SecretAccess, Slots, Uses, WatchPlace};
 use super::matchers::socket::Transport;
 use super::resolved::Resolved;
 use headers::response_header;
@@ -160,11 +160,19 @@ pub(crate) fn decide<'e>(facts: Facts<'e>, action: &Action<'_>) -> Verdict<'e> {
             ip,
             port,
         } => download_address(facts, slot, host, ip, port),
-        Action::Watch { slot } => {
-            let grant = slot_of(&rights.watch, Capability::Watch, slot, || {
-                "file = \"/path/to/file\"".to_owned()
-            })?;
-            Ok(Some(&grant.uses))
+        Action::Watch { slot, path } => {
+            let files = || format!("files = [{}]", quoted(path));
+            let grant = slot_of(&rights.watch, Capability::Watch, slot, files)?;
+            let shown = match &grant.place {
+                // That the path leads nowhere else is seen when it is walked.
+                WatchPlace::Directory(_) => !path.starts_with('/'),
+                WatchPlace::Files(own) => own.iter().any(|own| own.as_os_str() == path),
+            };
+            if shown {
+                return Ok(Some(&grant.uses));
+            }
+            let line = format!("watch.{}.{}", key(slot), files());
+            Err(Refusal::new(format!("watch.{slot}"), "the policy names other files").fix(line))
         }
         Action::Probe { slot, ip } => probe(facts, slot, ip),
         Action::Link { slot, interface } => {

@@ -447,7 +447,13 @@ fn actions() -> Vec<(&'static str, Action<'static>)> {
                 heard: true,
             },
         ),
-        ("watch", Action::Watch { slot: "w" }),
+        (
+            "watch",
+            Action::Watch {
+                slot: "w",
+                path: "/var/lib/leases",
+            },
+        ),
         (
             "probe",
             Action::Probe {

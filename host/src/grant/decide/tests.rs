@@ -193,7 +193,10 @@ fn an_empty_policy_allows_nothing() {
             ip: ip("192.0.2.1"),
             port: 80,
         },
-        Action::Watch { slot: "w" },
+        Action::Watch {
+            slot: "w",
+            path: "/var/lib/dhcpd.leases",
+        },
         Action::Probe {
             slot: "p",
             ip: ip("192.0.2.1"),
@@ -730,6 +733,7 @@ fn a_service_answers_whom_it_heard_and_nobody_else() {
             .map(|rule| SocketRule::parse(rule).unwrap())
             .collect(),
         broadcast,
+        limits: ListenLimits::default(),
     };
     let strict = guard(|e| one(&mut e.listen, "dhcp", grant(&[], false)));
     let send = |peer: &str, heard| Action::DatagramSend {
@@ -849,7 +853,8 @@ fn watch_probe_and_link_name_their_places() {
             &mut e.watch,
             "leases",
             WatchGrant {
-                target: FilesTarget::File("/var/lib/dhcpd.leases".into()),
+                place: WatchPlace::Files(vec!["/var/lib/dhcpd.leases".into()]),
+                hide: Hide::Nothing,
             },
         );
         one(
@@ -865,10 +870,19 @@ fn watch_probe_and_link_name_their_places() {
             "dhcp",
             LinkGrant {
                 interfaces: vec!["eth0".to_owned()],
+                port: 67,
             },
         );
     });
-    assert!(allowed(&guard, Action::Watch { slot: "leases" }));
+    let watch = |path| Action::Watch {
+        slot: "leases",
+        path,
+    };
+    assert!(allowed(&guard, watch("/var/lib/dhcpd.leases")));
+    assert_eq!(
+        fix(&guard, watch("/etc/shadow")).unwrap(),
+        "watch.leases.files = [\"/etc/shadow\"]"
+    );
     assert!(allowed(
         &guard,
         Action::Probe {

@@ -88,9 +88,26 @@ pub(super) fn files(reading: &Reading<'_>, table: &Table<'_>) -> Given<FilesGran
     })
 }
 
-/// `[watch.SLOT]`: `directory` or `file`.
+/// `[watch.SLOT]`: `directory`, `file` or `files`; `hide` (`isc-key-secrets`, default nothing).
 pub(super) fn watch(reading: &Reading<'_>, table: &Table<'_>) -> Given<WatchGrant> {
-    target(reading, table).map(|target| WatchGrant { target })
+    let place = match reading.texts(table, "files", absolute) {
+        Given::Absent => target(reading, table).map(|target| match target {
+            FilesTarget::Directory(path) => WatchPlace::Directory(path),
+            FilesTarget::File(path) => WatchPlace::Files(vec![path]),
+        }),
+        files => {
+            for other in ["directory", "file"] {
+                if !matches!(reading.text(table, other), Given::Absent) {
+                    let message = format!("`{}` names both `files` and `{other}`", table.name);
+                    reading.problem(&table.span, message, None);
+                }
+            }
+            filled(reading, table, "files", files).map(WatchPlace::Files)
+        }
+    };
+    let hide = reading.word(table, "hide", &[("isc-key-secrets", Hide::IscKeySecrets)]);
+    let hide = hide.or(Hide::Nothing);
+    place.map(|place| WatchGrant { place, hide })
 }
 
 /// `[store.SLOT]`: `space` (`own`, the default, or `shared:NAME`); `access` (default `read`); `bytes` (default 64 MiB: leases of
@@ -204,7 +221,8 @@ pub(super) fn call(reading: &Reading<'_>, table: &Table<'_>) -> Given<CallGrant>
     required(reading, table, "plugin", plugin).map(|plugin| CallGrant { plugin })
 }
 
-/// `[listen.SLOT]`: `sockets` (`udp 0.0.0.0:67`); `interface`; `peers` it may send to unasked (`udp 10.0.0.0/8:68`); `broadcast`.
+/// `[listen.SLOT]`: `sockets` (`udp 0.0.0.0:67`); `interface`; `peers` it may send to unasked (`udp 10.0.0.0/8:68`); `broadcast`;
+/// `connections` (TCP, default 256), `connections-per-address` (16), `idle` (10 s), `transfers` (4,096).
 pub(super) fn listen(reading: &Reading<'_>, table: &Table<'_>) -> Given<ListenGrant> {
     let sockets = filled(
         reading,
@@ -224,11 +242,25 @@ pub(super) fn listen(reading: &Reading<'_>, table: &Table<'_>) -> Given<ListenGr
     };
     let peers = reading.texts(table, "peers", pattern(peer)).or(Vec::new());
     let broadcast = reading.flag(table, "broadcast").or(false);
+    let most = ListenLimits::default();
+    let limits = ListenLimits {
+        connections: reading
+            .count(table, "connections", 1..=100_000)
+            .or(most.connections),
+        connections_per_address: reading
+            .count(table, "connections-per-address", 1..=100_000)
+            .or(most.connections_per_address),
+        idle: reading.time(table, "idle").or(most.idle),
+        transfers: reading
+            .count(table, "transfers", 1..=30_000)
+            .or(most.transfers),
+    };
     sockets.map(|sockets| ListenGrant {
         sockets,
         interface,
         peers,
         broadcast,
+        limits,
     })
 }
 
@@ -248,7 +280,7 @@ pub(super) fn probe(reading: &Reading<'_>, table: &Table<'_>) -> Given<ProbeGran
     allow.map(|allow| ProbeGrant { allow, rate })
 }
 
-/// `[link.SLOT]`: `interfaces`.
+/// `[link.SLOT]`: `interfaces`; `port` (default 67, that of DHCP servers).
 pub(super) fn link(reading: &Reading<'_>, table: &Table<'_>) -> Given<LinkGrant> {
     let interfaces = filled(
         reading,
@@ -256,7 +288,8 @@ pub(super) fn link(reading: &Reading<'_>, table: &Table<'_>) -> Given<LinkGrant>
         "interfaces",
         reading.texts(table, "interfaces", interface_name),
     );
-    interfaces.map(|interfaces| LinkGrant { interfaces })
+    let port = reading.count(table, "port", 1..=u16::MAX).or(67);
+    interfaces.map(|interfaces| LinkGrant { interfaces, port })
 }
 
 /// `[limits]`: the fields of [`Limits`], with `-` for `_`.

@@ -328,7 +328,7 @@ fn example_lines(capability: Capability, need: &Need) -> Vec<String> {
             format!("{place}.directory = \"/path/to/directory\""),
             access(),
         ],
-        Capability::Watch => vec![format!("{place}.file = \"/path/to/file\"")],
+        Capability::Watch => vec![format!("{place}.files = [\"/path/to/file\"]")],
         Capability::Store => vec![access()],
         Capability::Secrets => vec![format!("{place}.file = \"/path/to/secret\""), access()],
         Capability::Call => vec![format!("{place}.plugin = \"PLUGIN\"")],
@@ -417,13 +417,13 @@ fn refuse_own_places(
     let files = effective
         .files
         .iter()
-        .map(|(slot, grant)| (Capability::Files, slot, &grant.target));
-    let watch = effective
-        .watch
-        .iter()
-        .map(|(slot, grant)| (Capability::Watch, slot, &grant.target));
-    for (capability, slot, target) in files.chain(watch) {
-        if let Some(found) = deny.path(&real_place(place_of(target))) {
+        .map(|(slot, grant)| (Capability::Files, slot, place_of(&grant.target)));
+    let watch = effective.watch.iter().flat_map(|(slot, grant)| {
+        let paths = grant.place.paths().iter();
+        paths.map(move |path| (Capability::Watch, slot, path.as_path()))
+    });
+    for (capability, slot, path) in files.chain(watch) {
+        if let Some(found) = deny.path(&real_place(path)) {
             problems.push(source.problem(
                 &span_of(granted, capability, slot),
                 format!("`{capability}.{slot}`: {}", found.reason),

@@ -423,8 +423,36 @@ fn listen_watch_probe_and_link_keys_count() {
         ("watch", "w", ""),
     );
     assert_eq!(
-        watch.watch["w"].target,
-        FilesTarget::File("/var/lib/dhcpd.leases".into())
+        (&watch.watch["w"].place, watch.watch["w"].hide),
+        (
+            &WatchPlace::Files(vec!["/var/lib/dhcpd.leases".into()]),
+            Hide::Nothing
+        )
+    );
+    let w =
+        |keys: &str| given(&format!("[watch.w]\n{keys}"), ("watch", "w", "")).watch["w"].share();
+    assert_eq!(
+        w("directory = \"/etc/dhcp\"").place,
+        WatchPlace::Directory("/etc/dhcp".into())
+    );
+    assert_eq!(
+        w("files = [\"/etc/a\", \"/etc/b\"]\nhide = \"isc-key-secrets\"").to_string(),
+        "read and follow /etc/a, /etc/b, without the secrets of keys"
+    );
+    assert_eq!(
+        w("files = { setting = \"place\" }").place,
+        WatchPlace::Files(vec!["/srv/place".into()])
+    );
+    let limits = |keys: &str| l(keys).limits;
+    assert_eq!(limits(""), ListenLimits::default());
+    assert_eq!(
+        limits("connections = 3\nconnections-per-address = 2\nidle = \"7s\"\ntransfers = 5"),
+        ListenLimits {
+            connections: 3,
+            connections_per_address: 2,
+            idle: Duration::from_secs(7),
+            transfers: 5
+        }
     );
     let probe = given(
         "[probe.p]\nallow = [\"10.0.0.0/8\"]\nrate = 3",
@@ -434,8 +462,15 @@ fn listen_watch_probe_and_link_keys_count() {
         (probe.probe["p"].to_string(), probe.probe["p"].rate),
         ("10.0.0.0/8, 3 a second".to_owned(), 3)
     );
-    let link = given("[link.l]\ninterfaces = [\"eth0\"]", ("link", "l", ""));
-    assert_eq!(link.link["l"].interfaces, ["eth0"]);
+    let link = |keys: &str| {
+        given(
+            &format!("[link.l]\ninterfaces = [\"eth0\"]{keys}"),
+            ("link", "l", ""),
+        )
+    };
+    assert_eq!(link("").link["l"].interfaces, ["eth0"]);
+    assert_eq!(link("").link["l"].port, 67);
+    assert_eq!(link("\nport = 6767").link["l"].port, 6767);
 }
 
 #[test]

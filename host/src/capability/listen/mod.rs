@@ -1,0 +1,3 @@
+//! Sockets that the host holds for services, and what it sends for them.
+
+pub mod frame;
