@@ -4,9 +4,13 @@ first_party! {
     "dhcp",
     "dhcp-isc",
     "dhcp-kea",
+    "discovery",
     "dns",
     "dns-powerdns",
     "dns-rfc2136",
     "httpboot",
+    "pulpcore",
+    "registration",
+    "templates",
     "tftp",
 }

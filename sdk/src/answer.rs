@@ -89,6 +89,13 @@ impl Forward {
         self
     }
 
+    /// Adds these headers.
+    #[must_use]
+    pub fn headers(mut self, headers: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.0.headers.extend(headers);
+        self
+    }
+
     /// Streams the client's body; only on a route with `body_passed`.
     #[must_use]
     pub fn incoming_body(mut self) -> Self {

@@ -47,6 +47,7 @@ pub mod log;
 pub mod mac;
 pub mod manifest;
 pub mod params;
+pub mod passing;
 pub mod plugin;
 pub mod probe;
 pub mod reactor;

@@ -229,6 +229,8 @@ pub struct NamesGrant {
 pub struct HttpGrant {
     /// The base that targets are written below.
     pub url: BaseUrl,
+    /// Addresses that stand in for the host of `url`, which is a placeholder then. Empty: `url` names the one server.
+    pub networks: Vec<IpNet>,
     /// Upper case. Never empty.
     pub methods: Vec<String>,
     /// Below the base.
@@ -245,6 +247,8 @@ pub struct HttpGrant {
     pub response: u64,
     /// Connections at a time.
     pub connections: u32,
+    /// Requests that wait for one of them.
+    pub queue: u32,
     /// Inside addresses that the server's name may resolve to, beyond those written out.
     pub inside: Inside,
 }
@@ -256,6 +260,8 @@ pub struct TlsGrant {
     pub ca: Option<PathBuf>,
     /// Client certificate and key, PEM files. The key never enters a sandbox.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// True: whoever answers is believed, without looking at its certificate.
+    pub unverified: bool,
 }
 
 /// A header filled from a secret.
@@ -282,6 +288,8 @@ pub struct ForemanGrant {
     pub response: u64,
     /// Connections at a time.
     pub connections: u32,
+    /// Requests that wait for one of them.
+    pub queue: u32,
 }
 
 /// Whose keys a store slot holds.

@@ -196,6 +196,12 @@ impl fmt::Display for HttpGrant {
             self.url,
             self.inside
         )?;
+        if !self.networks.is_empty() {
+            write!(f, ", where {} stand in for its host", List(&self.networks))?;
+        }
+        if self.tls.unverified {
+            f.write_str(", certificates unverified")?;
+        }
         for injection in &self.inject {
             write!(
                 f,

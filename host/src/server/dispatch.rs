@@ -13,6 +13,7 @@ use http::{Response, StatusCode};
 
 use super::admitted::{Admitted, Caller, Dispatch, Payload};
 use super::answer::{Refusal, halt};
+use crate::capability::upstream::NoAnswer;
 use crate::capability::{Facilities, files};
 use crate::grant::{Action, Decision};
 use crate::plugin::registry::{Registry, Routing};
@@ -169,11 +170,13 @@ impl Served {
         }
         let class = Plugin::class(self.peer.audience);
         let via = via(Some(&self.peer));
+        let waiting = self.plugin.metrics.forwarding();
         let got = self
             .facilities
             .upstream
             .forward(&self.plugin.guard, &via, &forward, incoming)
             .await;
+        drop(waiting);
         let (head, body) = match got {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
@@ -183,7 +186,21 @@ impl Served {
                 };
                 (Ok((head, parts.headers.get(CONTENT_LENGTH).cloned())), body)
             }
-            Err(error) => (Err(error), Body::empty()),
+            Err(NoAnswer::Busy {
+                reason,
+                retry_after,
+            }) => {
+                self.plugin.metrics.rejected(if reason.contains("no turn") {
+                    Rejection::QueueTime
+                } else {
+                    Rejection::QueueFull
+                });
+                tracing::warn!(plugin = &*self.plugin.name, reason, "request turned away");
+                return Err(Refusal::Busy {
+                    retry_after: spread(retry_after),
+                });
+            }
+            Err(NoAnswer::Failed(error)) => (Err(error), Body::empty()),
         };
         let (told, length) = match head {
             Ok((head, length)) => (Ok(head), length),

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -112,6 +112,8 @@ struct Families {
     requests: Family<RequestLabels, Counter>,
     duration: Family<PluginLabel, Histogram, fn() -> Histogram>,
     queued: Family<PluginLabel, Gauge>,
+    forwards: Family<PluginLabel, Gauge>,
+    forward_wait: Family<PluginLabel, Histogram, fn() -> Histogram>,
     queue_wait: Family<PluginLabel, Histogram, fn() -> Histogram>,
     rejections: Family<RejectionLabels, Counter>,
     traps: Family<TrapLabels, Counter>,
@@ -141,6 +143,8 @@ impl Default for Families {
             requests: Family::default(),
             duration: Family::new_with_constructor(latency),
             queued: Family::default(),
+            forwards: Family::default(),
+            forward_wait: Family::new_with_constructor(latency),
             queue_wait: Family::new_with_constructor(latency),
             rejections: Family::default(),
             traps: Family::default(),
@@ -169,6 +173,8 @@ impl Families {
         registry.register_with_unit("request_duration", "From the complete request head to the complete answer head", Unit::Seconds, self.duration.clone());
         registry.register("queued_calls", "Calls waiting for an instance", self.queued.clone());
         registry.register_with_unit("queue_wait", "How long calls waited for an instance", Unit::Seconds, self.queue_wait.clone());
+        registry.register("forwards", "Forwarded requests whose upstream has not answered yet, those that wait for a connection included", self.forwards.clone());
+        registry.register_with_unit("forward_wait", "From the plugin's forward to the head of the upstream's answer, waiting for a connection included", Unit::Seconds, self.forward_wait.clone());
         registry.register("rejections", "Requests turned away before the plugin ran", self.rejections.clone());
         registry.register("traps", "Calls that ended badly and cost their instance", self.traps.clone());
         registry.register("denials", "Actions the policy did not allow", self.denials.clone());
@@ -297,6 +303,8 @@ pub struct PluginMetrics {
     families: Families,
     duration: Histogram,
     queue_wait: Histogram,
+    forwards: Gauge,
+    forward_wait: Histogram,
     /// Calls waiting for an instance.
     pub queued: Gauge,
     /// Instances that wait.
@@ -321,6 +329,22 @@ pub struct PluginMetrics {
     pub service_crashes: Counter,
 }
 
+/// A request on its way to an upstream; counted while it lives.
+#[derive(Debug)]
+pub struct Forwarding<'a> {
+    metrics: &'a PluginMetrics,
+    since: Instant,
+}
+
+impl Drop for Forwarding<'_> {
+    fn drop(&mut self) {
+        self.metrics.forwards.dec();
+        self.metrics
+            .forward_wait
+            .observe(self.since.elapsed().as_secs_f64());
+    }
+}
+
 impl PluginMetrics {
     fn new(families: &Families, name: Arc<str>) -> Self {
         let label = PluginLabel {
@@ -336,6 +360,8 @@ impl PluginMetrics {
             duration: families.duration.get_or_create_owned(&label),
             queue_wait: families.queue_wait.get_or_create_owned(&label),
             queued: families.queued.get_or_create_owned(&label),
+            forwards: families.forwards.get_or_create_owned(&label),
+            forward_wait: families.forward_wait.get_or_create_owned(&label),
             idle: instances(InstanceState::Idle),
             busy: instances(InstanceState::Busy),
             memory: families.memory.get_or_create_owned(&label),
@@ -354,6 +380,16 @@ impl PluginMetrics {
     /// A call waited this long for its instance.
     pub fn waited(&self, time: Duration) {
         self.queue_wait.observe(time.as_secs_f64());
+    }
+
+    /// A request is forwarded from now on, until the value is dropped: its upstream has answered, or never will.
+    #[must_use]
+    pub fn forwarding(&self) -> Forwarding<'_> {
+        self.forwards.inc();
+        Forwarding {
+            metrics: self,
+            since: Instant::now(),
+        }
     }
 
     /// A request was turned away before the plugin ran.

@@ -11,12 +11,14 @@
 //! - [`headers`]: which headers pass
 //! - [`dial`], [`trust`]: connecting, TLS
 //! - [`pool`]: kept connections
+//! - [`line`]: who waits for one, in turn
 //! - [`body`]: streamed bodies
 
 pub mod body;
 pub mod dial;
 pub(crate) mod error;
 pub mod headers;
+mod line;
 mod plan;
 mod pool;
 pub mod trust;
@@ -94,6 +96,26 @@ struct Shared {
     log: Throttle,
 }
 
+/// Why there is no answer.
+#[derive(Debug, Clone)]
+pub enum NoAnswer {
+    /// Nothing was sent: as many requests as may wait for a connection, or its turn did not come in time.
+    Busy {
+        /// For the log.
+        reason: String,
+        /// When it may be tried again.
+        retry_after: Duration,
+    },
+    /// It was sent, or cannot be.
+    Failed(UpstreamError),
+}
+
+impl From<UpstreamError> for NoAnswer {
+    fn from(error: UpstreamError) -> Self {
+        NoAnswer::Failed(error)
+    }
+}
+
 /// A request's body.
 enum Outbound {
     /// At hand, can be sent twice.
@@ -152,7 +174,11 @@ impl Upstream {
                 Outbound::Bytes(request.body.into()),
                 times,
             )
-            .await?;
+            .await
+            .map_err(|none| match none {
+                NoAnswer::Busy { reason, .. } => UpstreamError::Unreachable(reason),
+                NoAnswer::Failed(error) => error,
+            })?;
         let (head, body) = answer.into_parts();
         let collecting =
             http_body_util::Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX))
@@ -186,7 +212,7 @@ impl Upstream {
         via: &Via,
         forward: &Forward,
         incoming: Option<Body>,
-    ) -> Result<Response<Body>, UpstreamError> {
+    ) -> Result<Response<Body>, NoAnswer> {
         let kind = if guard.effective().foreman.contains_key(&forward.slot) {
             Kind::Foreman
         } else {
@@ -196,10 +222,10 @@ impl Upstream {
         let body = match (&forward.body, incoming) {
             (Source::Incoming, Some(body)) => Outbound::Stream(body),
             (Source::Incoming, None) => {
-                return Err(UpstreamError::Protocol(
+                return Err(NoAnswer::Failed(UpstreamError::Protocol(
                     "the request's body is not streamed: its route's body mode is not `passed`"
                         .into(),
-                ));
+                )));
             }
             (Source::Bytes(bytes), _) => Outbound::Bytes(bytes.clone().into()),
             (Source::Nothing, _) => Outbound::Bytes(Bytes::new()),
@@ -241,7 +267,7 @@ impl Upstream {
         from_plugin: &crate::sandbox::bindings::types::Headers,
         body: Outbound,
         times: BodyTimes,
-    ) -> Result<Response<AnswerBody>, UpstreamError> {
+    ) -> Result<Response<AnswerBody>, NoAnswer> {
         let started = Instant::now();
         let mut headers = headers::of_request(from_plugin, &plan.key.origin.authority(), via)?;
         for (name, value) in &plan.inject {
@@ -249,8 +275,8 @@ impl Upstream {
         }
         let gone = plan.right.clone().gone(guard.clone(), plan.rights.clone());
         let outcome = tokio::select! {
-            outcome = self.attempt(guard, &plan, headers, body, times) => outcome,
-            text = gone => Err(UpstreamError::Denied(text)),
+            outcome = self.attempt(guard, &plan, via, headers, body, times) => outcome,
+            text = gone => Err(NoAnswer::Failed(UpstreamError::Denied(text))),
         };
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let PoolKey {
@@ -264,10 +290,12 @@ impl Upstream {
                 tracing::debug!(target: "upstream", plugin, slot, %origin, method = %plan.method, status = answer.status().as_u16(), milliseconds, "upstream answered")
             }
             // The audit has told it already.
-            Err(error @ UpstreamError::Denied(_)) => {
+            Err(NoAnswer::Failed(error @ UpstreamError::Denied(_))) => {
                 tracing::debug!(target: "upstream", plugin, slot, %origin, method = %plan.method, reason = text(error), "upstream denied")
             }
-            Err(error) => {
+            // Whoever asked tells it.
+            Err(NoAnswer::Busy { .. }) => {}
+            Err(NoAnswer::Failed(error)) => {
                 if let Some(suppressed) = self.shared.log.pass(plugin) {
                     tracing::warn!(target: "upstream", plugin, slot, %origin, method = %plan.method, milliseconds, error = word(error), reason = text(error), suppressed, "upstream gave no answer");
                 }
@@ -280,18 +308,31 @@ impl Upstream {
         &self,
         guard: &Guard,
         plan: &Plan,
+        via: &Via,
         headers: HeaderMap,
         body: Outbound,
         times: BodyTimes,
-    ) -> Result<Response<AnswerBody>, UpstreamError> {
+    ) -> Result<Response<AnswerBody>, NoAnswer> {
         let deadline = Instant::now() + plan.timeout;
         let pool = self
             .shared
             .pools
             .get(plan.key.clone(), &plan.rights, plan.connections);
-        let place = timeout_at(deadline, pool.place())
+        let busy = |reason: String| NoAnswer::Busy {
+            reason,
+            retry_after: pool.retry_after(),
+        };
+        let place = timeout_at(deadline, pool.place(via.client, plan.queue))
             .await
-            .map_err(|_| timeout_of(plan))??;
+            .map_err(|_| {
+                busy(format!(
+                    "no turn within the {} ms of `timeout`",
+                    plan.timeout.as_millis()
+                ))
+            })?
+            .map_err(|line::Full| {
+                busy(format!("`queue` = {} requests wait already", plan.queue))
+            })?;
         let (spare, progress, body) = match body {
             Outbound::Bytes(bytes) => (
                 is_idempotent(&plan.method).then(|| bytes.clone()),
@@ -318,7 +359,9 @@ impl Upstream {
                 .once(plan, &mut connection, request, deadline, progress.as_ref())
                 .await
             {
-                Ok(answer) => return self.finish(guard, plan, place, connection, answer, times),
+                Ok(answer) => {
+                    return Ok(self.finish(guard, plan, place, connection, answer, times)?);
+                }
                 // Never written: nobody can have seen it.
                 Err(Failure {
                     unsent: Some(unsent),
@@ -330,9 +373,9 @@ impl Upstream {
                 }) => match spare {
                     // The server closed while it was being written: asking again does what asking once does.
                     Some(bytes) => request = self::request(plan, &headers, Body::from(bytes))?,
-                    None => return Err(UpstreamError::Unreachable(error)),
+                    None => return Err(UpstreamError::Unreachable(error).into()),
                 },
-                Err(failure) => return Err(failure.error),
+                Err(failure) => return Err(failure.error.into()),
             }
         }
         let mut connection = self.connect(guard, plan, &place, deadline).await?;
@@ -340,7 +383,7 @@ impl Upstream {
             .once(plan, &mut connection, request, deadline, progress.as_ref())
             .await
             .map_err(|failure| failure.error)?;
-        self.finish(guard, plan, place, connection, answer, times)
+        Ok(self.finish(guard, plan, place, connection, answer, times)?)
     }
 
     async fn connect(

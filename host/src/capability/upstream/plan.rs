@@ -34,6 +34,8 @@ pub(super) struct Plan {
     /// Bytes of a body that is handed over whole.
     pub(super) response: u64,
     pub(super) connections: usize,
+    /// Requests that may wait for a connection.
+    pub(super) queue: usize,
 }
 
 /// The right that a request stands on, to be asked again when rights change.
@@ -164,6 +166,7 @@ impl Plan {
             connect_timeout: foreman.connect_timeout,
             response: grant.response,
             connections: places(grant.connections),
+            queue: usize::try_from(grant.queue).unwrap_or(usize::MAX),
         })
     }
 
@@ -210,6 +213,7 @@ impl Plan {
             connect_timeout: grant.connect_timeout,
             response: grant.response,
             connections: places(grant.connections),
+            queue: usize::try_from(grant.queue).unwrap_or(usize::MAX),
         })
     }
 }
@@ -226,7 +230,7 @@ fn trust(tls: &TlsGrant) -> Trust {
     Trust {
         ca: tls.ca.clone(),
         identity: tls.identity.clone(),
-        verify: true,
+        verify: !tls.unverified,
     }
 }
 
@@ -235,9 +239,7 @@ fn gone(slot: &str) -> UpstreamError {
 }
 
 fn places(connections: u32) -> usize {
-    usize::try_from(connections)
-        .unwrap_or(usize::MAX)
-        .clamp(1, tokio::sync::Semaphore::MAX_PERMITS)
+    usize::try_from(connections).unwrap_or(usize::MAX).max(1)
 }
 
 fn split(url: &str) -> Result<(Origin, String), UpstreamError> {

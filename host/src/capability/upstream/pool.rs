@@ -4,7 +4,7 @@
 //! changed since: a pool belongs to one generation of one plugin's policy and closes with it.
 //!
 //! The one idea: a permit stands for a connection in use. Whoever has a permit takes an idle connection or opens one; permits are
-//! given out in the order of asking, so a burst of requests waits its turn instead of opening a burst of connections.
+//! given out in turn ([`super::line`]), so a burst of requests waits instead of opening a burst of connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,11 +15,12 @@ use axum::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::{Origin, Transport};
 use super::error;
+use super::line::{Full, Line, Permit};
 use super::trust::Trust;
 use crate::sandbox::bindings::types::UpstreamError;
 
@@ -63,7 +64,7 @@ pub(super) struct Pools {
 #[derive(Debug)]
 pub(super) struct Pool {
     generation: u64,
-    places: Arc<Semaphore>,
+    places: Arc<Line>,
     idle: Mutex<Idle>,
     io: Handle,
     _watch: AbortOnDropHandle<()>,
@@ -88,7 +89,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Place {
     pool: Arc<Pool>,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
 }
 
 impl Pools {
@@ -126,7 +127,7 @@ impl Pools {
         }
         let pool = Arc::new_cyclic(|weak: &Weak<Pool>| Pool {
             generation,
-            places: Arc::new(Semaphore::new(connections.max(1))),
+            places: Line::new(connections),
             idle: Mutex::default(),
             io: self.io.clone(),
             _watch: AbortOnDropHandle::new(self.io.spawn(close_on_change(
@@ -181,18 +182,22 @@ fn sweep(pools: &Mutex<HashMap<PoolKey, Arc<Pool>>>) {
 }
 
 impl Pool {
-    /// Waits for a connection's turn.
-    pub(super) async fn place(self: &Arc<Self>) -> Result<Place, UpstreamError> {
-        let permit = self
-            .places
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| UpstreamError::Denied("the policy changed".into()))?;
+    /// Waits for a connection's turn, in the line of this client, unless as many wait as may.
+    pub(super) async fn place(
+        self: &Arc<Self>,
+        client: Option<IpAddr>,
+        queue: usize,
+    ) -> Result<Place, Full> {
+        let permit = self.places.turn(client, queue).await?;
         Ok(Place {
             pool: self.clone(),
             permit,
         })
+    }
+
+    /// When who is turned away now may come back.
+    pub(super) fn retry_after(&self) -> Duration {
+        self.places.retry_after()
     }
 
     fn close(&self) {

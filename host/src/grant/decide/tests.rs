@@ -99,6 +99,7 @@ fn downloads(urls: &[&str], inside: Inside) -> DownloadsGrant {
 fn http(url: &str, inside: Inside) -> HttpGrant {
     HttpGrant {
         url: BaseUrl::parse(url).unwrap(),
+        networks: Vec::new(),
         methods: vec!["GET".to_owned()],
         paths: vec![PathPattern::parse("/servers/**").unwrap()],
         tls: TlsGrant::default(),
@@ -107,6 +108,7 @@ fn http(url: &str, inside: Inside) -> HttpGrant {
         connect_timeout: Duration::ZERO,
         response: 1,
         connections: 1,
+        queue: 64,
         inside,
     }
 }
@@ -612,6 +614,7 @@ fn foreman_counts_method_and_normal_path() {
             timeout: Duration::ZERO,
             response: 1,
             connections: 1,
+            queue: 64,
         };
         one(&mut e.foreman, "f", grant);
     });

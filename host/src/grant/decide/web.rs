@@ -17,7 +17,7 @@ pub(super) fn http<'e>(facts: Facts<'e>, slot: &str, method: &str, url: &str) ->
     let grant = slot_of(&facts.effective.http, Capability::Http, slot, line)?;
     let target = TargetUrl::parse(url)
         .map_err(|problem| Refusal::new("built-in", format!("the URL {problem}")))?;
-    let Some(path) = grant.url.below(&target) else {
+    let Some(path) = below(grant, slot, &target)? else {
         return Err(Refusal::new(
             format!("http.{slot}.url"),
             format!("the slot is granted for {} only", grant.url),
@@ -47,6 +47,37 @@ pub(super) fn http<'e>(facts: Facts<'e>, slot: &str, method: &str, url: &str) ->
     Ok(Some(&grant.uses))
 }
 
+/// The path below the grant's base. Where the grant lists networks, their addresses stand in for the base's host, and no name does.
+fn below<'u>(
+    grant: &HttpGrant,
+    slot: &str,
+    target: &'u TargetUrl<'_>,
+) -> Result<Option<&'u str>, Refusal> {
+    let url = &grant.url;
+    if grant.networks.is_empty() {
+        return Ok(url.below(target));
+    }
+    let AskedHost::Address(ip) = &target.host else {
+        return Err(Refusal::new(
+            format!("http.{slot}.networks"),
+            "the slot is granted for addresses, not for names",
+        ));
+    };
+    if !grant.networks.iter().any(|network| network.contains(ip)) {
+        let line = format!(
+            "http.{}.networks = [{}]",
+            key(slot),
+            quoted(&ip.to_string())
+        );
+        return Err(Refusal::new(
+            format!("http.{slot}.networks"),
+            format!("{ip} is in none of the policy's networks"),
+        )
+        .fix(line));
+    }
+    Ok(url.below_any_host(target))
+}
+
 /// `https://host:port` of a URL, for showing.
 fn origin_of(url: &str) -> &str {
     let after = url.find("://").map_or(0, |at| at + 3);
@@ -71,7 +102,23 @@ pub(super) fn http_address<'e>(facts: Facts<'e>, slot: &str, ip: IpAddr, port: u
             format!("the slot is granted for port {}", grant.url.port),
         ));
     }
-    let HttpGrant { url, inside, .. } = &**grant;
+    let HttpGrant {
+        url,
+        networks,
+        inside,
+        ..
+    } = &**grant;
+    if !networks.is_empty() {
+        // Written-out networks reach what they write, inside or not.
+        return if networks.iter().any(|network| network.contains(&ip)) {
+            Ok(Some(&grant.uses))
+        } else {
+            Err(Refusal::new(
+                format!("http.{slot}.networks"),
+                format!("{ip} is in none of the policy's networks"),
+            ))
+        };
+    }
     match &url.host {
         AskedHost::Address(own) if *own == ip => Ok(Some(&grant.uses)),
         AskedHost::Address(own) => Err(Refusal::new(

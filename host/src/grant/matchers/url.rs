@@ -250,7 +250,16 @@ impl BaseUrl {
     /// The part of a URL's path below the base, beginning with `/`. None: another server, or beside the base.
     #[must_use]
     pub fn below<'u>(&self, url: &'u TargetUrl<'_>) -> Option<&'u str> {
-        if self.scheme != url.scheme || self.port != url.port || self.host != url.host {
+        if self.host != url.host {
+            return None;
+        }
+        self.below_any_host(url)
+    }
+
+    /// [`BaseUrl::below`], whatever the URL's host is: for who has judged it otherwise.
+    #[must_use]
+    pub fn below_any_host<'u>(&self, url: &'u TargetUrl<'_>) -> Option<&'u str> {
+        if self.scheme != url.scheme || self.port != url.port {
             return None;
         }
         let rest = url.path.strip_prefix(self.path.as_str())?;

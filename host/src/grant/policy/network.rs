@@ -117,9 +117,10 @@ pub(super) fn names(reading: &Reading<'_>, table: &Table<'_>) -> Given<NamesGran
     allow.map(|allow| NamesGrant { allow })
 }
 
-/// `[http.SLOT]`: `url`, one server, with a base path if need be; `methods` (default `GET`); `paths` below the base (default all); `ca`;
+/// `[http.SLOT]`: `url`, one server, with a base path if need be; `networks`, addresses that stand in for the host of `url`; `verify`
+/// certificates (true); `methods` (default `GET`); `paths` below the base (default all); `ca`;
 /// `certificate` and `key`; `inject = { "x-api-key" = "secret:SLOT", authorization = "Bearer secret:SLOT" }`; `timeout` (default 30 s);
-/// `connect-timeout` (10 s); `response` (4 MiB); `connections` (16); `private-addresses`; `loopback`.
+/// `connect-timeout` (10 s); `response` (4 MiB); `connections` (16); `queue` (256), requests that wait for one of them; `private-addresses`; `loopback`.
 pub(super) fn http(
     reading: &Reading<'_>,
     table: &Table<'_>,
@@ -132,6 +133,10 @@ pub(super) fn http(
         "url",
         reading.parsed(table, "url", pattern(BaseUrl::parse)),
     );
+    let networks = reading
+        .texts(table, "networks", pattern(network))
+        .or(Vec::new());
+    let queue = reading.count(table, "queue", 0..=1_000_000).or(256);
     let method = |text: &str| {
         parse_method(text)?.ok_or_else(|| PatternError::new(text, "methods are written out"))
     };
@@ -152,6 +157,7 @@ pub(super) fn http(
     let inside = inside(reading, table);
     url.map(|url| HttpGrant {
         url,
+        networks,
         methods,
         paths,
         tls,
@@ -160,8 +166,20 @@ pub(super) fn http(
         connect_timeout,
         response,
         connections,
+        queue,
         inside,
     })
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<ipnet::IpNet, PatternError> {
+    match HostPattern::parse(text)? {
+        HostPattern::Network(network) => Ok(network),
+        _ => Err(PatternError::new(
+            text,
+            "is neither an address nor a network",
+        )),
+    }
 }
 
 fn tls(reading: &Reading<'_>, table: &Table<'_>) -> TlsGrant {
@@ -180,7 +198,12 @@ fn tls(reading: &Reading<'_>, table: &Table<'_>) -> TlsGrant {
         }
         _ => None,
     };
-    TlsGrant { ca, identity }
+    let unverified = !reading.flag(table, "verify").or(true);
+    TlsGrant {
+        ca,
+        identity,
+        unverified,
+    }
 }
 
 /// Headers that a secret may not fill, since the host sets them.
@@ -248,7 +271,8 @@ fn inject(
     found
 }
 
-/// `[foreman.SLOT]`: `allow`, a list of `METHOD /path`; `timeout` (default 60 s); `response` (4 MiB); `connections` (32).
+/// `[foreman.SLOT]`: `allow`, a list of `METHOD /path`; `timeout` (default 60 s); `response` (4 MiB); `connections` (32);
+/// `queue` (1000), requests that wait for one of them.
 pub(super) fn foreman(reading: &Reading<'_>, table: &Table<'_>) -> Given<ForemanGrant> {
     let allow = filled(
         reading,
@@ -259,11 +283,13 @@ pub(super) fn foreman(reading: &Reading<'_>, table: &Table<'_>) -> Given<Foreman
     let timeout = reading.time(table, "timeout").or(Duration::from_secs(60));
     let response = reading.size(table, "response").or(4 << 20);
     let connections = reading.count(table, "connections", 1..=10_000).or(32);
+    let queue = reading.count(table, "queue", 0..=1_000_000).or(1000);
     allow.map(|allow| ForemanGrant {
         allow,
         timeout,
         response,
         connections,
+        queue,
     })
 }
 

@@ -51,6 +51,7 @@ fn client_with(servers: Servers, foreman: Option<Foreman>) -> Upstream {
 fn grant(url: &str) -> HttpGrant {
     HttpGrant {
         url: BaseUrl::parse(url).unwrap(),
+        networks: Vec::new(),
         methods: vec!["GET".into(), "POST".into()],
         paths: vec![PathPattern::any()],
         tls: TlsGrant::default(),
@@ -59,6 +60,7 @@ fn grant(url: &str) -> HttpGrant {
         connect_timeout: Duration::from_secs(2),
         response: 1 << 20,
         connections: 8,
+        queue: 64,
         inside: Inside {
             private: true,
             loopback: true,

@@ -127,7 +127,7 @@ async fn an_upload_that_goes_on_is_not_late() {
         )
         .await;
     assert!(
-        matches!(answer, Err(UpstreamError::Timeout(200))),
+        matches!(answer, Err(NoAnswer::Failed(UpstreamError::Timeout(200)))),
         "{answer:?}"
     );
 }

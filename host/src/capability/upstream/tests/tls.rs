@@ -18,7 +18,11 @@ async fn a_server_is_believed_by_its_ca_and_name_only() {
     let server = Server::https(authority.server("api.example.com", false), echo).await;
     let client = tls_client(&names).await;
     let to = |name: &str, ca: Option<std::path::PathBuf>| {
-        let tls = TlsGrant { ca, identity: None };
+        let tls = TlsGrant {
+            ca,
+            identity: None,
+            unverified: false,
+        };
         guard(HttpGrant {
             tls,
             ..grant(&format!("https://{name}:{}", server.port()))
@@ -51,6 +55,7 @@ async fn the_client_certificate_is_shown_where_granted() {
     let with = |identity| {
         guard(HttpGrant {
             tls: TlsGrant {
+                unverified: false,
                 ca: Some(authority.ca()),
                 identity,
             },
@@ -80,6 +85,7 @@ fn foreman_slot(allow: &str, timeout: Duration) -> impl FnOnce(&mut Effective) {
                 timeout,
                 response: 1 << 20,
                 connections: 4,
+                queue: 64,
             }),
         );
     }

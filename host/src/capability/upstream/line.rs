@@ -1,0 +1,275 @@
+//! Who waits for a place, and whose turn it is.
+//!
+//! It refuses whoever comes when as many wait as may. Who gives up waiting leaves at once and takes nobody's place.
+//!
+//! The one idea: each client's address has a line of its own, and the lines are served in turn. One machine that asks a thousand times delays
+//! another by one turn, not by a thousand.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+/// The shortest and the longest time after which one is asked to come back: shorter brings back a crowd, longer looks like an outage.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+
+/// How much the last use of a place counts in the mean.
+const NEWEST: f64 = 0.1;
+
+/// As many wait as may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// A number of places, and who waits for one.
+#[derive(Debug)]
+pub(super) struct Line {
+    places: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    free: usize,
+    waiting: usize,
+    next_ticket: u64,
+    /// By client; those without an address (the plugin asks by itself) are one client. Never an empty one.
+    lines: HashMap<Option<IpAddr>, VecDeque<(u64, oneshot::Sender<Permit>)>>,
+    /// Whose turn it is; each client of `lines` once.
+    turns: VecDeque<Option<IpAddr>>,
+    /// Mean time a place was held, in seconds.
+    held: f64,
+}
+
+/// The right to a place until it is dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    line: Option<Arc<Line>>,
+    since: Instant,
+}
+
+/// One that waits; leaves the line when dropped.
+struct Waiting<'a> {
+    line: &'a Line,
+    client: Option<IpAddr>,
+    ticket: u64,
+}
+
+impl Line {
+    pub(super) fn new(places: usize) -> Arc<Self> {
+        let places = places.max(1);
+        Arc::new(Self {
+            places,
+            state: Mutex::new(State {
+                free: places,
+                ..State::default()
+            }),
+        })
+    }
+
+    /// Waits for this client's turn. `limit`: how many may wait, of all clients together.
+    pub(super) async fn turn(
+        self: &Arc<Self>,
+        client: Option<IpAddr>,
+        limit: usize,
+    ) -> Result<Permit, Full> {
+        let (receiver, _waiting) = {
+            let mut state = self.state();
+            if state.free > 0 {
+                state.free -= 1;
+                return Ok(self.permit());
+            }
+            if state.waiting >= limit {
+                return Err(Full);
+            }
+            let ticket = state.next_ticket;
+            state.next_ticket += 1;
+            state.waiting += 1;
+            let (sender, receiver) = oneshot::channel();
+            let line = state.lines.entry(client).or_default();
+            line.push_back((ticket, sender));
+            if line.len() == 1 {
+                state.turns.push_back(client);
+            }
+            let waiting = Waiting {
+                line: self,
+                client,
+                ticket,
+            };
+            (receiver, waiting)
+        };
+        // The sender is dropped by nobody but `Waiting`, which lives here.
+        receiver.await.map_err(|_| Full)
+    }
+
+    /// How long it takes until those who wait now have been served.
+    pub(super) fn retry_after(&self) -> Duration {
+        let state = self.state();
+        #[allow(clippy::cast_precision_loss)] // An estimate.
+        let seconds = state.held * state.waiting as f64 / self.places as f64;
+        Duration::try_from_secs_f64(seconds)
+            .unwrap_or(RETRY.1)
+            .clamp(RETRY.0, RETRY.1)
+    }
+
+    fn permit(self: &Arc<Self>) -> Permit {
+        Permit {
+            line: Some(self.clone()),
+            since: Instant::now(),
+        }
+    }
+
+    /// Hands a place to the next, or keeps it.
+    fn release(self: &Arc<Self>, held: Duration) {
+        self.state().note(held);
+        loop {
+            let next = {
+                let mut state = self.state();
+                let next = state.next();
+                state.free += usize::from(next.is_none());
+                next
+            };
+            match next.map(|sender| sender.send(self.permit())) {
+                None | Some(Ok(())) => return,
+                // It went away just now: the place is the next one's.
+                Some(Err(mut permit)) => permit.line = None,
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
+        let client = self.turns.pop_front()?;
+        let line = self.lines.get_mut(&client)?;
+        let (_, sender) = line.pop_front()?;
+        self.waiting -= 1;
+        if line.is_empty() {
+            self.lines.remove(&client);
+        } else {
+            self.turns.push_back(client);
+        }
+        Some(sender)
+    }
+
+    fn note(&mut self, held: Duration) {
+        self.held += (held.as_secs_f64() - self.held) * NEWEST;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.line.state();
+        let Some(line) = state.lines.get_mut(&self.client) else {
+            return;
+        };
+        let before = line.len();
+        line.retain(|(ticket, _)| *ticket != self.ticket);
+        let (left, gone) = (line.len(), before - line.len());
+        state.waiting -= gone;
+        if left == 0 {
+            state.lines.remove(&self.client);
+            state.turns.retain(|client| *client != self.client);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            line.release(self.since.elapsed());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex as Order;
+
+    fn client(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, last]))
+    }
+
+    async fn settle() {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn clients_are_served_in_turn_however_often_one_asks() {
+        let line = Line::new(1);
+        let first = line.turn(None, 0).await.unwrap();
+        let order: Arc<Order<Vec<u8>>> = Arc::default();
+        let mut tasks = Vec::new();
+        for asker in [1, 1, 1, 1, 2, 3] {
+            let (line, order) = (line.clone(), order.clone());
+            tasks.push(tokio::spawn(async move {
+                let _permit = line.turn(client(asker), 10).await.unwrap();
+                order.lock().unwrap().push(asker);
+            }));
+            settle().await;
+        }
+        drop(first);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), [1, 2, 3, 1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn no_more_have_a_place_than_there_are_and_no_more_wait_than_may() {
+        let line = Line::new(2);
+        let (_one, two) = (
+            line.turn(None, 1).await.unwrap(),
+            line.turn(None, 1).await.unwrap(),
+        );
+        let waiting = tokio::spawn({
+            let line = line.clone();
+            async move { line.turn(client(1), 1).await }
+        });
+        settle().await;
+        assert_eq!(line.turn(client(2), 1).await.unwrap_err(), Full);
+        drop(two);
+        assert!(waiting.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_leaves_nothing_behind() {
+        let line = Line::new(1);
+        let held = line.turn(None, 0).await.unwrap();
+        for _ in 0..100 {
+            let waiting = tokio::spawn({
+                let line = line.clone();
+                async move { line.turn(client(1), 1).await }
+            });
+            settle().await;
+            waiting.abort();
+            let _ = waiting.await;
+        }
+        {
+            let state = line.state();
+            assert_eq!(state.waiting, 0);
+            assert!(state.lines.is_empty() && state.turns.is_empty());
+        }
+        drop(held);
+        assert!(line.turn(client(2), 0).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_longer_line_is_asked_to_come_back_later() {
+        let line = Line::new(1);
+        assert_eq!(line.retry_after(), RETRY.0);
+        line.state().held = 3.0;
+        line.state().waiting = 10;
+        assert_eq!(line.retry_after(), Duration::from_secs(30));
+        line.state().waiting = 10_000;
+        assert_eq!(line.retry_after(), RETRY.1);
+    }
+}
