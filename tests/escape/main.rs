@@ -15,5 +15,11 @@
 mod beyond;
 mod claims;
 mod doors;
+mod example;
+mod masks;
+mod matrix;
+mod revocation;
+mod scene;
 mod stage;
+mod swaps;
 mod trees;

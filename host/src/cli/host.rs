@@ -40,7 +40,7 @@ use crate::plugin::load::{Loader, Parts};
 use crate::plugin::registry::{Bundled, Registry};
 use crate::plugin::routes::Audiences;
 use crate::plugin::service::Services;
-use crate::plugin::watch::Watch;
+use crate::plugin::watch::{QUIET, Watch};
 use crate::sandbox::bindings::types::Audience;
 use crate::sandbox::{Engine, Runtimes, Sandbox};
 use crate::server::{
@@ -340,9 +340,25 @@ impl Host {
         let registry = self.registry.clone();
         self.until_stopped(async move {
             let mut watch = Watch::start(&directories);
+            // What changed before there was a watcher.
+            let mut unsettled = registry.look().await;
+            loop {
+                if unsettled {
+                    tokio::time::sleep(QUIET).await;
+                } else {
+                    watch.changed().await;
+                }
+                unsettled = registry.look().await;
+            }
+        });
+        // Rights are taken away by a watcher of their own: the look above may be busy with compiling a plugin.
+        let policies: Vec<PathBuf> = config.plugins.policies.iter().cloned().collect();
+        let registry = self.registry.clone();
+        self.until_stopped(async move {
+            let mut watch = Watch::start(&policies);
             loop {
                 watch.changed().await;
-                registry.look().await;
+                registry.apply_policies();
             }
         });
         let registry = self.registry.clone();

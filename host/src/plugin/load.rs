@@ -128,6 +128,8 @@ pub struct Loader {
     config: ArcSwap<Config>,
     running: RwLock<HashMap<String, Arc<Plugin>>>,
     formers: Mutex<Vec<Former>>,
+    /// Held from reading a policy until it holds, so that an older text never overtakes a newer one.
+    applying: Mutex<()>,
     warnings: RwLock<HashMap<String, Vec<String>>>,
 }
 
@@ -183,6 +185,7 @@ impl Loader {
             config: ArcSwap::new(config),
             running: RwLock::default(),
             formers: Mutex::default(),
+            applying: Mutex::default(),
             warnings: RwLock::default(),
         }
     }
@@ -276,6 +279,7 @@ impl Loader {
         again: Again,
         shipped: impl Fn(&str) -> Option<&'static str>,
     ) {
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let mut formers = self.formers.lock().unwrap_or_else(PoisonError::into_inner);
         formers.retain_mut(|former| {
             let Some(guard) = former.guard.upgrade() else {
@@ -436,6 +440,22 @@ impl Loader {
         Ok(plugin)
     }
 
+    /// Has a policy that changed hold for a running plugin, as far as that goes without bringing anything up or down: that is
+    /// [`Loader::repolicy`]'s, which still finds it changed.
+    pub(super) fn apply(&self, plugin: &Plugin, shipped: Option<&str>) {
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok((policy, _)) = self.policy(&plugin.name, shipped) else {
+            return;
+        };
+        if **plugin.policy.load() == policy {
+            return;
+        }
+        let resolution = self.resolve(&plugin.manifest, &plugin.settings, &policy);
+        if resolution.problems.is_empty() {
+            plugin.guard.replace(resolution.effective);
+        }
+    }
+
     /// Reads the policy of a running plugin again. True: it changed and holds now. An error leaves the old one, but for a required need that is
     /// no longer granted: then the rights are gone at once.
     pub(super) fn repolicy(
@@ -444,6 +464,7 @@ impl Loader {
         shipped: Option<&str>,
         again: Again,
     ) -> Result<Changed, Trouble> {
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let (policy, source) = self.policy(&plugin.name, shipped)?;
         let same = **plugin.policy.load() == policy;
         if same && again == Again::WhenChanged {

@@ -19,6 +19,7 @@ use super::load::{Again, Changed, Found, Loader, Trouble};
 use super::routes::{Claim, RouteTable};
 use super::running::Plugin;
 use super::service::Services;
+use super::watch::QUIET;
 use crate::api::control::{ControlError, Done, PluginState, PluginView, Unready};
 use crate::api::features::{FeatureView, Features, Snapshot, State};
 use crate::settings::Config;
@@ -90,6 +91,18 @@ struct Stamp {
     inode: u64,
 }
 
+impl Stamp {
+    /// Whether somebody may still be writing it. A clock that went back makes no file young.
+    fn is_young(&self) -> bool {
+        self.modified
+            .and_then(|then| then.elapsed().ok())
+            .is_some_and(|age| age < QUIET)
+    }
+}
+
+/// Looks, [`QUIET`] apart, at files that do not stop changing before they are left to the watcher.
+const PATIENCE: usize = 10;
+
 /// How long an old version may finish its last calls.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -158,16 +171,33 @@ impl Registry {
                 .await;
             }
         }
-        self.look_at_files(&mut work, &progress).await;
+        self.settled_files(&mut work, &progress).await;
         self.settle();
     }
 
-    /// Looks at the plugin directory and at all policies, and does what changed.
-    pub async fn look(&self) {
+    /// Looks at the plugin directory and at all policies, and does what changed. True: a file seems to be still being written; look again soon.
+    pub async fn look(&self) -> bool {
         let mut work = self.work.lock().await;
         self.reread_policies(Again::WhenChanged).await;
-        self.look_at_files(&mut work, &|_| {}).await;
+        let unsettled = self.look_at_files(&mut work, &|_| {}).await;
         self.settle();
+        unsettled
+    }
+
+    /// Has the policies as they are now hold for everything that runs, and nothing else: it waits for no other change.
+    pub fn apply_policies(&self) {
+        for plugin in self.loader.all_running() {
+            self.loader.apply(&plugin, self.shipped(&plugin.name));
+        }
+        self.loader
+            .repolicy_formers(Again::WhenChanged, |name| self.shipped(name));
+    }
+
+    fn shipped(&self, name: &str) -> Option<&'static str> {
+        self.bundled
+            .iter()
+            .find(|it| it.name == name)
+            .map(|it| it.policy)
     }
 
     /// Takes a new configuration: plugins whose settings or switches changed are brought up anew beside the old ones.
@@ -214,7 +244,7 @@ impl Registry {
             work.files.clear();
         }
         self.reread_policies(Again::Always).await;
-        self.look_at_files(&mut work, &|_| {}).await;
+        self.settled_files(&mut work, &|_| {}).await;
         self.settle();
         changed
     }
@@ -266,7 +296,7 @@ impl Registry {
             .map_err(ControlError::Failed)?;
         let _ = self.library.reinstate(name);
         work.files.remove(path);
-        self.look_at_files(&mut work, &|_| {}).await;
+        self.settled_files(&mut work, &|_| {}).await;
         self.settle();
         Ok(Done {
             message: format!(
@@ -440,7 +470,9 @@ impl Registry {
                 .map_err(|error| format!("{error} (from {})", place.label()))?;
             plugins.insert(plugin.name.clone(), plugin.clone());
         }
-        let before = self.loader.install(plugin);
+        let before = self.loader.install(plugin.clone());
+        // The policy may have changed since the version was prepared.
+        self.loader.apply(&plugin, self.shipped(&plugin.name));
         self.routing.store(Arc::new(Routing { table, plugins }));
         drain(before);
         Ok(())
@@ -461,17 +493,28 @@ impl Registry {
 
     // --- files and policies ---
 
-    async fn look_at_files(&self, work: &mut Work, progress: &impl Fn(&str)) {
+    /// Looks at all files, also at those that are young: who asks for it waits for the outcome.
+    async fn settled_files(&self, work: &mut Work, progress: &impl Fn(&str)) {
+        for _ in 0..PATIENCE {
+            if !self.look_at_files(work, progress).await {
+                return;
+            }
+            tokio::time::sleep(QUIET).await;
+        }
+    }
+
+    async fn look_at_files(&self, work: &mut Work, progress: &impl Fn(&str)) -> bool {
         let config = self.loader.config();
         let Some(directory) = config.plugins.directory.clone() else {
-            return;
+            return false;
         };
+        let mut unsettled = false;
         let largest = self.loader.largest_component();
         let mut present: Vec<(PathBuf, Stamp)> = match list(&directory) {
             Ok(files) => files,
             Err(error) => {
                 tracing::error!(directory = %directory.display(), %error, "plugin directory not read");
-                return;
+                return false;
             }
         };
         present.sort_by(|one, two| one.0.cmp(&two.0));
@@ -499,10 +542,15 @@ impl Registry {
             if work.files.get(&path) == Some(&stamp) {
                 continue;
             }
+            if stamp.is_young() {
+                unsettled = true;
+                continue;
+            }
             work.files.insert(path.clone(), stamp);
             progress(&path.display().to_string());
             self.look_at_file(path, largest).await;
         }
+        unsettled
     }
 
     async fn look_at_file(&self, path: PathBuf, largest: u64) {
@@ -542,15 +590,13 @@ impl Registry {
 
     /// Reads every policy again; what changed takes effect at once.
     async fn reread_policies(&self, again: Again) {
-        let shipped = |name: &str| {
-            self.bundled
-                .iter()
-                .find(|it| it.name == name)
-                .map(|it| it.policy)
-        };
-        self.loader.repolicy_formers(again, shipped);
+        self.loader
+            .repolicy_formers(again, |name| self.shipped(name));
         for plugin in self.loader.all_running() {
-            match self.loader.repolicy(&plugin, shipped(&plugin.name), again) {
+            match self
+                .loader
+                .repolicy(&plugin, self.shipped(&plugin.name), again)
+            {
                 Ok(Changed::Nothing) => {}
                 Ok(changed) => {
                     tracing::info!(

@@ -1,7 +1,7 @@
 //! Watches the plugin and policy directories.
 //!
-//! Events are only a hint: they are gathered until the directory has been quiet, and then the registry looks at the files themselves. A
-//! slow look every [`SLOW_LOOK`] covers file systems that send no events.
+//! Events are only a hint: they are gathered until the directories have been quiet, but not for long, since a right that was taken away in one file
+//! must not wait for another file that is still being copied; then the registry looks at the files themselves. A slow look every [`SLOW_LOOK`] covers file systems that send no events.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 /// How long a directory must be quiet before it is looked at: a copy in progress writes more often.
-const QUIET: Duration = Duration::from_millis(150);
+pub const QUIET: Duration = Duration::from_millis(150);
+/// How long events are gathered at most: with the look itself, less than the second in which a revoked right ends.
+const GATHER: Duration = Duration::from_millis(400);
 /// Looks without any event.
 const SLOW_LOOK: Duration = Duration::from_secs(30);
 
@@ -64,7 +66,10 @@ impl Watch {
             .await
             .is_ok()
         {
-            while let Ok(Some(())) = tokio::time::timeout(QUIET, self.events.recv()).await {}
+            let gathering = async {
+                while let Ok(Some(())) = tokio::time::timeout(QUIET, self.events.recv()).await {}
+            };
+            let _ = tokio::time::timeout(GATHER, gathering).await;
         }
     }
 }
@@ -72,6 +77,23 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_directory_that_is_never_quiet_is_looked_at_all_the_same() {
+        let place = tempfile::tempdir().unwrap();
+        let mut watch = Watch::start(&[place.path().to_owned()]);
+        let path = place.path().join("growing.wasm");
+        let writer = tokio::spawn(async move {
+            loop {
+                std::fs::write(&path, b"x").unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        tokio::time::timeout(Duration::from_secs(10), watch.changed())
+            .await
+            .unwrap();
+        writer.abort();
+    }
 
     #[tokio::test]
     async fn a_new_file_is_noticed_at_once() {

@@ -68,6 +68,7 @@ pub struct Configuration {
     sections: String,
     top: String,
     shipped: Option<String>,
+    bundled: bool,
 }
 
 impl Configuration {
@@ -96,6 +97,7 @@ impl Configuration {
             sections: String::new(),
             top: String::new(),
             shipped: None,
+            bundled: true,
         }
     }
 
@@ -210,6 +212,12 @@ impl Configuration {
         self
     }
 
+    /// Without the plugins that come with the program.
+    pub fn unbundled(mut self) -> Self {
+        self.bundled = false;
+        self
+    }
+
     /// Further keys for each listener.
     pub fn listener_keys(mut self, lines: &str) -> Self {
         self.listener_keys.push_str(lines);
@@ -305,7 +313,8 @@ impl Configuration {
             self.doors.admin
         ));
         text.push_str(&format!(
-            "\n[plugins]\nbundled = true\ndirectory = {}\npolicies = {}\n",
+            "\n[plugins]\nbundled = {}\ndirectory = {}\npolicies = {}\n",
+            self.bundled,
             path("plugins"),
             path("policies")
         ));

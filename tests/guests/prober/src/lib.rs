@@ -29,6 +29,7 @@
 //! | `/prober/call?name=` | asks the provider of `dns-provider` for a name |
 //! | `/prober/hold?address=&count=` | holds sockets open at the same time |
 //! | `/prober/take?what=&amount=` | uses up something: see [`taking`] |
+//! | `/prober/stay?what=&address=&path=` | goes on with `tcp`, `udp` or `file` until it is stopped, at most 30 s |
 //! | `POST /prober/body` | says how long the body was |
 
 use std::fmt::Display;
@@ -142,11 +143,13 @@ impl Plugin for Prober {
         .route(get("/prober/hold"), |r: &Request| {
             outcome(hold(text(r, "address"), number(r, "count")))
         })
+        .route(get("/prober/stay"), |r: &Request| outcome(stay(r)))
         .route(get("/prober/take"), taking)
         .route(post("/prober/body").body_whole(), |r: &Request| {
             format!("ok {} bytes", r.body().len())
         })
         .need(Need::files("one", Access::Read, WHY).optional())
+        .need(Need::files("tight", Access::ReadWrite, WHY).optional())
         .need(Need::http("other", WHY).optional())
         .need(Need::store("shared", Access::ReadWrite, WHY).optional())
         .need(Need::secret("mac", WHY).optional())
@@ -327,6 +330,36 @@ fn hold(address: &str, count: usize) -> std::io::Result<String> {
         .map(|_| TcpStream::connect(address))
         .collect::<std::io::Result<Vec<_>>>()?;
     Ok(format!("{} sockets", streams.len()))
+}
+
+/// Goes on with one thing; answers how often it did, and what ended it.
+fn stay(request: &Request) -> Result<String, String> {
+    let mut act: Box<dyn FnMut() -> std::io::Result<()>> = match text(request, "what") {
+        "tcp" => {
+            let mut stream =
+                TcpStream::connect(text(request, "address")).map_err(|e| e.to_string())?;
+            Box::new(move || stream.write_all(b"still here\n"))
+        }
+        "udp" => {
+            let peer = text(request, "address").parse().map_err(debug)?;
+            let socket = UdpSocket::connect(peer).map_err(|error| error.to_string())?;
+            Box::new(move || socket.send(b"still here"))
+        }
+        _ => {
+            let path = text(request, "path").to_owned();
+            Box::new(move || fs::write(&path, b"still here"))
+        }
+    };
+    let start = std::time::Instant::now();
+    let mut count = 0;
+    while start.elapsed() < Duration::from_secs(30) {
+        match act() {
+            Ok(()) => count += 1,
+            Err(why) => return Ok(format!("{count} times, then: {why}")),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(format!("nobody ended it after {count} times"))
 }
 
 /// `memory` (bytes), `cpu` (ms), `time` (ms), `reply` (bytes), `handles`, `random` (bytes in one call), `lines` (log lines).
