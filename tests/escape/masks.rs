@@ -93,12 +93,12 @@ const TRICKS: &[Trick] = &[
         told: "/claimed",
     },
     Trick {
-        name: "claim a path below another plugin's",
-        mount: "/below/deep",
-        honest: &[("b-deep", "name=deep;mount=/below/deep;song=thief;")],
+        name: "claim a path that holds another plugin's route",
+        mount: "/below/song",
+        honest: &[("b-deep", "name=deep;mount=/below/song;song=thief;")],
         lying: &[
             ("a-below", "name=below;mount=/below;song=owner;"),
-            ("b-deep", "name=deep;mount=/below/deep;song=thief;"),
+            ("b-deep", "name=deep;mount=/below/song;song=thief;"),
         ],
         policies: &[],
         told: "/below",

@@ -107,7 +107,7 @@ const FILES: &[Row] = &[
     row("empty a file outside", "use", "what=truncate&path={base}/../outside/canary", Touches, "write `../outside/canary`"),
     row("remove a file outside", "remove", "path={base}/../outside/canary", Touches, "write `../outside/canary`"),
     row("remove through a link to a directory", "remove", "path={base}/directory-out/canary", Touches, "write `directory-out/canary`"),
-    row("rename a file out", "rename", "path={base}/own&to={base}/../outside/stolen", Touches, "`../outside/stolen`"),
+    row("rename a file out", "rename", "path={base}/own&to={base}/../outside/stolen", Touches, "leads out"),
     row("rename a file in", "rename", "path={base}/../outside/canary&to={base}/stolen", Touches, "`../outside/canary`"),
     row("rename a file in through a link", "rename", "path={base}/directory-out/canary&to={base}/stolen", Touches, "`directory-out/canary`"),
     row("make a directory outside", "use", "what=mkdir&path={base}/../outside/made", Touches, "write `../outside/made`"),
@@ -131,34 +131,34 @@ const FILES: &[Row] = &[
 /// Attacks on sockets and names.
 #[rustfmt::skip]
 const SOCKETS: &[Row] = &[
-    row("connect to a port", "tcp", "address=127.0.0.1:{tcp}", Sings, "tcp 127.0.0.1:{tcp}"),
-    row("connect to another address of this machine", "tcp", "address=127.0.0.2:{tcp2}", Sings, "tcp 127.0.0.2:{tcp2}"),
-    row("connect over IPv6", "tcp", "address=[::1]:{tcp6}", Sings, "tcp [::1]:{tcp6}"),
+    row("connect to a port", "tcp", "address=127.0.0.1:{tcp}", Sings, "TCP to 127.0.0.1:{tcp}"),
+    row("connect to another address of this machine", "tcp", "address=127.0.0.2:{tcp2}", Sings, "TCP to 127.0.0.2:{tcp2}"),
+    row("connect over IPv6", "tcp", "address=[::1]:{tcp6}", Sings, "TCP to [::1]:{tcp6}"),
     row("connect to an address written in decimal", "tcp", "address=2130706433:{tcp}", Sings, "127.0.0.1:{tcp}"),
     row("connect to an address written in hexadecimal", "tcp", "address=0x7f000001:{tcp}", Sings, "127.0.0.1:{tcp}"),
     row("connect by a name", "tcp", "address=localhost:{tcp}", Sings, "`localhost`"),
-    row("send a datagram", "udp", "address=127.0.0.1:{udp}&text=ping", Sings, "udp 127.0.0.1:{udp}"),
-    row("send a datagram over IPv6", "udp", "address=[::1]:{udp6}&text=ping", Sings, "udp [::1]:{udp6}"),
-    row("carry data out by a datagram nobody answers", "udp", "address=127.0.0.1:{mute}&text=stolen", Touches, "udp 127.0.0.1:{mute}"),
-    row("connect without any grant", "tcp", "address=127.0.0.1:{tcp}", Sings, "tcp 127.0.0.1:{tcp}").ungranted(),
+    row("send a datagram", "udp", "address=127.0.0.1:{udp}&text=ping", Sings, "datagram to 127.0.0.1:{udp}"),
+    row("send a datagram over IPv6", "udp", "address=[::1]:{udp6}&text=ping", Sings, "datagram to [::1]:{udp6}"),
+    row("carry data out by a datagram nobody answers", "udp", "address=127.0.0.1:{mute}&text=stolen", Touches, "datagram to 127.0.0.1:{mute}"),
+    row("connect without any grant", "tcp", "address=127.0.0.1:{tcp}", Sings, "TCP to 127.0.0.1:{tcp}").ungranted(),
     row("send a datagram without any grant", "udp", "address=127.0.0.1:{udp}&text=ping", Sings, "UDP socket").ungranted(),
     row("look a name up", "resolve", "name=localhost", Says("127.0.0.1"), "`localhost`"),
-    row("look a name up in capitals", "resolve", "name=LOCALHOST", Says("127.0.0.1"), "`LOCALHOST`"),
-    row("look a name up with a dot after it", "resolve", "name=localhost.", Says("127.0.0.1"), "`localhost.`"),
+    row("look a name up in capitals", "resolve", "name=LOCALHOST", Says("127.0.0.1"), "`localhost`"),
+    row("look a name up with a dot after it", "resolve", "name=localhost.", Says("127.0.0.1"), "`localhost`"),
     row("look a name up without any grant", "resolve", "name=localhost", Says("127.0.0.1"), "`localhost`").ungranted(),
 ];
 
 /// Attacks by requests.
 #[rustfmt::skip]
 const REQUESTS: &[Row] = &[
-    row("ask for another path", "http", "slot=api&method=GET&target=/reset/canary", Sings, "/reset/canary"),
-    row("ask for another path with a query that looks granted", "http", "slot=api&method=GET&target=/reset/canary?x=/file/", Sings, "/reset/canary?x=/file/"),
+    row("ask for another path", "http", "slot=api&method=GET&target=/file/canary", Sings, "/file/canary"),
+    row("ask for another path with a query that looks granted", "http", "slot=api&method=GET&target=/file/canary?x=/granted/", Sings, "/file/canary"),
     row("ask by another method", "http", "slot=api&method=POST&target=/file/canary", Sings, "POST"),
     row("delete", "http", "slot=api&method=DELETE&target=/file/canary", Sings, "DELETE"),
     row("ask another server", "http", "slot=other&method=GET&target=/file/canary", Sings, "other"),
     row("ask another server by an absolute URL", "http", "slot=other&method=GET&target=http://127.0.0.1:{other}/file/canary", Sings, "127.0.0.1:{other}"),
     row("ask without any grant", "http", "slot=api&method=GET&target=/file/canary", Sings, "api").ungranted(),
-    row("forward to another path", "forward", "slot=api&method=GET&target=/reset/canary", Sings, "/reset/canary"),
+    row("forward to another path", "forward", "slot=api&method=GET&target=/file/canary", Sings, "/file/canary"),
     row("forward by another method", "forward", "slot=api&method=PUT&target=/file/canary", Sings, "PUT"),
     row("forward to another server", "forward", "slot=other&method=GET&target=/file/canary", Sings, "other"),
     row("forward without any grant", "forward", "slot=api&method=GET&target=/file/canary", Sings, "api").ungranted(),
@@ -170,7 +170,7 @@ const REQUESTS: &[Row] = &[
     row("forward to another path of Foreman", "forward", "slot=foreman&method=GET&target=/users/logout", Sings, "/users/logout"),
     row("forward to Foreman by another method", "forward", "slot=foreman&method=POST&target=/api/facts", Sings, "POST /api/facts"),
     row("forward to Foreman without any grant", "forward", "slot=foreman&method=GET&target=/api/status", Sings, "GET /api/status").ungranted(),
-    row("download from another path", "download", "slot=media&url=http://127.0.0.1:{web}/reset/canary&path=from-path", Comes("from-path"), "/reset/canary"),
+    row("download from another path", "download", "slot=media&url=http://127.0.0.1:{web}/file/canary&path=from-path", Comes("from-path"), "/file/canary"),
     row("download from another server", "download", "slot=media&url=http://127.0.0.1:{other}/file/canary&path=from-server", Comes("from-server"), "127.0.0.1:{other}"),
     row("download by a redirect to another server", "download", "slot=media&url=http://127.0.0.1:{web}/redirect/out&path=redirected", Comes("redirected"), "127.0.0.1:{other}").later(),
     row("download without any grant", "download", "slot=media&url=http://127.0.0.1:{web}/file/canary&path=ungranted", Comes("ungranted"), "media").ungranted(),
@@ -179,8 +179,8 @@ const REQUESTS: &[Row] = &[
 /// Attacks on keys, secrets and other plugins.
 #[rustfmt::skip]
 const KEPT: &[Row] = &[
-    row("write a key where only reading is granted", "store", "slot=keys&key=a", Says("revision"), "write store slot `keys`"),
-    row("delete a key where only reading is granted", "keys", "what=delete&slot=keys&key=a", Says("ok"), "write store slot `keys`"),
+    row("write a key where only reading is granted", "store", "slot=keys&key=a", Says("revision"), "change stored data (store slot `keys`)"),
+    row("delete a key where only reading is granted", "keys", "what=delete&slot=keys&key=a", Says("ok"), "change stored data (store slot `keys`)"),
     row("read a key that others share", "keys", "what=read&slot=shared&key=canary", Says("ok"), "store slot `shared`"),
     row("write a key that others share", "store", "slot=shared&key=canary", Says("revision"), "store slot `shared`"),
     row("list keys that others share", "keys", "what=scan&slot=shared", Says("keys"), "store slot `shared`"),
@@ -191,18 +191,16 @@ const KEPT: &[Row] = &[
     row("verify with a secret", "secret", "what=verify&slot=mac", Says("false"), "`mac`"),
     row("ask which algorithm a secret has", "secret", "what=about&slot=mac", Says("ok"), "`mac`"),
     row("see a secret without any grant", "reveal", "slot=key", Sings, "`key`").ungranted(),
-    row("call another plugin than the granted one", "call", "name=a.example.com", Says("records"), "dns-double"),
     row("call another plugin without any grant", "call", "name=a.example.com", Says("records"), "dns-provider").ungranted(),
 ];
 
 /// Attacks that use something up. Here the answer (or the fact that there is none) is what shows the limit.
 #[rustfmt::skip]
 const LIMITS: &[Row] = &[
-    row("fill a directory with one file", "use", "what=fill&path={base}/filled&text=200000", Says("ok"), "quota").limit(),
-    row("fill a directory with many files", "use", "what=many&path={base}/many&text=40", Says("ok"), "quota").limit(),
-    row("fill a directory with directories", "use", "what=mkdir&path={base}/one-more", Says("ok"), "quota").limit(),
-    row("fill the store with one value", "keys", "what=fill&slot=keys&key=big&text=20000", Says("ok"), "quota is used up").limit(),
-    row("fill the store with small keys", "keys", "what=many&slot=keys&key=k&text=30", Says("ok"), "quota is used up").limit(),
+    row("fill a directory with one file", "use", "what=fill&path={base}/filled&text=200000", Says("ok"), "refused").limit(),
+    row("fill a directory with many files", "use", "what=many&path={base}/many&text=40", Says("ok"), "refused").limit(),
+    row("fill the store with one value", "keys", "what=fill&slot=keys&key=big-{phase}&text=20000", Says("ok"), "quota is used up").limit(),
+    row("fill the store with small keys", "keys", "what=many&slot=keys&key=k-{phase}-&text=30", Says("ok"), "quota is used up").limit(),
     row("hold sockets open", "hold", "address=127.0.0.1:{tcp}&count=8", Says("8 sockets"), "refused").limit(),
     row("take memory", "take", "what=memory&amount=30000000", Says("ok"), "500").limit(),
     row("compute for long", "take", "what=cpu&amount=1500", Says("ok"), "504").limit(),
@@ -210,7 +208,7 @@ const LIMITS: &[Row] = &[
     row("answer with much", "take", "what=reply&amount=500000", Says("ok"), "500").limit(),
     row("hold handles of the host", "take", "what=handles&amount=1000", Says("ok"), "500").limit(),
     row("fetch much randomness at once", "take", "what=random&amount=30000", Says("ok"), "500").limit(),
-    row("hand much to the host at once", "keys", "what=fill&slot=keys&key=huge&text=400000", Says("too large"), "500").limit(),
+    row("hand much to the host at once", "keys", "what=fill&slot=keys&key=huge-{phase}&text=1000000", Says("ok"), "500").limit(),
     row("take a large answer of a server", "http", "slot=api&method=GET&target=/file/large", Says("xxxx"), "refused").limit(),
     row("wait for a slow server", "http", "slot=api&method=GET&target=/slow/canary", Sings, "refused").limit(),
     row("download a large file", "download", "slot=media&url=http://127.0.0.1:{web}/file/large&path=large", Comes("large"), "").limit().later(),

@@ -149,6 +149,8 @@ fn a_right_that_is_taken_away_ends_within_a_second_and_disturbs_nobody() {
         "not everything is under way:\n{}",
         bulkhead.log()
     );
+    // Well after the start, where the host looks at everything anyway.
+    std::thread::sleep(Duration::from_secs(1));
     let policy = scratch.join("policies/prober.toml");
     let approved = fs::read_to_string(&policy).unwrap();
     let approved: String = approved.lines().take(2).collect::<Vec<_>>().join("\n");

@@ -75,6 +75,7 @@ impl Scene {
         for medium in [&web, &other] {
             medium.put("canary", SONG);
         }
+        web.put("canary?x=/granted/", SONG);
         web.put("large", vec![b'x'; 200_000]);
         web.redirect("out", &other.url("file/canary"));
         ports.insert("web", web.address.port());
@@ -175,11 +176,11 @@ impl Scene {
                 "[files.data]\ndirectory = {inside}\naccess = \"read-write\"\n\
                  [files.tight]\ndirectory = {tight}\naccess = \"read\"\n\
                  [files.one]\nfile = {own}\n\
-                 [downloads.media]\nurls = [\"http://127.0.0.1:{web}/file/*\", \"http://127.0.0.1:{web}/redirect/*\"]\ninto = \"data\"\n\
+                 [downloads.media]\nurls = [\"http://127.0.0.1:{web}/granted/*\", \"http://127.0.0.1:{web}/redirect/*\"]\ninto = \"data\"\n\
                  [sockets.peer]\nallow = [\"tcp 127.0.0.1:1\"]\n\
                  [sockets.peer-udp]\nallow = [\"udp 127.0.0.1:1\", \"udp [::1]:1\"]\n\
                  [names.zone]\nallow = [\"beside.example.com\"]\n\
-                 [http.api]\nurl = \"http://127.0.0.1:{web}/\"\npaths = [\"/file/**\"]\n\
+                 [http.api]\nurl = \"http://127.0.0.1:{web}/\"\npaths = [\"/granted/**\"]\n\
                  [foreman.foreman]\nallow = [\"GET /api/**\"]\n\
                  [store.keys]\naccess = \"read\"\n\
                  [secrets.key]\nfile = {secret}\naccess = \"use\"\n\
@@ -192,7 +193,7 @@ impl Scene {
                  [files.one]\ndirectory = {one}\n\
                  [downloads.media]\nurls = [\"http://127.0.0.1:{web}\", \"http://127.0.0.1:{other}\"]\ninto = \"data\"\nsize = \"{download}\"\n\
                  [sockets.peer]\nallow = [\"tcp 127.0.0.1:{tcp}\", \"tcp localhost:{tcp}\", \"tcp 127.0.0.2:{tcp2}\", \"tcp [::1]:{tcp6}\"]\nopen = {open}\n\
-                 [sockets.peer-udp]\nallow = [\"udp 127.0.0.1:{udp}\", \"udp [::1]:{udp6}\", \"udp 127.0.0.1:{mute}\"]\n\
+                 [sockets.peer-udp]\nallow = [\"udp 127.0.0.1:{udp}\", \"udp [::1]:{udp6}\", \"udp 127.0.0.1:{mute}\"]\nopen = {open}\n\
                  [names.zone]\nallow = [\"localhost\"]\n\
                  [http.api]\nurl = \"http://127.0.0.1:{web}/\"\nmethods = [\"GET\", \"POST\", \"PUT\", \"DELETE\"]\n{web_limits}\
                  [http.other]\nurl = \"http://127.0.0.1:{other}/\"\n\
@@ -217,6 +218,9 @@ impl Scene {
         let (inside, outside) = (self.tree.join("inside"), self.tree.join("outside"));
         for directory in [&inside, &outside, &self.tight, &self.one] {
             let _ = fs::remove_dir_all(directory);
+        }
+        for file in fs::read_dir(&self.tree).unwrap().flatten() {
+            let _ = fs::remove_file(file.path());
         }
         for directory in [
             &inside.join("deep"),
@@ -267,7 +271,10 @@ impl Scene {
             Phase::Everything | Phase::Tight => ("/data/inside", "inside/"),
             Phase::Beside | Phase::Nothing => ("/data", ""),
         };
-        let mut text = text.replace("{base}", base).replace("{inner}", inner);
+        let mut text = text
+            .replace("{base}", base)
+            .replace("{inner}", inner)
+            .replace("{phase}", &format!("{phase:?}"));
         for (name, port) in &self.ports {
             text = text.replace(&format!("{{{name}}}"), &port.to_string());
         }
@@ -280,18 +287,16 @@ impl Scene {
         for place in [&self.tree.join("outside"), &self.tight, &self.one] {
             files.extend(scratch::files_below(place));
         }
-        let directories = fs::read_dir(self.tree.join("outside"))
-            .unwrap()
-            .flatten()
-            .count();
-        files.push(("entries outside".to_owned(), vec![directories as u8]));
+        // Directories are no files, but they are entries.
+        for place in [&self.tree.join("outside"), &self.tight] {
+            let entries = fs::read_dir(place).unwrap().count();
+            files.push((format!("{} entries", place.display()), vec![entries as u8]));
+        }
         let elsewhere = self
             .web
             .requests()
             .iter()
-            .filter(|it| {
-                !it.line().starts_with("GET /file/") && !it.line().starts_with("GET /redirect/")
-            })
+            .filter(|it| !it.line().starts_with("GET /redirect/"))
             .count();
         let foreman = self
             .foreman

@@ -68,13 +68,18 @@ impl Sandbox {
         if !self.program().is_feature() {
             return Err(CallError::Missing("foreman:proxy/feature".into()));
         }
+        let limit = self.limits().reply_body;
         self.call(class, Some(peer), move |live| {
             Box::pin(async move {
                 let Live { store, feature, .. } = live;
                 let feature = feature
                     .as_ref()
                     .ok_or_else(|| wasmtime::Error::msg("no `feature` export"))?;
-                feature.call_on_upstream(store, &keep, got.as_ref()).await
+                let verdict = feature.call_on_upstream(store, &keep, got.as_ref()).await?;
+                if let Verdict::Replace(reply) = &verdict {
+                    bounded(reply.body.len(), limit)?;
+                }
+                Ok(verdict)
             })
         })
         .await
@@ -101,6 +106,16 @@ impl Sandbox {
     }
 }
 
+/// The transfer of one call has room for the largest of several bodies; each has its own limit besides.
+fn bounded(length: usize, limit: u64) -> wasmtime::Result<()> {
+    if length as u64 > limit {
+        return Err(wasmtime::Error::msg(format!(
+            "limits.reply-body = {limit} bytes, the reply has {length}"
+        )));
+    }
+    Ok(())
+}
+
 fn handle(live: &mut Live, request: Request, transfer: u64) -> CallFuture<'_, Answer> {
     Box::pin(async move {
         if live.feature.is_none() && live.http.is_some() {
@@ -110,6 +125,10 @@ fn handle(live: &mut Live, request: Request, transfer: u64) -> CallFuture<'_, An
         let feature = feature
             .as_ref()
             .ok_or_else(|| wasmtime::Error::msg("no `feature` export"))?;
-        feature.call_handle(store, &request).await
+        let answer = feature.call_handle(store, &request).await?;
+        if let Answer::Reply(reply) = &answer {
+            bounded(reply.body.len(), transfer)?;
+        }
+        Ok(answer)
     })
 }

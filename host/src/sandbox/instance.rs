@@ -100,6 +100,7 @@ impl Program {
         limits: &Limits,
         meter: &Arc<MemoryMeter>,
     ) -> wasmtime::Result<Live> {
+        let generation = surroundings.guard.generation_now();
         let mut store = Store::new(
             self.engine.inner(),
             Context::new(surroundings.clone(), limits, meter.clone())?,
@@ -146,6 +147,7 @@ impl Program {
             dhcp_provider,
             http,
             uses: 0,
+            generation,
         })
     }
 }
@@ -171,4 +173,6 @@ pub struct Live {
     pub(crate) http:
         Option<wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::Guest>,
     pub(crate) uses: u32,
+    /// The policy's generation it was made under: which directories it sees was settled then.
+    pub(crate) generation: u64,
 }

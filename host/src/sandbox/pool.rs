@@ -324,12 +324,19 @@ impl Sandbox {
     /// A warm instance or a new one. The kept instance of a `single` plugin is only made by [`Sandbox::start`].
     async fn take(self: &Arc<Self>, mode: Mode) -> Result<Held, CallError> {
         if mode != Mode::Fresh {
-            let warm = self.warm().pop();
-            if let Some(live) = warm {
-                return Ok(Held {
+            let now = self.surroundings.guard.generation_now();
+            loop {
+                let warm = self.warm().pop();
+                let Some(live) = warm else { break };
+                let held = Held {
                     live,
                     counted: Counted::taken(&self.live),
-                });
+                };
+                // A guest learns its directories once: after a change of policy a new instance sees those of now. The one instance of a
+                // `single` plugin holds an index and stays; what it may no longer do is refused all the same.
+                if mode == Mode::Single || held.live.generation == now {
+                    return Ok(held);
+                }
             }
         }
         if mode == Mode::Single {

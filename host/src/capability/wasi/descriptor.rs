@@ -130,6 +130,9 @@ impl Right {
             .iter()
             .any(|mount| Arc::ptr_eq(mount, &self.mount))
         {
+            self.note_refusal(
+                "the policy grants the slot another place, or none, since it was opened",
+            );
             return Err(ErrorCode::NotPermitted);
         }
         let path = self.path.to_string_lossy();
