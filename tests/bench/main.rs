@@ -11,6 +11,7 @@
 //! | fresh-instance component route | at least 0.16 of native |
 //! | `/v2/features` | at least 0.8 of native |
 //! | 100 MB `file` answer | at least 0.9 of a native file route's rate |
+//! | a call between two plugins, 200 bytes, beyond the same work in one | at most 8 µs |
 //! | ready with a warm cache, cold | within 0.5 s, 15 s |
 //! | resident memory at idle, all bundled plugins | at most 48 MiB |
 //! | new mutual-TLS connections with one GET each | printed |
@@ -23,6 +24,7 @@
     clippy::indexing_slicing
 )]
 
+mod bridge;
 mod native;
 mod table;
 
@@ -53,6 +55,12 @@ fn main() -> ExitCode {
         return exit;
     }
     let mut table = Table::default();
+    // `cargo bench --bench load -- bridge` measures that alone.
+    if std::env::args().any(|argument| argument == "bridge") {
+        bridge::measure(&mut table);
+        return ExitCode::from(u8::from(table.is_broken()));
+    }
+    bridge::measure(&mut table);
     start_times(&mut table);
     let program = program();
     idle_memory(&mut table, &program);

@@ -52,7 +52,7 @@ struct Trick {
     told: &'static str,
 }
 
-/// In each, `thief` is the song of whoever should not be heard in the lie, and is heard in the honest variant.
+/// A lie has a name of its own where the honest variant would come back as the last good version. In each, `thief` is the song of whoever should not be heard in the lie, and is heard in the honest variant.
 const TRICKS: &[Trick] = &[
     Trick {
         name: "describe itself differently the second time",
@@ -117,16 +117,16 @@ const TRICKS: &[Trick] = &[
     Trick {
         name: "claim the core's path",
         mount: "/mine",
-        honest: &[("core", "name=core;mount=/mine;song=thief;")],
-        lying: &[("core", "name=core;mount=/features;song=thief;")],
+        honest: &[("mine", "name=mine;mount=/mine;song=thief;")],
+        lying: &[("theirs", "name=theirs;mount=/features;song=thief;")],
         policies: &[],
-        told: "/features",
+        told: "belongs to the host itself",
     },
     Trick {
         name: "need what is not granted",
         mount: "/needy",
         honest: &[("needy", "name=needy;mount=/needy;song=thief;")],
-        lying: &[("needy", "name=needy;mount=/needy;song=thief;need=root;")],
+        lying: &[("needy", "name=needier;mount=/needy;song=thief;need=root;")],
         policies: &[],
         told: "files.root.directory",
     },

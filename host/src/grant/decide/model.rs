@@ -599,6 +599,25 @@ fn each_line_covers_exactly_what_the_table_says() {
     }
 }
 
+/// What a denial says to people, for every kind of action: it is read more often than anything else here. `BULKHEAD_GOLDEN=write` writes it anew.
+#[test]
+fn denials_say_what_they_said() {
+    let guard = guard(&[], Deny::default());
+    let mut told = String::new();
+    for (name, action) in actions() {
+        let lesson = match guard.decide(&action) {
+            super::Decision::Allow => "allowed without any grant".to_owned(),
+            super::Decision::Deny(denial) => denial.lesson(),
+        };
+        told.push_str(&format!("# {name}\n{lesson}\n\n"));
+    }
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/grant/decide/denials.txt");
+    if std::env::var_os("BULKHEAD_GOLDEN").is_some() {
+        std::fs::write(&golden, &told).unwrap();
+    }
+    assert_eq!(told, std::fs::read_to_string(golden).unwrap());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -27,6 +27,7 @@
 //! | `/prober/keys?what=&slot=&key=&text=` | further actions with keys: see [`keys_action`] |
 //! | `/prober/secret?what=&slot=` | `about` or `verify` |
 //! | `/prober/call?name=` | asks the provider of `dns-provider` for a name |
+//! | `/prober/calls?count=&where=` | keeps a record of 200 bytes in the provider (`there`) or itself (`here`), and times asking for it so often |
 //! | `/prober/hold?address=&count=` | holds sockets open at the same time |
 //! | `/prober/take?what=&amount=` | uses up something: see [`taking`] |
 //! | `/prober/stay?what=&address=&path=` | goes on with `tcp`, `udp` or `file` until it is stopped, at most 30 s |
@@ -139,6 +140,9 @@ impl Plugin for Prober {
                     .map(|records| format!("{} records", records.len()))
                     .map_err(debug),
             )
+        })
+        .route(get("/prober/calls"), |r: &Request| {
+            outcome(calls(text(r, "where") == "there", number(r, "count")))
         })
         .route(get("/prober/hold"), |r: &Request| {
             outcome(hold(text(r, "address"), number(r, "count")))
@@ -323,6 +327,42 @@ fn secret_action(what: &str, slot: &str) -> Result<String, String> {
             .map(|good| good.to_string())
             .map_err(debug),
     }
+}
+
+/// Answers nanoseconds for one question.
+fn calls(there: bool, count: usize) -> Result<String, String> {
+    let wanted = dns::DnsRecord {
+        name: format!(
+            "{}.{}.{}.example.com",
+            "a".repeat(60),
+            "b".repeat(60),
+            "c".repeat(40)
+        ),
+        kind: dns::RecordType::A,
+        value: "192.0.2.200".to_owned(),
+        ttl: 3600,
+    };
+    if there {
+        dns::create(&wanted).map_err(debug)?;
+    }
+    let kept = vec![wanted.clone()];
+    let start = std::time::Instant::now();
+    for _ in 0..count {
+        let name = std::hint::black_box(&wanted.name);
+        let found = if there {
+            dns::find(name, dns::RecordType::A).map_err(debug)?
+        } else {
+            let name = name.clone();
+            kept.iter()
+                .filter(|record| record.name == name && record.kind == dns::RecordType::A)
+                .cloned()
+                .collect()
+        };
+        if std::hint::black_box(found).len() != 1 {
+            return Err("the record is not there".to_owned());
+        }
+    }
+    Ok((start.elapsed().as_nanos() / count.max(1) as u128).to_string())
 }
 
 fn hold(address: &str, count: usize) -> std::io::Result<String> {
