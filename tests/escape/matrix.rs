@@ -208,7 +208,6 @@ const LIMITS: &[Row] = &[
     row("answer with much", "take", "what=reply&amount=500000", Says("ok"), "500").limit(),
     row("hold handles of the host", "take", "what=handles&amount=1000", Says("ok"), "500").limit(),
     row("fetch much randomness at once", "take", "what=random&amount=30000", Says("ok"), "500").limit(),
-    row("hand much to the host at once", "keys", "what=fill&slot=shared&key=huge-{phase}&text=1000000", Says("ok"), "500").limit(),
     row("take a large answer of a server", "http", "slot=api&method=GET&target=/file/large", Says("xxxx"), "refused").limit(),
     row("wait for a slow server", "http", "slot=api&method=GET&target=/slow/canary", Sings, "refused").limit(),
     row("download a large file", "download", "slot=media&url=http://127.0.0.1:{web}/file/large&path=large", Comes("large"), "").limit().later(),

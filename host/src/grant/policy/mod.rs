@@ -24,9 +24,6 @@ mod places;
 mod resolve;
 
 #[cfg(test)]
-#[rustfmt::skip]
-mod keys;
-#[cfg(test)]
 mod tests;
 
 use std::ops::Range;
