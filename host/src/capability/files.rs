@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
+use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
     IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
@@ -104,6 +105,42 @@ pub struct OpenedFile {
     changed: SystemTime,
     media_type: HeaderValue,
     right: StreamRight,
+}
+
+impl OpenedFile {
+    /// Bytes it had when it was opened.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// At most `size` bytes from `offset`, fewer at the end of the file. `None`: the policy no longer grants it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn read_at(&self, offset: u64, size: u64) -> io::Result<Option<Bytes>> {
+        if !self.right.holds() {
+            return Ok(None);
+        }
+        let file = self.file.clone();
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let read = self.right.access.blocking().run(move || {
+            use std::os::unix::fs::FileExt as _;
+            let mut bytes = vec![0; size];
+            let mut filled = 0;
+            while let Some(rest) = bytes.get_mut(filled..).filter(|it| !it.is_empty()) {
+                match file.read_at(rest, offset + filled as u64) {
+                    Ok(0) => break,
+                    Ok(count) => filled += count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            bytes.truncate(filled);
+            Ok(Bytes::from(bytes))
+        });
+        read.await?.map(Some)
+    }
 }
 
 /// What a body that is being sent lives by.

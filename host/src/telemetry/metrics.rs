@@ -128,6 +128,10 @@ struct Families {
     datagrams_sent: Family<PluginLabel, Counter>,
     datagrams_dropped: Family<PluginLabel, Counter>,
     service_crashes: Family<PluginLabel, Counter>,
+    transfers_running: Family<PluginLabel, Gauge>,
+    transfers_done: Family<PluginLabel, Counter>,
+    transfers_failed: Family<PluginLabel, Counter>,
+    transfer_bytes: Family<PluginLabel, Counter>,
     connections: Family<ListenerLabel, Gauge>,
     connections_accepted: Family<ListenerLabel, Counter>,
     connection_rejections: Family<ConnectionRejectionLabels, Counter>,
@@ -159,6 +163,10 @@ impl Default for Families {
             datagrams_sent: Family::default(),
             datagrams_dropped: Family::default(),
             service_crashes: Family::default(),
+            transfers_running: Family::default(),
+            transfers_done: Family::default(),
+            transfers_failed: Family::default(),
+            transfer_bytes: Family::default(),
             connections: Family::default(),
             connections_accepted: Family::default(),
             connection_rejections: Family::default(),
@@ -188,6 +196,10 @@ impl Families {
         registry.register("datagrams_sent", "Datagrams and framed messages that a service sent", self.datagrams_sent.clone());
         registry.register("datagrams_dropped", "Datagrams lost to a full queue or a crash, and answers that could not be sent", self.datagrams_dropped.clone());
         registry.register("service_crashes", "Batches of datagrams whose call failed", self.service_crashes.clone());
+        registry.register("transfers_running", "Files being sent block by block", self.transfers_running.clone());
+        registry.register("transfers_done", "Files sent block by block to their end", self.transfers_done.clone());
+        registry.register("transfers_failed", "Files not sent to their end", self.transfers_failed.clone());
+        registry.register_with_unit("transferred", "Bytes sent block by block, repetitions included", Unit::Bytes, self.transfer_bytes.clone());
         registry.register("connections", "Open client connections", self.connections.clone());
         registry.register("connections_accepted", "Client connections accepted", self.connections_accepted.clone());
         registry.register("connection_rejections", "Client connections closed before their first request", self.connection_rejections.clone());
@@ -327,6 +339,14 @@ pub struct PluginMetrics {
     pub datagrams_dropped: Counter,
     /// Batches whose call failed.
     pub service_crashes: Counter,
+    /// Files being sent block by block.
+    pub transfers_running: Gauge,
+    /// Files sent so to their end.
+    pub transfers_done: Counter,
+    /// Files not sent to their end.
+    pub transfers_failed: Counter,
+    /// Bytes sent so.
+    pub transfer_bytes: Counter,
 }
 
 /// A request on its way to an upstream; counted while it lives.
@@ -372,6 +392,10 @@ impl PluginMetrics {
             datagrams_sent: families.datagrams_sent.get_or_create_owned(&label),
             datagrams_dropped: families.datagrams_dropped.get_or_create_owned(&label),
             service_crashes: families.service_crashes.get_or_create_owned(&label),
+            transfers_running: families.transfers_running.get_or_create_owned(&label),
+            transfers_done: families.transfers_done.get_or_create_owned(&label),
+            transfers_failed: families.transfers_failed.get_or_create_owned(&label),
+            transfer_bytes: families.transfer_bytes.get_or_create_owned(&label),
             families: families.clone(),
             name,
         }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `feed` | the one task that calls the reactor, and what happens when it crashes |
 //! | `react` | what becomes of a reaction: decided, then sent |
+//! | `transfer` | a file sent block by block (RFC 1350) |
 //! | `udp` | a bound UDP socket |
 //! | `stream` | a bound TCP socket whose connections carry framed messages (RFC 1035 section 4.2.2) |
 //!
@@ -16,6 +17,7 @@
 mod feed;
 mod react;
 mod stream;
+mod transfer;
 mod udp;
 
 use std::collections::{HashMap, HashSet};

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::transfer::Transfers;
 use super::{Arrived, Door, Doors};
 use crate::grant::{Action, Decision};
 use crate::plugin::running::Plugin;
-use crate::sandbox::bindings::exports::reactor::{Datagram, Reaction, Transport};
+use crate::sandbox::bindings::exports::reactor::{Datagram, Reaction, Transfer, Transport};
 
 /// How long somebody who asked may still be answered.
 const HEARD: Duration = Duration::from_secs(60);
@@ -21,6 +22,7 @@ pub(super) struct React {
     /// Two generations, so that forgetting is dropping one of them.
     young: HashMap<(Arc<str>, SocketAddr), Instant>,
     old: HashMap<(Arc<str>, SocketAddr), Instant>,
+    transfers: Transfers,
 }
 
 impl React {
@@ -59,15 +61,26 @@ impl React {
         for reaction in reactions {
             match reaction {
                 Reaction::Send(datagram) => self.send(plugin, doors, datagram).await,
-                Reaction::Transfer(transfer) => {
-                    tracing::error!(
-                        plugin = &*plugin.name,
-                        path = transfer.path,
-                        "this host does not move files over TFTP yet"
-                    );
-                    plugin.metrics.datagrams_dropped.inc();
-                }
+                Reaction::Transfer(transfer) => self.transfer(plugin, transfer),
             }
+        }
+    }
+
+    /// A file goes to who asked for it lately, or to the policy's `peers`, like a datagram.
+    fn transfer(&self, plugin: &Plugin, transfer: Transfer) {
+        let Ok(peer) = transfer.peer.parse::<SocketAddr>() else {
+            plugin.metrics.datagrams_dropped.inc();
+            return;
+        };
+        let action = Action::DatagramSend {
+            slot: &transfer.slot,
+            peer,
+            heard: self.heard(&transfer.slot.as_str().into(), peer),
+        };
+        if !plugin.guard.decide(&action).is_allowed()
+            || !self.transfers.start(plugin, peer, transfer)
+        {
+            plugin.metrics.datagrams_dropped.inc();
         }
     }
 

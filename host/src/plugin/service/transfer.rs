@@ -1,0 +1,516 @@
+//! Files sent by the trivial file transfer protocol (RFC 1350), with options (RFC 2347 to 2349) and windows (RFC 7440): the component decided the transfer, this
+//! moves the blocks.
+//!
+//! It refuses to write, to answer anybody but the peer of the transfer, and to send a byte that the policy no longer grants. Each transfer has a socket of
+//! its own, as the protocol wants it, connected to its peer, so that strangers are not even heard.
+//!
+//! The one idea: only an acknowledgement that moves the window forward, or a time-out, makes blocks go out. Answering each repeated acknowledgement would double
+//! the traffic for ever ("sorcerer's apprentice", RFC 1123 section 4.2.3.1).
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::UdpSocket;
+
+use crate::capability::files::{FileRefusal, OpenedFile, open_granted};
+use crate::capability::wasi::access::PluginAccess;
+use crate::plugin::running::Plugin;
+use crate::sandbox::bindings::exports::reactor::Transfer;
+use crate::telemetry::metrics::PluginMetrics;
+
+/// Opcodes (RFC 1350 section 5, RFC 2347).
+const DATA: u16 = 3;
+const ACK: u16 = 4;
+const ERROR: u16 = 5;
+const OACK: u16 = 6;
+
+/// Error codes (RFC 1350 appendix).
+const NOT_DEFINED: u16 = 0;
+const FILE_NOT_FOUND: u16 = 1;
+const ACCESS_VIOLATION: u16 = 2;
+
+/// Bytes read from a file at a time: few hops to a file thread, little memory for thousands of transfers.
+const PIECE: u64 = 64 << 10;
+/// The largest file that is sent with converted line ends; those are menus, and they are converted in memory.
+const LARGEST_TEXT: u64 = 8 << 20;
+/// Transfers at a time, a plugin. A request beyond it is not answered, so that the client asks again.
+pub(super) const MOST: usize = 4096;
+/// What a component may ask for at most: time between repetitions, and their number.
+const LONGEST_WAIT: Duration = Duration::from_secs(255);
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
+/// The transfers of a plugin that run.
+#[derive(Clone, Default)]
+pub(super) struct Transfers {
+    peers: Arc<Mutex<HashSet<SocketAddr>>>,
+}
+
+/// Why a transfer ended before its end.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the client says: {0}")]
+    Client(String),
+    #[error("the client fell silent")]
+    Silent,
+    #[error("the policy no longer grants it")]
+    Revoked,
+    #[error(transparent)]
+    Refused(#[from] FileRefusal),
+    #[error("{0} bytes are too many for mode netascii")]
+    TooLargeForText(u64),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Transfers {
+    /// Starts one on a task of its own. False: it runs already, or there are too many.
+    pub(super) fn start(&self, plugin: &Plugin, peer: SocketAddr, transfer: Transfer) -> bool {
+        let Some(access) = plugin.sandbox.surroundings().access.clone() else {
+            return false;
+        };
+        {
+            let mut peers = self.lock();
+            // A client that repeats its request because the first block is on its way shall not get the file twice.
+            if peers.len() >= MOST || !peers.insert(peer) {
+                return false;
+            }
+        }
+        let (this, numbers, name) = (self.clone(), plugin.metrics.clone(), plugin.name.clone());
+        tokio::spawn(async move {
+            numbers.transfers_running.inc();
+            let path = transfer.path.clone();
+            match run(&access, peer, transfer, &numbers).await {
+                Ok(bytes) => {
+                    numbers.transfers_done.inc();
+                    tracing::info!(plugin = &*name, %peer, path, bytes, "file sent");
+                }
+                Err(why) => {
+                    numbers.transfers_failed.inc();
+                    tracing::warn!(plugin = &*name, %peer, path, %why, "file not sent");
+                }
+            }
+            numbers.transfers_running.dec();
+            this.lock().remove(&peer);
+        });
+        true
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<SocketAddr>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn run(
+    access: &Arc<PluginAccess>,
+    peer: SocketAddr,
+    transfer: Transfer,
+    numbers: &PluginMetrics,
+) -> Result<u64, Broken> {
+    let socket = socket_for(peer, &transfer.local).await?;
+    let opened = open_granted(access, &transfer.files, &transfer.path).await;
+    let source = match opened {
+        Ok(file) if transfer.netascii => Source::text(file).await,
+        Ok(file) => Ok(Source::of(file)),
+        Err(refusal) => Err(refusal.into()),
+    };
+    let mut source = match source {
+        Ok(source) => source,
+        Err(why) => {
+            let (code, text) = said(&why);
+            let _ = socket.send(&error(code, text)).await;
+            return Err(why);
+        }
+    };
+    let mut sender = Sender {
+        socket: &socket,
+        wait: Duration::from_millis(transfer.timeout.into()).clamp(SHORTEST_WAIT, LONGEST_WAIT),
+        retries: transfer.retries,
+        block: u64::from(transfer.block_size.max(8)),
+        window: u64::from(transfer.window_size.max(1)),
+    };
+    let sent = sender.send(&mut source, &transfer.options, numbers).await;
+    if let Err(why @ (Broken::Revoked | Broken::Io(_) | Broken::Refused(_))) = &sent {
+        let (code, text) = said(why);
+        let _ = socket.send(&error(code, text)).await;
+    }
+    sent
+}
+
+/// A socket with a port of its own, at the address the client asked.
+async fn socket_for(peer: SocketAddr, local: &str) -> io::Result<UdpSocket> {
+    let asked = local.parse::<SocketAddr>().map(|it| it.ip()).ok();
+    let any = if peer.is_ipv4() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    };
+    let own = asked.filter(|ip| {
+        let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        ip.is_ipv4() == peer.is_ipv4() && !ip.is_multicast() && !broadcast
+    });
+    let socket = UdpSocket::bind((own.unwrap_or(any), 0)).await?;
+    socket.connect(peer).await?;
+    Ok(socket)
+}
+
+/// The protocol's error for a reason. The reason itself is for the log.
+fn said(why: &Broken) -> (u16, &'static str) {
+    match why {
+        Broken::Refused(FileRefusal::NotFound) => (FILE_NOT_FOUND, "File not found"),
+        Broken::Refused(FileRefusal::Failed(_)) | Broken::Io(_) => {
+            (NOT_DEFINED, "The file cannot be read")
+        }
+        Broken::Refused(_) | Broken::Revoked => (ACCESS_VIOLATION, "Access violation"),
+        Broken::TooLargeForText(_) => (NOT_DEFINED, "Too large for mode netascii"),
+        Broken::Client(_) | Broken::Silent => (NOT_DEFINED, "Transfer ended"),
+    }
+}
+
+/// What is sent: a file read piece by piece, or a text in memory.
+struct Source {
+    length: u64,
+    file: Option<OpenedFile>,
+    /// The offset of `piece`.
+    at: u64,
+    piece: Bytes,
+}
+
+impl Source {
+    fn of(file: OpenedFile) -> Self {
+        Self {
+            length: file.length(),
+            file: Some(file),
+            at: 0,
+            piece: Bytes::new(),
+        }
+    }
+
+    /// Line ends as the network virtual terminal has them: CR LF, and CR NUL for a bare CR (RFC 764).
+    async fn text(file: OpenedFile) -> Result<Self, Broken> {
+        let length = file.length();
+        if length > LARGEST_TEXT {
+            return Err(Broken::TooLargeForText(length));
+        }
+        let bytes = file.read_at(0, length).await?.ok_or(Broken::Revoked)?;
+        let piece = as_network_text(&bytes);
+        Ok(Self {
+            length: piece.len() as u64,
+            file: None,
+            at: 0,
+            piece,
+        })
+    }
+
+    /// The bytes of a block; fewer only at the end.
+    async fn get(&mut self, offset: u64, size: u64) -> Result<Bytes, Broken> {
+        let end = (offset + size).min(self.length);
+        let held = self.at..self.at + self.piece.len() as u64;
+        if (offset < held.start || end > held.end)
+            && let Some(file) = &self.file
+        {
+            let size = PIECE.max(size).min(self.length.saturating_sub(offset));
+            self.piece = file.read_at(offset, size).await?.ok_or(Broken::Revoked)?;
+            self.at = offset;
+            if (self.piece.len() as u64) < end - offset {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+        let from = usize::try_from(offset.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let to = usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        Ok(if from <= to && to <= self.piece.len() {
+            self.piece.slice(from..to)
+        } else {
+            Bytes::new()
+        })
+    }
+}
+
+fn as_network_text(bytes: &[u8]) -> Bytes {
+    let mut text = Vec::with_capacity(bytes.len() + bytes.len() / 16);
+    for &byte in bytes {
+        match byte {
+            b'\n' => text.extend_from_slice(b"\r\n"),
+            b'\r' => text.extend_from_slice(b"\r\0"),
+            other => text.push(other),
+        }
+    }
+    text.into()
+}
+
+/// The sending side of one transfer.
+struct Sender<'a> {
+    socket: &'a UdpSocket,
+    wait: Duration,
+    retries: u8,
+    block: u64,
+    window: u64,
+}
+
+/// What came back.
+enum Answer {
+    /// The number of the last block that arrived in order.
+    Acknowledged(u16),
+    Silence,
+}
+
+impl Sender<'_> {
+    async fn send(
+        &mut self,
+        source: &mut Source,
+        options: &[(String, String)],
+        numbers: &PluginMetrics,
+    ) -> Result<u64, Broken> {
+        if !options.is_empty() {
+            self.agree(options, source.length).await?;
+        }
+        // The last block is shorter than the others, if need be empty (RFC 1350 section 6).
+        let last = source.length / self.block + 1;
+        let mut base = 1;
+        let mut tries = 0;
+        let mut repeated = false;
+        let mut packet = Vec::with_capacity(4 + usize::try_from(self.block).unwrap_or(0));
+        while base <= last {
+            let end = (base + self.window - 1).min(last);
+            for number in base..=end {
+                let bytes = source.get((number - 1) * self.block, self.block).await?;
+                packet.clear();
+                packet.extend_from_slice(&DATA.to_be_bytes());
+                // Numbers wrap around: files of more than 65,535 blocks are common.
+                packet.extend_from_slice(&(number as u16).to_be_bytes());
+                packet.extend_from_slice(&bytes);
+                self.socket.send(&packet).await?;
+                numbers.transfer_bytes.inc_by(bytes.len() as u64);
+            }
+            loop {
+                match self.answer().await? {
+                    Answer::Acknowledged(number) => {
+                        let ahead = u64::from(number.wrapping_sub((base - 1) as u16));
+                        if (1..=end + 1 - base).contains(&ahead) {
+                            base += ahead;
+                            (tries, repeated) = (0, false);
+                            break;
+                        }
+                        // In a window the client asks for its beginning by repeating itself: answered once.
+                        if ahead == 0 && self.window > 1 && !repeated {
+                            repeated = true;
+                            break;
+                        }
+                    }
+                    Answer::Silence => {
+                        tries += 1;
+                        if tries > self.retries {
+                            return Err(Broken::Silent);
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(source.length)
+    }
+
+    /// Acknowledges options and waits for block 0 to be acknowledged (RFC 2347).
+    async fn agree(&self, options: &[(String, String)], length: u64) -> Result<(), Broken> {
+        let mut packet = OACK.to_be_bytes().to_vec();
+        for (name, value) in options {
+            packet.extend_from_slice(name.as_bytes());
+            packet.push(0);
+            if name.eq_ignore_ascii_case("tsize") {
+                packet.extend_from_slice(length.to_string().as_bytes());
+            } else {
+                packet.extend_from_slice(value.as_bytes());
+            }
+            packet.push(0);
+        }
+        for _ in 0..=self.retries {
+            self.socket.send(&packet).await?;
+            loop {
+                match self.answer().await? {
+                    Answer::Acknowledged(0) => return Ok(()),
+                    Answer::Acknowledged(_) => {}
+                    Answer::Silence => break,
+                }
+            }
+        }
+        Err(Broken::Silent)
+    }
+
+    /// The next acknowledgement, or silence when the time is over. Packets that are neither acknowledgement nor error are not heard.
+    async fn answer(&self) -> Result<Answer, Broken> {
+        let until = tokio::time::Instant::now() + self.wait;
+        let mut buffer = [0; 516];
+        loop {
+            let size = match tokio::time::timeout_at(until, self.socket.recv(&mut buffer)).await {
+                Err(_elapsed) => return Ok(Answer::Silence),
+                // The client's machine says that nobody listens any more.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    return Err(Broken::Client("its port is closed".into()));
+                }
+                Ok(size) => size?,
+            };
+            match buffer.get(..size) {
+                Some(&[high, low, number_high, number_low, ref rest @ ..]) => {
+                    let number = u16::from_be_bytes([number_high, number_low]);
+                    match u16::from_be_bytes([high, low]) {
+                        ACK => return Ok(Answer::Acknowledged(number)),
+                        ERROR => {
+                            let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+                            let text = String::from_utf8_lossy(text).into_owned();
+                            return Err(Broken::Client(format!("error {number}, {text:?}")));
+                        }
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn error(code: u16, text: &str) -> Vec<u8> {
+    let mut packet = ERROR.to_be_bytes().to_vec();
+    packet.extend_from_slice(&code.to_be_bytes());
+    packet.extend_from_slice(text.as_bytes());
+    packet.push(0);
+    packet
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_are_those_of_the_network_terminal() {
+        assert_eq!(
+            as_network_text(b"one\ntwo\r\nthree\r"),
+            &b"one\r\ntwo\r\0\r\nthree\r\0"[..]
+        );
+    }
+
+    /// Sends `bytes` as text (no file needed) to a client that loses and repeats what `lossy` says, and answers what the client put together.
+    async fn transfer(
+        bytes: Vec<u8>,
+        block: u64,
+        window: u64,
+        lossy: bool,
+    ) -> (Vec<u8>, Result<u64, Broken>) {
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        server.connect(client.local_addr().unwrap()).await.unwrap();
+        client.connect(server.local_addr().unwrap()).await.unwrap();
+        let receiving = tokio::spawn(async move {
+            let (mut got, mut next, mut since, mut heard) = (Vec::new(), 1u16, 0, 0);
+            let mut buffer = vec![0; 65_536];
+            loop {
+                let Ok(Ok(size)) =
+                    tokio::time::timeout(Duration::from_secs(5), client.recv(&mut buffer)).await
+                else {
+                    return got;
+                };
+                heard += 1;
+                let number = u16::from_be_bytes([buffer[2], buffer[3]]);
+                let lost = lossy && heard % 7 == 3;
+                if lost {
+                    continue;
+                }
+                let ack = |number: u16| {
+                    let mut ack = ACK.to_be_bytes().to_vec();
+                    ack.extend_from_slice(&number.to_be_bytes());
+                    ack
+                };
+                if number != next {
+                    client.send(&ack(next.wrapping_sub(1))).await.unwrap();
+                    since = 0;
+                    continue;
+                }
+                got.extend_from_slice(&buffer[4..size]);
+                next = next.wrapping_add(1);
+                since += 1;
+                let ended = ((size - 4) as u64) < block;
+                if since == window || ended {
+                    since = 0;
+                    client.send(&ack(number)).await.unwrap();
+                    if lossy {
+                        // Twice: a sender that answers both would send everything twice from here on.
+                        client.send(&ack(number)).await.unwrap();
+                    }
+                }
+                if ended {
+                    return got;
+                }
+            }
+        });
+        let metrics = crate::telemetry::metrics::Metrics::new("test");
+        let mut source = Source {
+            length: bytes.len() as u64,
+            file: None,
+            at: 0,
+            piece: bytes.into(),
+        };
+        let mut sender = Sender {
+            socket: &server,
+            wait: Duration::from_millis(100),
+            retries: 20,
+            block,
+            window,
+        };
+        let sent = sender.send(&mut source, &[], &metrics.plugin("t")).await;
+        (receiving.await.unwrap(), sent)
+    }
+
+    #[tokio::test]
+    async fn every_byte_arrives_whatever_is_lost_or_repeated() {
+        for (length, block, window) in [
+            (0, 512, 1),
+            (511, 512, 1),
+            (512, 512, 1),
+            (5000, 512, 1),
+            (5000, 512, 4),
+            (5120, 512, 16),
+        ] {
+            let bytes: Vec<u8> = (0..length).map(|it| (it % 251) as u8).collect();
+            for lossy in [false, true] {
+                let (got, sent) = transfer(bytes.clone(), block, window, lossy).await;
+                assert_eq!(sent.unwrap(), length as u64, "{length} {window} {lossy}");
+                assert_eq!(got, bytes, "{length} {window} {lossy}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn block_numbers_wrap_around() {
+        let bytes = vec![7; 8 * 70_000];
+        let (got, sent) = transfer(bytes.clone(), 8, 64, false).await;
+        assert_eq!(
+            (got.len(), sent.unwrap()),
+            (bytes.len(), bytes.len() as u64)
+        );
+    }
+
+    #[tokio::test]
+    async fn silence_ends_a_transfer() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        server.connect(client.local_addr().unwrap()).await.unwrap();
+        let metrics = crate::telemetry::metrics::Metrics::new("test");
+        let mut source = Source {
+            length: 3,
+            file: None,
+            at: 0,
+            piece: Bytes::from_static(b"abc"),
+        };
+        let mut sender = Sender {
+            socket: &server,
+            wait: Duration::from_millis(20),
+            retries: 2,
+            block: 512,
+            window: 1,
+        };
+        let ended = sender.send(&mut source, &[], &metrics.plugin("t")).await;
+        assert!(matches!(ended, Err(Broken::Silent)), "{ended:?}");
+    }
+}
