@@ -6,6 +6,7 @@ first_party! {
     "dhcp-kea",
     "discovery",
     "dns",
+    "dns-builtin",
     "dns-powerdns",
     "dns-rfc2136",
     "httpboot",
@@ -13,4 +14,5 @@ first_party! {
     "registration",
     "templates",
     "tftp",
+    "tftp-server",
 }

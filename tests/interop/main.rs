@@ -15,4 +15,5 @@
 mod curl;
 mod guests;
 mod services;
+mod tftp;
 mod trial;

@@ -37,8 +37,6 @@ const ACCESS_VIOLATION: u16 = 2;
 const PIECE: u64 = 64 << 10;
 /// The largest file that is sent with converted line ends; those are menus, and they are converted in memory.
 const LARGEST_TEXT: u64 = 8 << 20;
-/// Transfers at a time, a plugin. A request beyond it is not answered, so that the client asks again.
-pub(super) const MOST: usize = 4096;
 /// What a component may ask for at most: time between repetitions, and their number.
 const LONGEST_WAIT: Duration = Duration::from_secs(255);
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
@@ -72,10 +70,15 @@ impl Transfers {
         let Some(access) = plugin.sandbox.surroundings().access.clone() else {
             return false;
         };
+        let effective = plugin.guard.effective();
+        let most = effective
+            .listen
+            .get(transfer.slot.as_str())
+            .map_or(0, |grant| grant.limits.transfers as usize);
         {
             let mut peers = self.lock();
-            // A client that repeats its request because the first block is on its way shall not get the file twice.
-            if peers.len() >= MOST || !peers.insert(peer) {
+            // A request beyond the limit is not answered, so that the client asks again. A client that repeats its request because the first block is on its way shall not get the file twice.
+            if peers.len() >= most || !peers.insert(peer) {
                 return false;
             }
         }

@@ -1,0 +1,101 @@
+//! TFTP through the whole program with a real client: the component decides, the host moves the blocks.
+
+use std::net::UdpSocket;
+use std::process::Command;
+use std::time::Duration;
+
+use bulkhead_testkit::skip::program;
+use bulkhead_testkit::{Bulkhead, Configuration, ports, skip};
+
+fn serving(port: u16) -> Bulkhead {
+    let configuration = Configuration::empty();
+    let boot = configuration.boot().display().to_string();
+    Bulkhead::with(configuration.feature(
+        "tftp-server",
+        &format!("enabled = true\ntftproot = {boot:?}\nlisten = [\"udp 127.0.0.1:{port}\"]"),
+    ))
+}
+
+/// What curl got, or its exit code: 68 not found, 69 access violation.
+fn fetch(port: u16, path: &str, block: u32) -> Result<Vec<u8>, Option<i32>> {
+    let output = Command::new("curl")
+        .args(["--silent", "--max-time", "60", "--tftp-blksize"])
+        .arg(block.to_string())
+        .arg(format!("tftp://127.0.0.1:{port}/{path}"))
+        .output()
+        .expect("curl can be started");
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(output.status.code())
+    }
+}
+
+#[test]
+fn files_arrive_whole_and_nothing_else_does() {
+    if program("curl").is_none() {
+        skip!("curl is missing");
+    }
+    let port = ports::free();
+    let bulkhead = serving(port);
+    let boot = bulkhead.boot();
+    let large: Vec<u8> = (0..3_000_000u32).map(|it| (it % 253) as u8).collect();
+    for (name, bytes) in [
+        ("empty", &b""[..]),
+        ("menu", b"default linux\n"),
+        ("edge", &large[..1024]),
+        ("sub/large", &large),
+    ] {
+        let path = boot.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        for block in [512, 1024, 1428] {
+            let got = fetch(port, name, block);
+            assert_eq!(
+                got.as_deref(),
+                Ok(bytes),
+                "{name} in blocks of {block}\n{}",
+                bulkhead.log()
+            );
+        }
+    }
+    std::os::unix::fs::symlink("/etc/passwd", boot.join("out")).unwrap();
+    assert_eq!(fetch(port, "missing", 512), Err(Some(68)));
+    for path in ["out", "sub"] {
+        assert_eq!(fetch(port, path, 512), Err(Some(69)), "{path}");
+    }
+    let metrics = bulkhead.admin().get("/metrics").text();
+    assert!(
+        metrics.contains("bulkhead_transfers_done_total{plugin=\"tftp-server\"} 12"),
+        "{metrics}"
+    );
+}
+
+/// A client that asks twice because the first block is late gets the file once; one that vanishes costs nothing for long.
+#[test]
+fn a_repeated_request_is_one_transfer() {
+    let port = ports::free();
+    let bulkhead = serving(port);
+    std::fs::write(bulkhead.boot().join("file"), vec![1; 700]).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let request = b"\x00\x01file\x00octet\x00";
+    for _ in 0..3 {
+        client.send_to(request, ("127.0.0.1", port)).unwrap();
+    }
+    let mut buffer = [0; 600];
+    let (size, first) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!((size, &buffer[..4]), (516, &[0, 3, 0, 1][..]));
+    client.send_to(b"\x00\x04\x00\x01", first).unwrap();
+    loop {
+        let (size, from) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!(from, first, "a second transfer of the same request");
+        if buffer[..4] == [0, 3, 0, 2] {
+            assert_eq!(size, 192);
+            client.send_to(b"\x00\x04\x00\x02", first).unwrap();
+            break;
+        }
+    }
+}
