@@ -2,6 +2,7 @@
 // The build script reads this list to build them, the crate to embed them.
 first_party! {
     "dhcp",
+    "dhcp-builtin",
     "dhcp-isc",
     "dhcp-kea",
     "discovery",

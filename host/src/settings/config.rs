@@ -312,21 +312,16 @@ impl Config {
             plain_http_for_foreman: false,
             limits: ListenerLimits::default(),
         };
-        let files = state.join("tftpboot");
-        let feature = |settings: &[(&str, &Path)]| Feature {
+        let files = toml::Value::String(state.join("tftpboot").display().to_string());
+        let texts = |texts: &[&str]| {
+            toml::Value::Array(texts.iter().map(|&it| toml::Value::from(it)).collect())
+        };
+        let feature = |settings: &[(&str, toml::Value)]| Feature {
             enabled: Enabled::Both,
             place: Place::default(),
             settings: settings
                 .iter()
-                .map(|(name, path)| {
-                    (
-                        (*name).to_owned(),
-                        (
-                            toml::Value::String(path.display().to_string()),
-                            Place::default(),
-                        ),
-                    )
-                })
+                .map(|(name, value)| ((*name).to_owned(), (value.clone(), Place::default())))
                 .collect(),
         };
         Self {
@@ -358,8 +353,19 @@ impl Config {
                 policies: None,
             },
             features: BTreeMap::from([
-                ("tftp".into(), feature(&[("tftproot", &files)])),
-                ("httpboot".into(), feature(&[("root_dir", &files)])),
+                ("tftp".into(), feature(&[("tftproot", files.clone())])),
+                ("httpboot".into(), feature(&[("root_dir", files)])),
+                ("dns".into(), feature(&[])),
+                (
+                    "dns-builtin".into(),
+                    feature(&[
+                        (
+                            "listen",
+                            texts(&["udp 127.0.0.1:8053", "tcp 127.0.0.1:8053"]),
+                        ),
+                        ("zones", texts(&["trial.example", "127.0.0.0/8"])),
+                    ]),
+                ),
             ]),
             engine: Engine {
                 pool: EngineConfig::default(),

@@ -8,6 +8,8 @@
 
 pub mod book;
 pub mod boot;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod fuzz;
 pub mod identity;
 pub mod lease;
 pub mod packet;

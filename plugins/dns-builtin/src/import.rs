@@ -7,82 +7,74 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bulkhead_sdk::files::{FileError, Folder};
 use bulkhead_sdk::store::{self, Change};
-use bulkhead_sdk::watch;
 
 use crate::index::SLOT;
-use crate::name::{BadName, Name};
+use crate::name::Name;
 use crate::provider::mark;
 use crate::rdata::{Kind, Soa};
 use crate::records::{self, Record};
 use crate::zone_file;
 use crate::zones::Zones;
 
-/// The `watch` slot of the files.
+/// The `files` slot of the directory with zone files.
 pub const FILES: &str = "zone-files";
 /// Bytes of the largest file that is read.
 const LARGEST_FILE: usize = 24 << 20;
 /// Names changed in one commit.
 const BATCH: usize = 400;
 
-/// What came of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Imported {
-    /// The zone.
-    pub zone: Name,
-    /// Names whose records changed.
-    pub changed: usize,
+/// The file of a zone, if there is one: `example.com.zone`, `example.com.db` or `db.example.com`.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn read(zone: &Name) -> Result<Option<ZoneFile>, String> {
+    let folder = Folder::slot(FILES);
+    for name in [
+        format!("{zone}.zone"),
+        format!("{zone}.db"),
+        format!("db.{zone}"),
+    ] {
+        let bytes = match folder.read(&name) {
+            Ok(bytes) => bytes,
+            Err(FileError::NotFound) => continue,
+            Err(problem) => return Err(format!("{name}: {problem}")),
+        };
+        if bytes.len() > LARGEST_FILE {
+            return Err(format!("{name} is larger than {LARGEST_FILE} bytes"));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8"))?;
+        return Ok(Some(ZoneFile { name, text }));
+    }
+    Ok(None)
 }
 
-/// Takes over the file at this path. Its name says which zone it holds: `example.com.zone`, `example.com.db`, `db.example.com` or `example.com`.
+/// A zone file as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneFile {
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// Takes over a file. Answers how many names changed.
 ///
 /// # Errors
 /// What is wrong, for the operator.
-pub fn import(zones: &Zones, path: &str) -> Result<Imported, String> {
-    let zone = zone_of(path).map_err(|problem| format!("{path}: {problem}"))?;
-    let known = zones.zones.iter().any(|it| it.origin == zone);
-    if !known {
-        return Err(format!("{path}: {zone} is not among `zones`"));
-    }
-    let text = read(path)?;
-    let records = zone_file::parse(&text, &zone).map_err(|problem| format!("{path}, {problem}"))?;
+pub fn import(zones: &Zones, zone: &Name, file: &ZoneFile) -> Result<usize, String> {
+    let parsed = zone_file::parse(&file.text, zone);
+    let records = parsed.map_err(|problem| format!("{}, {problem}", file.name))?;
     let serial = records.iter().find_map(|(_, it)| {
         let soa = (it.kind == Kind::SOA).then(|| Soa::parse(&it.data));
         soa.flatten().map(|soa| soa.serial)
     });
-    let changed = merge(zones, &zone, gathered(&zone, records))?;
+    let changed = merge(zones, zone, gathered(zone, records))?;
     if let Some(serial) = serial {
-        raise_serial(&zone, serial).map_err(|it| store::describe(&it))?;
+        raise_serial(zone, serial).map_err(|it| store::describe(&it))?;
     }
-    Ok(Imported { zone, changed })
-}
-
-fn zone_of(path: &str) -> Result<Name, BadName> {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    let ends = [".zone", ".db"]
-        .iter()
-        .find_map(|end| file.strip_suffix(end));
-    let zone = ends.or_else(|| file.strip_prefix("db.")).unwrap_or(file);
-    Name::parse(zone, None)
-}
-
-fn read(path: &str) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    loop {
-        let chunk = watch::read(FILES, path, bytes.len() as u64, watch::LARGEST_READ);
-        let chunk = chunk.map_err(|problem| match problem {
-            watch::Error::Absent => format!("{path} is not there"),
-            watch::Error::Denied(why) | watch::Error::Failed(why) => format!("{path}: {why}"),
-        })?;
-        if chunk.bytes.is_empty() {
-            break;
-        }
-        bytes.extend(chunk.bytes);
-        if bytes.len() > LARGEST_FILE {
-            return Err(format!("{path} is larger than {LARGEST_FILE} bytes"));
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| format!("{path} is not UTF-8"))
+    Ok(changed)
 }
 
 /// The file's records by owner. The SOA's serial is not part of them: it would make every file a change of the top.

@@ -8,6 +8,8 @@
 //! question, [`provider`] that of a change, [`import`] that of a zone file.
 
 pub mod answer;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod fuzz;
 pub mod import;
 pub mod index;
 pub mod message;
@@ -19,6 +21,7 @@ pub mod zone_file;
 pub mod zones;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bulkhead_sdk::Event;
@@ -29,6 +32,9 @@ use bulkhead_sdk::store::Change;
 
 use index::{Index, SLOT};
 use zones::Zones;
+
+/// How often zone files are looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The server.
 #[derive(Debug)]
@@ -48,8 +54,9 @@ impl Plugin for DnsBuiltin {
             "keeps the records of the zones",
         ))
         .need(
-            Need::watch(
+            Need::files(
                 import::FILES,
+                Access::Read,
                 "takes zone files over, and again when they change",
             )
             .optional(),
@@ -78,9 +85,9 @@ impl Plugin for DnsBuiltin {
             "hostmaster",
             "Who answers for the zones. Unset: hostmaster in each zone",
         ))
-        .setting(Setting::texts(
-            "zone_files",
-            "Paths of zone files to take over, named like their zones: `/etc/zones/example.com.zone`",
+        .setting(Setting::path(
+            "zone_directory",
+            "A directory with zone files to take over, named like their zones: `example.com.zone`",
         ))
         .setting(seconds(
             "ttl",
@@ -134,16 +141,19 @@ impl Plugin for DnsBuiltin {
     }
 
     fn wake(events: &[Event]) -> Option<Duration> {
-        let anew = events
-            .iter()
-            .any(|event| matches!(event, Event::SettingsChanged | Event::FileChanged(_)));
-        if anew {
+        if events.contains(&Event::SettingsChanged) {
             match Server::make() {
                 Ok(server) => SERVER.set(Some(server)),
                 Err(problem) => log::error(format!("the old zones stay: {problem}")),
             }
+        } else if events.contains(&Event::Timer) {
+            SERVER.with_borrow_mut(|server| {
+                if let Some(server) = server {
+                    server.import();
+                }
+            });
         }
-        None
+        Some(LOOK_AGAIN)
     }
 }
 
@@ -177,10 +187,13 @@ thread_local! {
 }
 
 struct Server {
+    zones: Zones,
     index: Index,
     payload: u16,
     /// The last look at the store failed; said once.
     is_behind: bool,
+    /// Zone files as they were taken over.
+    files: HashMap<name::Name, import::ZoneFile>,
 }
 
 impl Server {
@@ -188,22 +201,37 @@ impl Server {
         let zones = Zones::of_settings()?;
         let payload = payload()?;
         mark_tops(&zones).map_err(|problem| store::describe(&problem))?;
-        for line in settings::texts("zone_files").unwrap_or_default() {
-            // A file that cannot be read must not take the zones away that are there.
-            match import::import(&zones, &line) {
-                Ok(done) if done.changed > 0 => {
-                    log::info(format!("{}: {} names taken over", done.zone, done.changed));
-                }
-                Ok(_) => {}
-                Err(problem) => log::error(format!("zone file not taken over: {problem}")),
-            }
-        }
         let index = Index::load(&zones).map_err(|problem| store::describe(&problem))?;
-        Ok(Self {
+        let mut server = Self {
+            zones,
             index,
             payload,
             is_behind: false,
-        })
+            files: HashMap::new(),
+        };
+        server.import();
+        Ok(server)
+    }
+
+    /// Takes over the zone files that changed. A file that cannot be read must not take the zones away that are there.
+    fn import(&mut self) {
+        for zone in &self.zones.zones {
+            let origin = &zone.origin;
+            let file = match import::read(origin) {
+                Ok(Some(file)) if self.files.get(origin) != Some(&file) => file,
+                Ok(_) => continue,
+                Err(problem) => {
+                    log::error(format!("zone file not taken over: {problem}"));
+                    continue;
+                }
+            };
+            match import::import(&self.zones, origin, &file) {
+                Ok(0) => {}
+                Ok(changed) => log::info(format!("{}: {changed} names taken over", file.name)),
+                Err(problem) => log::error(format!("zone file not taken over: {problem}")),
+            }
+            self.files.insert(origin.clone(), file);
+        }
     }
 
     fn answer(&mut self, batch: Vec<Datagram>) -> Vec<Reaction> {

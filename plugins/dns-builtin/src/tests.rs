@@ -3,7 +3,7 @@
 
 use super::*;
 use bulkhead_sdk::settings::Value;
-use bulkhead_sdk::testing::{Host, Installed};
+use bulkhead_sdk::testing::{Host, Installed, TempFolder};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name as Domain, RecordType as Type};
 use hickory_proto::serialize::binary::{BinDecodable, BinEncodable};
@@ -38,12 +38,28 @@ fn host() -> Installed {
     served(&["example.com", "192.0.2.0/24"], ZONE)
 }
 
+thread_local! {
+    static FOLDER: RefCell<Option<TempFolder>> = const { RefCell::new(None) };
+}
+
+fn write(file: &str) {
+    FOLDER.with_borrow(|folder| {
+        std::fs::write(
+            folder.as_ref().unwrap().path().join("example.com.zone"),
+            file,
+        )
+        .unwrap();
+    });
+}
+
 fn served(zones: &[&str], file: &str) -> Installed {
     let texts = |list: &[&str]| Value::Texts(list.iter().map(|&it| it.to_owned()).collect());
+    FOLDER.set(Some(TempFolder::new()));
+    write(file);
+    let folder = FOLDER.with_borrow(|folder| folder.as_ref().unwrap().path().to_owned());
     let host = Host::new()
         .setting("zones", texts(zones))
         .setting("nameservers", texts(&["ns1.example.com"]))
-        .setting("zone_files", texts(&["/zones/example.com.zone"]))
         .setting("ttl", 3600)
         .setting("negative_ttl", 300)
         .setting("soa_refresh", 3600)
@@ -51,7 +67,7 @@ fn served(zones: &[&str], file: &str) -> Installed {
         .setting("soa_expire", 1_209_600)
         .setting("udp_payload", 1232)
         .store(SLOT)
-        .watched(import::FILES, "/zones/example.com.zone", 1, file.as_bytes())
+        .folder(import::FILES, &folder)
         .install();
     DnsBuiltin::start().unwrap();
     host
@@ -500,8 +516,8 @@ fn a_changed_file_brings_its_difference_and_nothing_else() {
     let text = ZONE
         .replace("ns1 A 192.0.2.53", "ns1 A 192.0.2.54\nadded A 192.0.2.71")
         .replace("a.b.c A 192.0.2.11\n", "");
-    host.change(|host| host.watched(import::FILES, "/zones/example.com.zone", 2, text.as_bytes()));
-    DnsBuiltin::wake(&[Event::FileChanged(import::FILES.into())]);
+    write(&text);
+    DnsBuiltin::wake(&[Event::Timer]);
     let first = |name: &str| told(&ask(name, Type::A)).pop().unwrap();
     assert_eq!(
         first("ns1.example.com."),
@@ -527,15 +543,8 @@ fn a_changed_file_brings_its_difference_and_nothing_else() {
     assert!(serial() > at);
     // A file with a mistake changes nothing.
     let broken = text.replace("web A", "web AB");
-    host.change(|host| {
-        host.watched(
-            import::FILES,
-            "/zones/example.com.zone",
-            3,
-            broken.as_bytes(),
-        )
-    });
-    DnsBuiltin::wake(&[Event::FileChanged(import::FILES.into())]);
+    write(&broken);
+    DnsBuiltin::wake(&[Event::Timer]);
     assert_eq!(
         first("web.example.com."),
         "an web.example.com. 300 A 192.0.2.81"
@@ -543,7 +552,7 @@ fn a_changed_file_brings_its_difference_and_nothing_else() {
     assert!(
         host.logs()
             .iter()
-            .any(|(_, line)| line.contains("/zones/example.com.zone, line"))
+            .any(|(_, line)| line.contains("example.com.zone, line"))
     );
 }
 

@@ -1,6 +1,6 @@
 //! The feature `dns`: creates and removes the records that Foreman asks for.
 //!
-//! It opens no socket: it checks what was asked, and the granted provider (`dns-rfc2136`, `dns-powerdns`) speaks with the
+//! It opens no socket: it checks what was asked, and the granted provider (`dns-builtin`, `dns-rfc2136`) speaks with the
 //! server. All it may do is call that provider.
 //!
 //! The one idea: [`record`] turns a request into one well-formed record; [`refusal`] turns a provider's error into an answer.
@@ -42,7 +42,7 @@ impl Plugin for Dns {
         ))
         .setting(
             Setting::text("use_provider", "The plugin that writes the records")
-                .default("dns-rfc2136")
+                .default("dns-builtin")
                 .required()
                 .exposed(),
         )

@@ -6,6 +6,8 @@
 //! The one idea: the component decides each transfer, the host moves the blocks. So the part that reads what anybody may send holds
 //! nothing that could be taken from it, and thousands of transfers cost it one decision each.
 
+#[cfg(not(target_arch = "wasm32"))]
+pub mod fuzz;
 pub mod request;
 
 use std::cell::RefCell;
