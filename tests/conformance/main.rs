@@ -16,9 +16,15 @@
 
 mod boot_files;
 mod core;
+mod discovery;
+mod examples;
 mod foreman_client;
 mod httpboot;
 mod logs;
+mod pulpcore;
+mod registration;
+mod site;
+mod templates;
 mod tftp;
 mod traps;
 

@@ -14,6 +14,7 @@
 
 mod beyond;
 mod claims;
+mod client;
 mod doors;
 mod example;
 mod masks;

@@ -18,4 +18,5 @@ mod crash;
 mod hostile_plugins;
 mod reload;
 mod smuggling;
+mod storm;
 mod witness;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::foreman::Foreman;
 use crate::identity::{Authority, Identity};
 use crate::ports;
 use crate::scratch::Scratch;
@@ -165,6 +166,26 @@ impl Configuration {
             "[files.root]\ndirectory = { setting = \"tftproot\" }\naccess = \"read-write\"\n\
              [downloads.boot-files]\nurls = [\"http://127.0.0.1:*\"]\ninto = \"root\"\nsize = \"8MiB\"\nloopback = true",
         )
+    }
+
+    /// Names this Foreman, and the certificate by which it knows the proxy.
+    pub fn foreman(self, foreman: &Foreman) -> Self {
+        self.foreman_at(&foreman.url())
+    }
+
+    /// [`Configuration::foreman`] by its URL, whoever listens there.
+    pub fn foreman_at(self, url: &str) -> Self {
+        let proxy = self
+            .authority
+            .client(Some("proxy.example.com"), &["proxy.example.com"]);
+        let path = |path: PathBuf| format!("{:?}", path.display().to_string());
+        let section = format!(
+            "[foreman]\nurl = {url:?}\nca = {}\ncertificate = {}\nprivate_key = {}",
+            path(self.scratch.join("tls/ca.pem")),
+            path(self.scratch.file("tls/client.pem", &proxy.chain_pem)),
+            path(self.scratch.file("tls/client-key.pem", &proxy.key_pem)),
+        );
+        self.section(&section)
     }
 
     /// The section of a feature; one given before is replaced.

@@ -12,7 +12,7 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use crate::identity::{Authority, provider};
+use crate::identity::{Authority, Identity, provider};
 
 /// How long a connection may stay silent.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,12 +66,27 @@ impl std::fmt::Debug for Foreman {
 }
 
 impl Foreman {
-    /// Starts one that answers every request with this.
+    /// Starts one that answers every request with this. An empty answer closes the connection.
     pub fn answering(
         authority: &Authority,
         answer: impl Fn(&Recorded) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
-        let config = server_config(authority);
+        let identity = authority.server(&["localhost", "127.0.0.1"]);
+        Self::serving(server_config(&identity, Some(authority)), answer)
+    }
+
+    /// Any other HTTPS server: one that asks no client for a certificate.
+    pub fn without_clients(
+        identity: &Identity,
+        answer: impl Fn(&Recorded) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        Self::serving(server_config(identity, None), answer)
+    }
+
+    fn serving(
+        config: Arc<ServerConfig>,
+        answer: impl Fn(&Recorded) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port can be bound");
         let this = Self {
             address: listener
@@ -135,8 +150,21 @@ pub fn reply(status: &str, content_type: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn server_config(authority: &Authority) -> Arc<ServerConfig> {
-    let identity = authority.server(&["localhost", "127.0.0.1"]);
+fn server_config(identity: &Identity, clients: Option<&Authority>) -> Arc<ServerConfig> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows TLS 1.2 and 1.3");
+    let builder = match clients {
+        Some(authority) => builder.with_client_cert_verifier(verifier(authority)),
+        None => builder.with_no_client_auth(),
+    };
+    let config = builder
+        .with_single_cert(identity.chain(), identity.key())
+        .expect("a matching key");
+    Arc::new(config)
+}
+
+fn verifier(authority: &Authority) -> Arc<dyn rustls::server::danger::ClientCertVerifier> {
     let mut roots = RootCertStore::empty();
     roots
         .add(
@@ -144,16 +172,9 @@ fn server_config(authority: &Authority) -> Arc<ServerConfig> {
                 .expect("an authority has a certificate"),
         )
         .expect("a valid root");
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
-        .expect("a verifier with one root");
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("the provider knows TLS 1.2 and 1.3")
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(identity.chain(), identity.key())
-        .expect("a matching key");
-    Arc::new(config)
+        .expect("a verifier with one root")
 }
 
 fn serve(
@@ -176,6 +197,9 @@ fn serve(
             .map(|one| one.to_vec());
         let bytes = answer(&request);
         lock(recorded).push(request);
+        if bytes.is_empty() {
+            return Ok(());
+        }
         stream.write_all(&bytes)?;
         stream.flush()?;
     }
