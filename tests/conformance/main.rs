@@ -17,6 +17,7 @@
 mod boot_files;
 mod core;
 mod discovery;
+mod dns;
 mod examples;
 mod foreman_client;
 mod httpboot;

@@ -15,6 +15,7 @@
 mod beyond;
 mod claims;
 mod client;
+mod dns;
 mod doors;
 mod example;
 mod masks;

@@ -13,6 +13,9 @@
 )]
 
 mod curl;
+mod dns;
+mod dns_hostile;
+mod dns_powerdns;
 mod guests;
 mod services;
 mod tftp;

@@ -385,6 +385,12 @@ impl Response {
             .unwrap_or_else(|error| panic!("not JSON ({error}): {self}"))
     }
 
+    /// Fails unless the status is this one; shows the body.
+    #[track_caller]
+    pub fn assert_status(&self, status: u16) {
+        assert_eq!(self.status, status, "{}", self.text());
+    }
+
     /// Fails the test unless status, content type and the whole body are these.
     #[track_caller]
     pub fn assert_is(&self, status: u16, content_type: &str, body: &str) {

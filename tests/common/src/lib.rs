@@ -15,6 +15,7 @@
 //! assert_eq!(answer.status, 200);
 //! ```
 
+pub mod bind;
 mod compiled;
 pub mod configuration;
 pub mod debian;
@@ -29,6 +30,7 @@ pub mod load;
 pub mod medium;
 pub mod namespace;
 pub mod notify;
+pub mod pdns;
 pub mod ports;
 pub mod process;
 pub mod program;
