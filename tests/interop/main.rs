@@ -17,6 +17,7 @@ mod dns;
 mod dns_hostile;
 mod dns_powerdns;
 mod guests;
+mod kea;
 mod services;
 mod tftp;
 mod trial;

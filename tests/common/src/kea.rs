@@ -238,6 +238,11 @@ impl Kea {
         }
     }
 
+    /// The user and password it asks for.
+    pub fn credentials(&self) -> Option<(&'static str, &'static str)> {
+        self.setup.credentials
+    }
+
     /// The URL of its control API.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{PORT}/")
