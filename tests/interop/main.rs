@@ -17,6 +17,8 @@ mod dns;
 mod dns_hostile;
 mod dns_powerdns;
 mod guests;
+// Not yet seen to pass: written before the host had every capability that the feature needs.
+#[cfg(feature = "unfinished")]
 mod kea;
 mod services;
 mod tftp;

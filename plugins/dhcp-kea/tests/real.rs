@@ -1,5 +1,5 @@
-//! The plugin's code, natively, with the Kea of this machine in a network of its own. Other versions of Kea, the sandbox and the policy are
-//! tested with the real program in `tests/interop/kea.rs`.
+//! The plugin's code, natively, with real servers in networks of their own: the Kea of this machine, and those of other suites of Debian.
+//! The sandbox and the policy are tested with the real program in `tests/interop/kea.rs`.
 
 // A test may fail loudly.
 #![allow(
@@ -14,6 +14,7 @@ use bulkhead_sdk::dhcp::{
     DhcpOption, DhcpProvider, Entry, Error, Identifier, OptionValue, Reservation,
 };
 use bulkhead_sdk::testing::{Host, Installed};
+use bulkhead_testkit::debian::{Missing, Suite};
 use bulkhead_testkit::kea::{Door, Kea, Setup};
 use bulkhead_testkit::namespace::Namespace;
 use bulkhead_testkit::{Target, skip};
@@ -425,4 +426,105 @@ fn what_others_change_meanwhile_is_kept() {
             ["192.0.2.10", "192.0.2.20", "192.0.2.51", "192.0.2.52"]
         );
     });
+}
+
+/// The life of a reservation on another version of Kea. What is out of reach is told loudly.
+fn on_another(suite: &str, version: &str, door: Door, hooks: &[&'static str]) {
+    let suite = match Suite::with(suite, &["kea-dhcp4-server", "kea-ctrl-agent"]) {
+        Ok(suite) => suite,
+        Err(Missing::OutOfReach(reason)) => {
+            use std::io::Write as _;
+            let told = format!("\n*** NOT TESTED: the Kea of Debian {suite}: {reason}\n");
+            let _ = std::io::stderr().lock().write_all(told.as_bytes());
+            return;
+        }
+        Err(Missing::Failed(reason)) => panic!("{reason}"),
+    };
+    let Some(network) = Namespace::new("kea") else {
+        skip!("no network namespaces here: they need root and `ip`");
+    };
+    network.inside(|| {
+        let mut kea = Kea::start(Setup {
+            suite: Some(suite),
+            door,
+            ..setup(hooks)
+        });
+        assert!(kea.version().starts_with(version), "{}", kea.version());
+        let _host = installed(&kea);
+        let wanted = reservation(20);
+        assert_eq!(DhcpKea::add(wanted.clone()), Ok(true));
+        assert_eq!(DhcpKea::add(wanted.clone()), Ok(false), "an equal one");
+        let mut web = reservation(21);
+        web.options[1] = text("filename", "https://boot.example.com/shim.efi");
+        assert_eq!(DhcpKea::add(web.clone()), Ok(true));
+        assert_eq!(
+            DhcpKea::by_identifier(NET.to_owned(), mac(21)),
+            Ok(vec![Entry::Reservation(web.clone())])
+        );
+        for (address, identifier) in [(20, 30), (30, 20)] {
+            let mut other = reservation(address);
+            other.identifier = mac(identifier);
+            let refused = DhcpKea::add(other);
+            assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
+        }
+        let mut outside = reservation(30);
+        outside.address = "203.0.113.1".to_owned();
+        let refused = DhcpKea::add(outside);
+        assert!(
+            matches!(&refused, Err(Error::Refused(text)) if text.contains("203.0.113.1")),
+            "{refused:?}"
+        );
+
+        // Page by page, and whether it is in use.
+        let first = DhcpKea::entries(NET.to_owned(), None, 2).unwrap();
+        assert_eq!(addresses(&first.entries), ["192.0.2.10", "192.0.2.20"]);
+        let second = DhcpKea::entries(NET.to_owned(), first.next, 2).unwrap();
+        assert_eq!(addresses(&second.entries), ["192.0.2.21"]);
+        let many: Vec<String> = (1..255).map(|number| format!("192.0.2.{number}")).collect();
+        let used = DhcpKea::in_use(NET.to_owned(), many).unwrap();
+        assert_eq!(used.iter().filter(|used| **used).count(), 3);
+
+        // Kea has both, and still has them when it starts again.
+        assert_eq!(kea.reservations().len(), 3);
+        kea.stop_all();
+        kea.run();
+        assert_eq!(
+            DhcpKea::by_address(NET.to_owned(), wanted.address.clone()),
+            Ok(vec![Entry::Reservation(wanted)])
+        );
+        assert_eq!(
+            DhcpKea::remove(NET.to_owned(), None, Some(mac(20))),
+            Ok(true)
+        );
+        assert_eq!(
+            DhcpKea::remove(NET.to_owned(), None, Some(mac(20))),
+            Ok(false)
+        );
+        assert_eq!(
+            DhcpKea::remove(NET.to_owned(), Some(web.address), None),
+            Ok(true)
+        );
+        assert_eq!(kea.reservations().len(), 1);
+        assert!(!kea.configuration_file().contains("\"192.0.2.20\""));
+    });
+}
+
+#[test]
+fn kea_2_6_through_the_agent() {
+    on_another("trixie", "2.6", Door::Agent, &["lease_cmds"]);
+}
+
+#[test]
+fn kea_3_through_the_agent_with_host_cmds() {
+    on_another("sid", "3.", Door::Agent, &["lease_cmds", "host_cmds"]);
+}
+
+#[test]
+fn kea_3_directly_with_host_cmds() {
+    on_another("sid", "3.", Door::Direct, &["lease_cmds", "host_cmds"]);
+}
+
+#[test]
+fn kea_3_directly_without_host_cmds() {
+    on_another("sid", "3.", Door::Direct, &["lease_cmds"]);
 }
