@@ -4,7 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use bulkhead_testkit::{Bulkhead, Configuration, Signal, assert_eventually, ports};
+use bulkhead_testkit::namespace::Namespace;
+use bulkhead_testkit::{Bulkhead, Configuration, Signal, assert_eventually, ports, skip};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -158,5 +159,85 @@ fn a_policy_moves_the_sockets() {
     assert_eventually!(
         UdpSocket::bind(("127.0.0.1", before)).is_ok(),
         "the old port is still held"
+    );
+}
+
+/// One interface: broadcasts of a client without an address come in with the interface they came by, answers go out as frames, which need no ARP, or
+/// to all.
+#[test]
+fn a_link_hears_broadcasts_and_sends_frames() {
+    let (Some(site), Some(far)) = (Namespace::new("site"), Namespace::new("far")) else {
+        skip!("no network namespaces here: they need root and `ip`");
+    };
+    site.wire("eth0", "192.0.2.1/24", &far, "eth1", "192.0.2.50/24");
+    // It answers no ARP, as a machine that has no address yet.
+    let deaf = "echo 8 > /proc/sys/net/ipv4/conf/eth1/arp_ignore";
+    assert!(far.run("sh", &["-c", deaf]).status.success());
+    far.ip(&["route", "add", "default", "dev", "eth1"]);
+    let shown = far.run("ip", &["-br", "link", "show", "eth1"]).stdout;
+    let shown = String::from_utf8(shown).unwrap();
+    let mac = shown.split_whitespace().nth(2).unwrap().to_owned();
+
+    site.enter();
+    let bulkhead = Bulkhead::with(Configuration::empty().plugin(
+        "echo-reactor",
+        bulkhead_fixtures::wasm("echo-reactor"),
+        "[link.wire]\ninterfaces = [\"eth0\"]\nport = 6767",
+    ));
+    let client = far.inside(|| {
+        let client = UdpSocket::bind("0.0.0.0:6868").unwrap();
+        client.set_broadcast(true).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    });
+    let ask = |text: &str| {
+        client
+            .send_to(text.as_bytes(), "255.255.255.255:6767")
+            .unwrap()
+    };
+    ask(&format!("frame {mac}"));
+    let mut buffer = [0; 100];
+    let (length, from) = client
+        .recv_from(&mut buffer)
+        .unwrap_or_else(|error| panic!("{error}: {}", bulkhead.log()));
+    assert_eq!(
+        std::str::from_utf8(&buffer[..length]).unwrap(),
+        "eth0 192.0.2.1/24"
+    );
+    assert_eq!(from, "192.0.2.1:6767".parse().unwrap());
+    ask("broadcast");
+    let length = client
+        .recv(&mut buffer)
+        .unwrap_or_else(|error| panic!("{error}: {}", bulkhead.log()));
+    assert_eq!(&buffer[..length], b"broadcast");
+}
+
+/// A kept instance hears of a changed file, and of the time it asked for.
+#[test]
+fn a_service_is_woken_by_files_and_timers() {
+    let place = tempfile::tempdir().unwrap();
+    let news = place.path().join("news");
+    let port = ports::free();
+    let grants = format!(
+        "[listen.echo]\nsockets = [\"udp 127.0.0.1:{port}\"]\n[watch.news]\nfiles = [\"{}\"]",
+        news.display()
+    );
+    let bulkhead = Bulkhead::with(Configuration::empty().plugin(
+        "echo-reactor",
+        bulkhead_fixtures::wasm("echo-reactor"),
+        &grants,
+    ));
+    let socket = client(port);
+    let woken = || {
+        socket.send(b"woken").unwrap();
+        String::from_utf8(receive(&socket).unwrap()).unwrap()
+    };
+    assert_eq!(woken(), "", "{}", bulkhead.log());
+    std::fs::write(&news, "new").unwrap();
+    assert_eventually!(
+        woken() == "FileChanged(\"news\") Timer",
+        "{}: {}",
+        woken(),
+        bulkhead.log()
     );
 }

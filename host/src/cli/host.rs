@@ -673,7 +673,15 @@ impl Control for Desk {
     }
 
     fn ports(&self) -> Vec<PortView> {
-        self.ports.clone()
+        let services = self.registry.services().ports();
+        let mut all = self.ports.clone();
+        all.extend(services.into_iter().map(|port| PortView {
+            address: port.socket.address.to_string(),
+            protocol: port.socket.transport.word().to_owned(),
+            owner: port.plugin.to_string(),
+            audiences: Vec::new(),
+        }));
+        all
     }
 
     fn explain(&self, plugin: &str) -> Result<Explanation, ControlError> {

@@ -420,7 +420,7 @@ pub struct ListenGrant {
 }
 
 /// What the sockets of a listen slot may use up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ListenLimits {
     /// TCP connections at a time.
     pub connections: u32,

@@ -81,6 +81,8 @@ impl Surroundings {
 /// The data of one instance's store.
 pub struct Context {
     pub(super) surroundings: Arc<Surroundings>,
+    /// The set of instances it belongs to.
+    pub(super) set: u64,
     pub(super) table: ResourceTable,
     wasi: WasiParts,
     http: WasiHttpCtx,
@@ -96,6 +98,7 @@ impl Context {
         surroundings: Arc<Surroundings>,
         limits: &Limits,
         meter: Arc<MemoryMeter>,
+        set: u64,
     ) -> wasmtime::Result<Self> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
@@ -107,6 +110,7 @@ impl Context {
             http: WasiHttpCtx::new(),
             limiter: InstanceLimiter::new(limits, meter),
             surroundings,
+            set,
             peer: None,
             deadline: None,
             resting: 0,

@@ -207,7 +207,7 @@ impl store::Host for Context {
             .ok_or_else(|| store::Error::Denied(EMPTY.into()))?;
         facilities
             .store
-            .apply(&self.surroundings.guard, &slot, changes)
+            .apply_by(&self.surroundings.guard, &slot, changes, self.set)
             .await
     }
 

@@ -99,11 +99,12 @@ impl Program {
         surroundings: &Arc<Surroundings>,
         limits: &Limits,
         meter: &Arc<MemoryMeter>,
+        set: u64,
     ) -> wasmtime::Result<Live> {
         let generation = surroundings.guard.generation_now();
         let mut store = Store::new(
             self.engine.inner(),
-            Context::new(surroundings.clone(), limits, meter.clone())?,
+            Context::new(surroundings.clone(), limits, meter.clone(), set)?,
         );
         store.limiter(|context| context.limiter());
         store.set_hostcall_fuel(usize::try_from(transfer(limits)).unwrap_or(usize::MAX));

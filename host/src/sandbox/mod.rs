@@ -14,6 +14,7 @@
 //! | `instance` | one instance and its exports |
 //! | `pool` | admission, warm instances, deadlines: [`Sandbox::call`] |
 //! | `calls` | the typed calls: `describe`, `status`, `handle`, ... |
+//! | `events` | what a kept instance is woken for |
 //! | `http_guest` | components that export `wasi:http/incoming-handler` |
 //! | `imports`, `outgoing` | the host side of what components import |
 //! | `peers` | which plugin serves an interface that another imports |
@@ -26,6 +27,7 @@ pub mod calls;
 pub mod context;
 pub mod engine;
 pub mod error;
+pub mod events;
 pub mod http_guest;
 pub mod imports;
 pub mod instance;

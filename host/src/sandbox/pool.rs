@@ -42,6 +42,8 @@ pub struct Sandbox {
     limits: Limits,
     lifetime: Lifetime,
     runtimes: Handles,
+    /// Unlike that of any other set of this host.
+    set: u64,
     turns: Arc<Semaphore>,
     waiting: Arc<AtomicU32>,
     warm: Mutex<Vec<Live>>,
@@ -96,6 +98,7 @@ impl Sandbox {
         };
         Self {
             program,
+            set: SETS.fetch_add(1, Ordering::Relaxed),
             surroundings,
             lifetime,
             runtimes,
@@ -109,6 +112,18 @@ impl Sandbox {
             traps: AtomicU64::new(0),
             starting: AtomicBool::new(false),
         }
+    }
+
+    /// Tells it from every other set of instances.
+    #[must_use]
+    pub fn set(&self) -> u64 {
+        self.set
+    }
+
+    /// Whether its one instance is kept.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        matches!(self.lifetime, Lifetime::Single)
     }
 
     /// What it was linked from.
@@ -350,7 +365,7 @@ impl Sandbox {
         let counted = Counted::new(&self.live);
         let live = self
             .program
-            .instantiate(&self.surroundings, &self.limits, &self.meter)
+            .instantiate(&self.surroundings, &self.limits, &self.meter, self.set)
             .await
             .map_err(|error| CallError::from_wasmtime(&error, None))?;
         Ok(Held { live, counted })
@@ -464,6 +479,8 @@ impl Sandbox {
     }
 }
 
+/// Numbers of sets of instances; 0 is the host's own.
+static SETS: AtomicU64 = AtomicU64::new(1);
 /// What a refused caller is told to wait; `server` spreads it out.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Host resources a pooled instance may still hold after a call (its own stdin, preopens) before it is replaced.

@@ -7,6 +7,7 @@
 //! of a slot reaches another plugin's keys; `shared:NAME` is the same for all whose policy names it.
 
 pub mod backend;
+pub mod bell;
 pub mod embedded;
 mod writer;
 
@@ -29,6 +30,7 @@ use crate::sandbox::bindings::imports::store as contract;
 pub struct Store {
     backend: Arc<dyn StoreBackend>,
     log: Arc<Throttle>,
+    bell: Arc<bell::Bell>,
 }
 
 impl std::fmt::Debug for Store {
@@ -43,7 +45,14 @@ impl Store {
         Store {
             backend,
             log: Arc::default(),
+            bell: Arc::default(),
         }
+    }
+
+    /// Who changed what, for those who follow it.
+    #[must_use]
+    pub fn bell(&self) -> &Arc<bell::Bell> {
+        &self.bell
     }
 
     /// The entry of a key.
@@ -88,12 +97,26 @@ impl Store {
         slot: &str,
         changes: Vec<contract::Change>,
     ) -> Result<u64, contract::Error> {
+        self.apply_by(guard, slot, changes, 0).await
+    }
+
+    /// The same, told to all who follow the space but the set of instances `by`.
+    pub async fn apply_by(
+        &self,
+        guard: &Guard,
+        slot: &str,
+        changes: Vec<contract::Change>,
+        by: u64,
+    ) -> Result<u64, contract::Error> {
         let (space, quota) = granted(guard, slot, true)?;
         let changes = changes.into_iter().map(change).collect();
-        self.backend
+        let revision = self
+            .backend
             .apply(&space, quota, changes)
             .await
-            .map_err(|error| self.tell(guard, slot, error))
+            .map_err(|error| self.tell(guard, slot, error))?;
+        self.bell.ring(&space, by);
+        Ok(revision)
     }
 
     /// What changed after a revision.
@@ -151,17 +174,22 @@ fn granted(guard: &Guard, slot: &str, write: bool) -> Result<(String, Quota), co
         .store
         .get(slot)
         .ok_or_else(|| contract::Error::Denied(format!("store {slot:?} is no longer granted")))?;
-    let space = match &grant.space {
-        Space::Own => format!("own/{}/{slot}", guard.plugin()),
-        Space::Shared(name) => format!("shared/{name}"),
-    };
     Ok((
-        space,
+        space(guard.plugin(), slot, &grant.space),
         Quota {
             bytes: grant.bytes,
             keys: grant.keys,
         },
     ))
+}
+
+/// The backend's name of what a plugin calls a slot.
+#[must_use]
+pub fn space(plugin: &str, slot: &str, space: &Space) -> String {
+    match space {
+        Space::Own => format!("own/{plugin}/{slot}"),
+        Space::Shared(name) => format!("shared/{name}"),
+    }
 }
 
 fn entry(entry: Entry) -> contract::Entry {

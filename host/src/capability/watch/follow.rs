@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::grant::Effective;
 use crate::grant::effective::WatchPlace;
@@ -29,6 +30,10 @@ pub struct Follow {
     watcher: Option<notify::RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
     events: mpsc::Receiver<PathBuf>,
+    /// Slots to be told of, and when.
+    gathered: BTreeSet<String>,
+    told_at: Option<Instant>,
+    look_at: Instant,
 }
 
 /// Enough to see that a file is another.
@@ -66,44 +71,45 @@ impl Follow {
             watcher,
             watched: BTreeSet::new(),
             events,
+            gathered: BTreeSet::new(),
+            told_at: None,
+            look_at: Instant::now() + SLOW_LOOK,
         };
         follow.cover();
         follow.look();
         Some(follow)
     }
 
-    /// Waits for changes; answers the slots concerned.
+    /// Waits for changes; answers the slots concerned. Dropping the future loses nothing: what was gathered is told by the next.
     pub async fn changed(&mut self) -> Vec<String> {
         loop {
-            let mut slots = BTreeSet::new();
-            match tokio::time::timeout(SLOW_LOOK, self.events.recv()).await {
+            let told = self.told_at.unwrap_or(self.look_at);
+            match tokio::time::timeout_at(told, self.events.recv()).await {
                 Ok(Some(path)) => {
-                    self.note(&path, &mut slots);
-                    let until = tokio::time::Instant::now() + QUIET;
-                    while let Ok(Some(path)) =
-                        tokio::time::timeout_at(until, self.events.recv()).await
-                    {
-                        self.note(&path, &mut slots);
+                    self.note(&path);
+                    if !self.gathered.is_empty() && self.told_at.is_none() {
+                        self.told_at = Some(Instant::now() + QUIET);
                     }
-                    // So that the slow look does not tell it again.
-                    self.look();
+                    continue;
                 }
                 // Without a watcher the channel is closed, which must not spin.
-                ended => {
-                    if ended.is_ok() {
-                        tokio::time::sleep(SLOW_LOOK).await;
-                    }
-                    self.cover();
-                    slots.extend(self.look());
-                }
+                Ok(None) => tokio::time::sleep_until(told).await,
+                Err(_) => {}
             }
-            if !slots.is_empty() {
-                return slots.into_iter().collect();
+            // Files that send no events, and those gathered are not told again by the next look.
+            let news = self.look();
+            self.gathered.extend(news);
+            if self.told_at.take().is_none() {
+                self.cover();
+            }
+            self.look_at = Instant::now() + SLOW_LOOK;
+            if !self.gathered.is_empty() {
+                return std::mem::take(&mut self.gathered).into_iter().collect();
             }
         }
     }
 
-    fn note(&self, path: &Path, slots: &mut BTreeSet<String>) {
+    fn note(&mut self, path: &Path) {
         for (slot, place) in &self.slots {
             let concerned = match place {
                 WatchPlace::Directory(directory) => path.starts_with(directory),
@@ -112,7 +118,7 @@ impl Follow {
                 }),
             };
             if concerned {
-                slots.insert(slot.clone());
+                self.gathered.insert(slot.clone());
             }
         }
     }

@@ -11,11 +11,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::react::React;
+use super::wake::{next, wake};
 use super::{Arrived, Doors};
 use crate::grant::matchers::socket::Transport;
 use crate::plugin::running::Plugin;
 use crate::sandbox::CallError;
 use crate::sandbox::bindings::exports::reactor;
+use crate::sandbox::events::Events;
 
 /// Datagrams a call (`wit/lifecycle.wit`).
 const BATCH: usize = 64;
@@ -24,6 +26,8 @@ const BATCH: usize = 64;
 const CRASHES: usize = 5;
 const WINDOW: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(10);
+/// Between two looks for a new version while nothing happens.
+const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks at a reactor that is still starting.
 const STARTING: Duration = Duration::from_millis(5);
 
@@ -36,7 +40,31 @@ pub(super) async fn feed(
     let mut react = React::default();
     let mut crashes = Crashes::default();
     let mut waiting = Vec::with_capacity(BATCH);
-    while arriving.recv_many(&mut waiting, BATCH).await > 0 {
+    let mut events = None;
+    let mut woken: Option<Arc<Plugin>> = None;
+    loop {
+        let now = plugin.load_full();
+        // A version has events of its own: it knows all from before by its `start`.
+        if woken.as_ref().is_none_or(|it| !Arc::ptr_eq(it, &now)) {
+            events = now.reactor.as_ref().and_then(Events::of);
+            woken = Some(now);
+        }
+        tokio::select! {
+            taken = arriving.recv_many(&mut waiting, BATCH) => if taken == 0 {
+                return;
+            },
+            happened = next(&mut events) => {
+                if let (Some(plugin), Some(events)) = (&woken, &mut events)
+                    && let Some(reactor) = &plugin.reactor
+                {
+                    wake(plugin, reactor, events, happened).await;
+                }
+            }
+            () = tokio::time::sleep(LOOK) => continue,
+        }
+        if waiting.is_empty() {
+            continue;
+        }
         let batch: Vec<_> = waiting.drain(..).map(|it| react.hear(it)).collect();
         let size = batch.len();
         let reactions = loop {

@@ -10,15 +10,19 @@
 //! | `react` | what becomes of a reaction: decided, then sent |
 //! | `transfer` | a file sent block by block (RFC 1350) |
 //! | `udp` | a bound UDP socket |
+//! | `link` | one network interface, for clients without an address |
+//! | `wake` | events for kept instances that are no service |
 //! | `stream` | a bound TCP socket whose connections carry framed messages (RFC 1035 section 4.2.2) |
 //!
 //! The one idea: [`Services::settle`] compares what policies name with what is open, and makes it so. It is called whenever a plugin or a policy changed.
 
 mod feed;
+mod link;
 mod react;
 mod stream;
 mod transfer;
 mod udp;
+mod wake;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -30,8 +34,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::running::Plugin;
+use crate::grant::effective::ListenLimits;
 use crate::grant::matchers::socket::{ListenSocket, Transport};
 use crate::grant::{Action, Decision};
+use crate::sandbox::bindings::exports::reactor::Port;
 
 /// Datagrams that wait for a reactor, a plugin. Beyond it the newest are dropped, as a kernel does.
 const QUEUE: usize = 8192;
@@ -40,6 +46,7 @@ const QUEUE: usize = 8192;
 pub struct Services {
     threads: Handle,
     services: Mutex<HashMap<Arc<str>, Service>>,
+    wakers: wake::Wakers,
 }
 
 /// One plugin's sockets.
@@ -58,6 +65,10 @@ struct Place {
     transport: Transport,
     address: SocketAddr,
     interface: Option<String>,
+    /// It is of a `link` slot.
+    link: bool,
+    /// Of TCP connections; datagrams have none.
+    limits: ListenLimits,
 }
 
 /// A socket and the task that receives on it.
@@ -71,6 +82,7 @@ struct Held {
 enum Door {
     Udp(Arc<udp::UdpDoor>),
     Stream(Arc<stream::StreamDoor>),
+    Link(Arc<link::LinkDoor>),
 }
 
 /// The open sockets of a plugin, by slot.
@@ -82,6 +94,8 @@ struct Arrived {
     transport: Transport,
     peer: SocketAddr,
     local: SocketAddr,
+    /// Only on `link` slots.
+    port: Option<Port>,
     bytes: Vec<u8>,
 }
 
@@ -101,12 +115,14 @@ impl Services {
         Self {
             threads,
             services: Mutex::default(),
+            wakers: wake::Wakers::default(),
         }
     }
 
     /// Opens what running plugins have a right to and is not open, closes what nobody has a right to any more, and has each queue fed to the version
     /// that runs. A socket that cannot be bound is the plugin's problem, shown with its reason; the next call tries again.
     pub fn settle(&self, running: &[Arc<Plugin>]) {
+        self.wakers.settle(running, &self.threads);
         let mut services = self.lock();
         services.retain(|name, service| {
             let stays = running
@@ -153,6 +169,7 @@ impl Services {
 
     /// Closes everything.
     pub fn close(&self) {
+        self.wakers.close();
         for service in self.lock().values_mut() {
             service.close();
         }
@@ -190,8 +207,23 @@ impl Service {
                     transport: socket.transport,
                     address: socket.address,
                     interface: grant.interface.clone(),
+                    link: false,
+                    limits: match socket.transport {
+                        Transport::Tcp => grant.limits,
+                        Transport::Udp => ListenLimits::default(),
+                    },
                 })
             })
+            .chain(effective.link.iter().flat_map(|(slot, grant)| {
+                grant.interfaces.iter().map(|interface| Place {
+                    slot: slot.as_str().into(),
+                    transport: Transport::Udp,
+                    address: SocketAddr::from(([0, 0, 0, 0], grant.port)),
+                    interface: Some(interface.clone()),
+                    link: true,
+                    limits: ListenLimits::default(),
+                })
+            }))
             .collect();
         let before = self.open.len();
         self.open.retain(|place, held| {
@@ -235,10 +267,16 @@ impl Service {
         plugin: &Arc<Plugin>,
         threads: &Handle,
     ) -> Result<Held, String> {
-        let action = Action::Listen {
-            slot: &place.slot,
-            transport: place.transport,
-            addr: place.address,
+        let action = match &place.interface {
+            Some(interface) if place.link => Action::Link {
+                slot: &place.slot,
+                interface,
+            },
+            _ => Action::Listen {
+                slot: &place.slot,
+                transport: place.transport,
+                addr: place.address,
+            },
         };
         if let Decision::Deny(denial) = plugin.guard.decide(&action) {
             return Err(denial.to_string());
@@ -247,20 +285,33 @@ impl Service {
         let cannot = |error: std::io::Error| cannot_bind(place, &error);
         let (slot, queue) = (place.slot.clone(), self.queue.clone());
         let numbers = plugin.metrics.clone();
+        if let Some(interface) = place.interface.as_deref().filter(|_| place.link) {
+            let door = link::LinkDoor::open(interface, place.address.port()).map_err(cannot)?;
+            let door = Arc::new(door);
+            let task = threads.spawn(door.clone().receive(slot, queue, numbers));
+            return Ok(Held {
+                door: Door::Link(door),
+                task,
+            });
+        }
         Ok(match place.transport {
             Transport::Udp => {
                 let door = udp::UdpDoor::bind(place.address, place.interface.as_deref())
                     .map_err(cannot)?;
                 let door = Arc::new(door);
-                let task = threads.spawn(door.clone().receive(slot, queue, numbers));
+                let task = threads.spawn(door.clone().receive(slot, queue, numbers, || None));
                 Held {
                     door: Door::Udp(door),
                     task,
                 }
             }
             Transport::Tcp => {
-                let door = stream::StreamDoor::bind(place.address, place.interface.as_deref())
-                    .map_err(cannot)?;
+                let door = stream::StreamDoor::bind(
+                    place.address,
+                    place.interface.as_deref(),
+                    place.limits,
+                )
+                .map_err(cannot)?;
                 let door = Arc::new(door);
                 let task = threads.spawn(door.clone().accept(slot, queue, numbers));
                 Held {
@@ -285,6 +336,7 @@ impl Door {
         match self {
             Self::Udp(door) => door.local(),
             Self::Stream(door) => door.local(),
+            Self::Link(door) => door.local(),
         }
     }
 }
@@ -302,6 +354,9 @@ impl std::fmt::Display for Place {
 /// Says what to do about a socket that cannot be bound.
 fn cannot_bind(place: &Place, error: &std::io::Error) -> String {
     let advice = match error.kind() {
+        std::io::ErrorKind::PermissionDenied if place.link => {
+            "; it needs the capabilities CAP_NET_RAW and CAP_NET_BIND_SERVICE (AmbientCapabilities= in the systemd unit)"
+        }
         std::io::ErrorKind::PermissionDenied => {
             "; a port below 1024 needs the capability CAP_NET_BIND_SERVICE, or a socket from systemd"
         }
@@ -309,10 +364,14 @@ fn cannot_bind(place: &Place, error: &std::io::Error) -> String {
             "; another program has it: stop that, or name another port in the policy"
         }
         std::io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        _ if error.raw_os_error() == Some(libc::ENODEV) => {
+            "; there is no such interface (`ip link` lists them)"
+        }
         _ => "",
     };
     format!(
-        "it cannot listen at {place} (listen slot `{}`): {error}{advice}",
+        "it cannot listen at {place} ({} slot `{}`): {error}{advice}",
+        if place.link { "link" } else { "listen" },
         place.slot
     )
 }

@@ -33,6 +33,7 @@ impl React {
             transport,
             peer,
             local,
+            port,
             bytes,
         } = arrived;
         if self.young.len() >= REMEMBERED {
@@ -44,7 +45,7 @@ impl React {
             transport: transport.into(),
             peer: peer.to_string(),
             local: local.to_string(),
-            port: None,
+            port,
             bytes,
         }
     }
@@ -92,6 +93,31 @@ impl React {
         let Ok(peer) = datagram.peer.parse::<SocketAddr>() else {
             return dropped(&"its peer is no address with a port");
         };
+        if let Some(port) = &datagram.port {
+            let action = Action::Link {
+                slot: &datagram.slot,
+                interface: &port.interface,
+            };
+            if let Decision::Deny(denial) = plugin.guard.decide(&action) {
+                return dropped(&denial);
+            }
+            let mut own = doors.get(datagram.slot.as_str()).into_iter().flatten();
+            let link = own.find_map(|door| match door {
+                Door::Link(link) if link.interface() == port.interface => Some(link),
+                _ => None,
+            });
+            let Some(link) = link else {
+                return dropped(&"that interface is not open");
+            };
+            let local = datagram.local.parse::<SocketAddr>().ok();
+            let hardware = port.hardware.as_deref();
+            return match link.send(peer, local, hardware, &datagram.bytes).await {
+                Ok(()) => {
+                    plugin.metrics.datagrams_sent.inc();
+                }
+                Err(error) => dropped(&error),
+            };
+        }
         let Some((slot, doors)) = doors.get_key_value(datagram.slot.as_str()) else {
             // Asked all the same, so that a slot that was never granted is a denial that teaches.
             let action = Action::DatagramSend {
@@ -140,7 +166,7 @@ impl React {
             Transport::Tcp => {
                 let sent = doors.iter().any(|door| match door {
                     Door::Stream(door) => door.send(peer, datagram.bytes.clone()),
-                    Door::Udp(_) => false,
+                    Door::Udp(_) | Door::Link(_) => false,
                 });
                 if sent {
                     plugin.metrics.datagrams_sent.inc();

@@ -14,15 +14,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Arrived;
+use crate::grant::effective::ListenLimits;
 use crate::grant::matchers::socket::Transport;
 use crate::telemetry::metrics::PluginMetrics;
 
-/// Connections at a time, a socket.
-const CONNECTIONS: usize = 512;
-/// Of one address: a client that opens many keeps the others out.
-const CONNECTIONS_PER_ADDRESS: usize = 32;
-/// How long a connection may be silent before, between and within messages (RFC 7766 section 6.2.3 advises seconds).
-const IDLE: Duration = Duration::from_secs(10);
 /// How long a client may take to read an answer.
 const WRITE: Duration = Duration::from_secs(10);
 /// Answers that wait for a slow reader before its connection is closed.
@@ -32,12 +27,18 @@ const WAITING: usize = 64;
 pub(super) struct StreamDoor {
     listener: TcpListener,
     local: SocketAddr,
+    /// How many connections, and how long one may be silent before, between and within messages (RFC 7766 section 6.2.3 advises seconds).
+    limits: ListenLimits,
     connections: Mutex<HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>>,
 }
 
 impl StreamDoor {
     /// Binds it. Needs a runtime.
-    pub(super) fn bind(address: SocketAddr, interface: Option<&str>) -> io::Result<Self> {
+    pub(super) fn bind(
+        address: SocketAddr,
+        interface: Option<&str>,
+        limits: ListenLimits,
+    ) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM,
@@ -56,6 +57,7 @@ impl StreamDoor {
         let listener = TcpListener::from_std(socket.into())?;
         Ok(Self {
             local: listener.local_addr()?,
+            limits,
             listener,
             connections: Mutex::default(),
         })
@@ -114,13 +116,15 @@ impl StreamDoor {
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
         let (mut reader, mut writer) = stream.split();
+        let idle = self.limits.idle;
         let read = async {
             loop {
-                let length = tokio::time::timeout(IDLE, reader.read_u16()).await??;
+                let length = tokio::time::timeout(idle, reader.read_u16()).await??;
                 let mut bytes = vec![0; usize::from(length)];
-                tokio::time::timeout(IDLE, reader.read_exact(&mut bytes)).await??;
+                tokio::time::timeout(idle, reader.read_exact(&mut bytes)).await??;
                 numbers.datagrams_received.inc();
                 let arrived = Arrived {
+                    port: None,
                     slot: slot.clone(),
                     transport: Transport::Tcp,
                     peer,
@@ -158,8 +162,9 @@ impl StreamDoor {
 
     fn has_room(&self, from: IpAddr) -> bool {
         let connections = self.lock();
-        connections.len() < CONNECTIONS
-            && connections.keys().filter(|it| it.ip() == from).count() < CONNECTIONS_PER_ADDRESS
+        let of_address = || connections.keys().filter(|it| it.ip() == from).count();
+        connections.len() < self.limits.connections as usize
+            && of_address() < self.limits.connections_per_address as usize
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>> {

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::Arrived;
 use crate::grant::matchers::socket::Transport;
+use crate::sandbox::bindings::exports::reactor::Port;
 use crate::telemetry::metrics::PluginMetrics;
 
 /// The largest UDP payload over IPv4, in bytes.
@@ -67,6 +68,7 @@ impl UdpDoor {
         slot: Arc<str>,
         queue: mpsc::Sender<Arrived>,
         numbers: Arc<PluginMetrics>,
+        mut describe: impl FnMut() -> Option<Port> + Send,
     ) {
         // Room for datagrams that the kernel joined; only what arrives is ever touched.
         let room = LARGEST.max(self.state.gro_segments() * 2048);
@@ -102,6 +104,7 @@ impl UdpDoor {
                         transport: Transport::Udp,
                         peer: meta.addr,
                         local: SocketAddr::new(ip, self.local.port()),
+                        port: describe(),
                         bytes: bytes.to_vec(),
                     };
                     numbers.datagrams_received.inc();

@@ -1,7 +1,12 @@
 //! Tries the contract of services: every datagram goes back to where it came from, by the address at which it arrived.
 //!
-//! Three contents do something else: `drop` is not answered, `twice` is answered two times, `trap` costs the instance.
+//! Some contents do something else: `drop` is not answered, `twice` is answered two times, `trap` costs the instance, and `woken` is answered with
+//! the events so far. On a `link` slot, `frame MAC` is answered by a frame to that address which says where it came in, and `broadcast` to all.
 
+use std::cell::RefCell;
+use std::time::Duration;
+
+use bulkhead_sdk::Event;
 use bulkhead_sdk::prelude::*;
 use bulkhead_sdk::reactor::{Datagram, Reaction, Service};
 
@@ -14,9 +19,22 @@ impl Plugin for Echo {
             env!("CARGO_PKG_VERSION"),
             "Sends every datagram back",
         )
-        .need(Need::listen("echo", "receives the datagrams"))
+        .need(Need::listen("echo", "receives the datagrams").optional())
+        .need(Need::link("wire", "receives them on one interface").optional())
+        .need(Need::watch("news", "is told when it changes").optional())
         .single_instance()
     }
+
+    fn wake(events: &[Event]) -> Option<Duration> {
+        WOKEN.with_borrow_mut(|woken| woken.extend(events.iter().map(|it| format!("{it:?}"))));
+        // A change is followed by a timer, a timer by nothing.
+        let changed = events.iter().any(|it| matches!(it, Event::FileChanged(_)));
+        changed.then_some(Duration::from_millis(10))
+    }
+}
+
+thread_local! {
+    static WOKEN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Service for Echo {
@@ -31,10 +49,25 @@ impl Service for Echo {
 
 bulkhead_sdk::export_service!(Echo);
 
-fn answers(datagram: Datagram) -> Vec<Datagram> {
+fn answers(mut datagram: Datagram) -> Vec<Datagram> {
+    let text = String::from_utf8_lossy(&datagram.bytes).into_owned();
+    if let (Some(port), Some(mac)) = (&mut datagram.port, text.strip_prefix("frame ")) {
+        datagram.bytes = format!("{} {}", port.interface, port.address).into_bytes();
+        port.hardware = Some(mac.to_owned());
+        return vec![datagram];
+    }
     match datagram.bytes.as_slice() {
         b"drop" => Vec::new(),
         b"twice" => vec![datagram.clone(), datagram],
+        b"woken" => {
+            datagram.bytes = WOKEN.with_borrow(|woken| woken.join(" ").into_bytes());
+            vec![datagram]
+        }
+        b"broadcast" => {
+            let port = datagram.peer.rsplit(':').next().unwrap_or_default();
+            datagram.peer = format!("255.255.255.255:{port}");
+            vec![datagram]
+        }
         b"trap" => std::process::abort(),
         _ => vec![datagram],
     }

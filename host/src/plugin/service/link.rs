@@ -1,0 +1,171 @@
+//! One network interface of a service: a UDP port bound to it, and frames to machines that have no address yet (DHCP, RFC 2131 section 4.1).
+//!
+//! It refuses any other interface, and any other protocol than UDP over IPv4: a plugin gives a MAC address and a payload, the host makes the frame.
+//!
+//! The one idea: what arrives is received as ordinary UDP, since the kernel has checked it then; only what leaves for a client that cannot answer
+//! ARP goes out as a frame (`AF_PACKET`), which is the one thing that needs `CAP_NET_RAW`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, socket};
+use tokio::sync::mpsc;
+
+use super::Arrived;
+use super::udp::UdpDoor;
+use crate::capability::listen::frame;
+use crate::sandbox::bindings::exports::reactor::Port;
+use crate::telemetry::metrics::PluginMetrics;
+
+/// How long the interface's own address is believed: it changes seldom, and asking for each datagram would be slow.
+const BELIEVED: Duration = Duration::from_secs(2);
+
+/// One interface.
+pub(super) struct LinkDoor {
+    interface: String,
+    udp: Arc<UdpDoor>,
+    frames: OwnedFd,
+    mac: [u8; 6],
+}
+
+impl LinkDoor {
+    pub(super) fn open(interface: &str, port: u16) -> io::Result<Self> {
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let udp = UdpDoor::bind(any, Some(interface))?;
+        let link = link_address(interface)?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let frames = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+        // The address is of protocol 0: the socket sends on the interface and receives nothing.
+        bind(frames.as_raw_fd(), &link)?;
+        Ok(Self {
+            interface: interface.to_owned(),
+            udp: Arc::new(udp),
+            frames,
+            mac: link.addr().unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        self.udp.local()
+    }
+
+    /// Receives until it is aborted.
+    pub(super) async fn receive(
+        self: Arc<Self>,
+        slot: Arc<str>,
+        queue: mpsc::Sender<Arrived>,
+        numbers: Arc<PluginMetrics>,
+    ) {
+        let interface = self.interface.clone();
+        let mut known: Option<(Instant, String)> = None;
+        let describe = move || {
+            if known.as_ref().is_none_or(|(at, _)| at.elapsed() > BELIEVED) {
+                known = Some((Instant::now(), own_address(&interface).unwrap_or_default()));
+            }
+            let address = known.as_ref().map(|(_, text)| text.clone());
+            Some(Port {
+                interface: interface.clone(),
+                address: address.unwrap_or_default(),
+                hardware: None,
+            })
+        };
+        self.udp
+            .clone()
+            .receive(slot, queue, numbers, describe)
+            .await;
+    }
+
+    /// Sends by a frame to that MAC address, or as any other datagram.
+    pub(super) async fn send(
+        &self,
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+        hardware: Option<&str>,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let Some(hardware) = hardware else {
+            return self.udp.send(peer, local, bytes).await;
+        };
+        let invalid = |text: &'static str| io::Error::new(io::ErrorKind::InvalidInput, text);
+        let to_mac = mac(hardware).ok_or_else(|| invalid("`hardware` is no MAC address"))?;
+        let SocketAddr::V4(peer) = peer else {
+            return Err(invalid("frames are made for IPv4"));
+        };
+        let from = match local.map(|it| it.ip()) {
+            Some(IpAddr::V4(ip)) if !ip.is_unspecified() && !ip.is_broadcast() => ip,
+            _ => own_address(&self.interface)
+                .and_then(|text| text.split('/').next()?.parse().ok())
+                .unwrap_or(Ipv4Addr::UNSPECIFIED),
+        };
+        let from = SocketAddrV4::new(from, self.local().port());
+        let frame = frame::udp(self.mac, to_mac, from, peer, bytes)
+            .ok_or_else(|| invalid("the payload fits no datagram"))?;
+        send(self.frames.as_raw_fd(), &frame, MsgFlags::MSG_DONTWAIT)?;
+        Ok(())
+    }
+}
+
+/// `52:54:00:12:34:56`.
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| part.len() == 2)?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(bytes)
+}
+
+fn link_address(interface: &str) -> io::Result<LinkAddr> {
+    getifaddrs()?
+        .filter(|found| found.interface_name == interface)
+        .find_map(|found| found.address?.as_link_addr().copied())
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// The first IPv4 address with its prefix length.
+fn own_address(interface: &str) -> Option<String> {
+    let found = getifaddrs().ok()?.find_map(|found| {
+        if found.interface_name != interface {
+            return None;
+        }
+        let address = found.address?.as_sockaddr_in()?.ip();
+        let mask = found.netmask?.as_sockaddr_in()?.ip();
+        Some((address, mask.to_bits().count_ones()))
+    });
+    found.map(|(address, prefix)| format!("{address}/{prefix}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses_are_read_or_refused() {
+        let read = mac("52:54:00:12:34:56");
+        assert_eq!(read, Some([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
+        for text in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "52:54:00:12:34:5",
+            "gg:54:00:12:34:56",
+        ] {
+            assert_eq!(mac(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_an_interface_has_its_prefix() {
+        assert_eq!(own_address("lo").as_deref(), Some("127.0.0.1/8"));
+        assert_eq!(own_address("no-such"), None);
+    }
+}
