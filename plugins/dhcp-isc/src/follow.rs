@@ -135,6 +135,9 @@ impl Followed {
 impl Loaded {
     /// Reads what was appended, up to `size`. False: the file was replaced.
     fn catch_up(&mut self, path: &str, size: u64) -> Result<bool, Problem> {
+        if self.read >= size {
+            return Ok(true);
+        }
         let now = now();
         while self.read < size {
             let chunk = watch::read(LEASES_SLOT, path, self.read, LARGEST_READ)
@@ -148,6 +151,7 @@ impl Loaded {
             self.read += u64::try_from(chunk.bytes.len()).unwrap_or(0);
             self.journal.feed(&chunk.bytes, &mut self.index, now);
         }
+        self.journal.settle(&mut self.index, now);
         Ok(true)
     }
 }

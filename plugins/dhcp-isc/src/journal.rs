@@ -24,9 +24,14 @@ impl Journal {
     /// Takes further bytes, puts whole records into the index, and answers how many there were. `now`: seconds since 1970.
     pub fn feed(&mut self, bytes: &[u8], index: &mut Index, now: i64) -> usize {
         self.pending.extend_from_slice(bytes);
-        if self.pending.len() < self.look_again {
-            return 0;
+        match self.pending.len() < self.look_again {
+            true => 0,
+            false => self.settle(index, now),
         }
+    }
+
+    /// Looks at what is waiting: at the end of the file there is nothing to wait for.
+    pub fn settle(&mut self, index: &mut Index, now: i64) -> usize {
         let mut lexer = Lexer::new(&self.pending);
         let (mut end, mut records) = (0, 0);
         while let Some(put) = record(&mut lexer, index, now) {
