@@ -126,25 +126,179 @@ fn a_policy_that_is_wrong_or_gone_stops_nothing_that_runs() {
     witness.leave();
 }
 
-#[cfg(feature = "unfinished")]
+/// Listeners are added, changed and removed, and the others keep even their open connections.
 #[test]
 fn listeners_come_and_go() {
     let mut bulkhead = Bulkhead::with(Configuration::standard());
+    let standard = bulkhead.configuration.clone();
     let witness = Witness::of(&bulkhead);
+    let foreman = bulkhead.foreman();
+    let mut kept = foreman
+        .send(foreman.request("GET", "/features").bytes())
+        .unwrap();
+    kept.response("GET").unwrap();
+
     let port = bulkhead_testkit::ports::free();
     let extra = bulkhead_testkit::Target::plain(bulkhead_testkit::configuration::loopback(port));
-    reload(&mut bulkhead, |configuration| {
-        configuration.section(&format!(
-            "[[listener]]\nlisten = [\"127.0.0.1:{port}\"]\ntls = false\naudiences = [\"public\"]"
+    let listener = |rest: &str| {
+        standard.clone().section(&format!(
+            "[[listener]]\nname = \"extra\"\nlisten = [\"127.0.0.1:{port}\"]\n{rest}"
+        ))
+    };
+    let status = |path: &str| {
+        extra
+            .request("GET", path)
+            .try_send()
+            .map(|it| it.status)
+            .ok()
+    };
+    reload(&mut bulkhead, |_| listener("audiences = [\"public\"]"));
+    assert_eventually!(
+        status("/httpboot/") == Some(403),
+        "added: {}",
+        bulkhead.log()
+    );
+    assert_eq!(
+        status("/features"),
+        Some(404),
+        "Foreman is not served there"
+    );
+
+    // The same socket for another audience: an old connection ends, a new one is served as configured.
+    let mut old = extra
+        .send(extra.request("GET", "/httpboot/").bytes())
+        .unwrap();
+    old.response("GET").unwrap();
+    reload(&mut bulkhead, |_| listener("audiences = [\"foreman\"]"));
+    assert_eventually!(
+        status("/tftp/serverName") == Some(200),
+        "changed: {}",
+        bulkhead.log()
+    );
+    assert!(
+        old.closes_within(Duration::from_secs(5)),
+        "a connection of before the change stays"
+    );
+
+    // An address that overlaps with the one that goes.
+    reload(&mut bulkhead, |_| {
+        standard.clone().section(&format!(
+            "[[listener]]\nname = \"wide\"\nlisten = [\"0.0.0.0:{port}\"]\naudiences = [\"public\"]"
         ))
     });
     assert_eventually!(
-        extra.request("GET", "/httpboot/").try_send().is_ok(),
+        status("/httpboot/") == Some(403),
+        "widened: {}",
+        bulkhead.log()
+    );
+
+    // One that cannot be had changes nothing, not even what else the file says.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let before = bulkhead.log().lines().count();
+    reload(&mut bulkhead, |_| {
+        standard.clone().section(&format!(
+            "[[listener]]\nname = \"taken\"\nlisten = [\"{}\"]\naudiences = [\"public\"]",
+            taken.local_addr().unwrap()
+        ))
+    });
+    assert_eventually!(
+        bulkhead
+            .log()
+            .lines()
+            .skip(before)
+            .any(|line| line.contains("not taken over") && line.contains("cannot listen")),
         "{}",
         bulkhead.log()
     );
-    assert_eq!(extra.get("/httpboot/").status, 403);
+    assert_eq!(status("/httpboot/"), Some(403), "the one before stays");
+
+    reload(&mut bulkhead, |_| standard.clone());
+    assert_eventually!(
+        status("/httpboot/").is_none(),
+        "removed: {}",
+        bulkhead.log()
+    );
+    kept.send(foreman.request("GET", "/features").bytes())
+        .unwrap();
+    assert_eq!(
+        kept.response("GET").unwrap().status,
+        200,
+        "a connection of another listener did not survive"
+    );
     witness.leave();
+}
+
+/// Other certificate files in `[tls]`: new handshakes use them; files that cannot be used leave those before.
+#[test]
+fn certificates_move_to_other_files() {
+    let mut bulkhead = Bulkhead::with(Configuration::standard());
+    let witness = Witness::of(&bulkhead);
+    let of_another_ca = bulkhead_testkit::Authority::root("Another CA");
+    let stranger = of_another_ca.client(Some("foreman.example.com"), &["foreman.example.com"]);
+    let scratch = bulkhead.configuration.scratch.clone();
+    let tried = |bulkhead: &Bulkhead| {
+        bulkhead
+            .foreman_tls_as(Some(&stranger))
+            .request("GET", "/features")
+            .try_send()
+            .map(|it| it.status)
+            .ok()
+    };
+    assert_ne!(tried(&bulkhead), Some(200));
+    let text = bulkhead.configuration.text();
+    let ca = scratch.join("tls/ca.pem").display().to_string();
+    let other = scratch.join("tls/other-ca.pem").display().to_string();
+    scratch.file("proxy.toml", text.replace(&ca, &other));
+    bulkhead.signal(Signal::Reload);
+    assert_eventually!(
+        bulkhead
+            .log_lines("not taken over")
+            .iter()
+            .any(|line| line.contains("other-ca.pem")),
+        "{}",
+        bulkhead.log()
+    );
+    assert_eq!(bulkhead.foreman_tls().get("/features").status, 200);
+    scratch.file(
+        "tls/other-ca.pem",
+        format!(
+            "{}{}",
+            bulkhead.configuration.authority.pem(),
+            of_another_ca.pem()
+        ),
+    );
+    bulkhead.signal(Signal::Reload);
+    assert_eventually!(tried(&bulkhead) == Some(200), "{}", bulkhead.log());
+    assert_eq!(bulkhead.foreman_tls().get("/features").status, 200);
+    bulkhead.reconfigure(|configuration| configuration);
+    witness.leave();
+}
+
+/// Sockets that were opened before the program started: it serves them, by address and by name.
+#[test]
+fn sockets_handed_over_are_served() {
+    let plain = Configuration::standard();
+    let port = plain.doors.hosts_http;
+    let by_address = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let by_name = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let named = by_name.local_addr().unwrap();
+    let configuration = plain.section(&format!(
+        "[[listener]]\nname = \"extra\"\nlisten = [\"127.0.0.1:{}\"]\naudiences = [\"public\"]",
+        bulkhead_testkit::ports::free()
+    ));
+    let bulkhead =
+        Bulkhead::with_sockets(configuration, &[(&by_address, "x"), (&by_name, "extra")]);
+    // The test's own descriptors are gone: who answers is the program.
+    drop((by_address, by_name));
+    assert_eq!(bulkhead.hosts().get("/httpboot/").status, 403);
+    let extra = bulkhead_testkit::Target::plain(named);
+    assert_eq!(extra.get("/httpboot/").status, 403);
+    assert_eq!(
+        bulkhead.log_lines("handed over").len(),
+        2,
+        "{}",
+        bulkhead.log()
+    );
 }
 
 /// Twenty reloads under load: no request fails.

@@ -3,15 +3,15 @@
 //! It refuses to start half: what the configuration names and cannot be had (an address, a certificate, the state directory) ends the start with one
 //! error. A plugin that does not run is no reason not to start: it is shown as failed, and the others serve.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use http::HeaderValue;
-use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::admin;
@@ -38,15 +38,13 @@ use crate::plugin::compile::Compiler;
 use crate::plugin::library::Library;
 use crate::plugin::load::{Loader, Parts};
 use crate::plugin::registry::{Bundled, Registry};
-use crate::plugin::routes::Audiences;
 use crate::plugin::service::Services;
 use crate::plugin::watch::{QUIET, Watch};
 use crate::sandbox::bindings::types::Audience;
 use crate::sandbox::{Engine, Runtimes, Sandbox};
 use crate::server::{
-    Drain, Endpoint, Fronts, LOOKUP_TIME, Limits, Listener, OldestTls, OwnNames, PlainForeman,
-    Plugins, Reload, Rules, Server, ServerParts, Serves, SystemNames, Tls, TlsFiles, Trust,
-    TrustedHosts,
+    Bound, Fronts, Inherited, LOOKUP_TIME, Listeners, Plugins, Rules, Server, ServerParts, Sockets,
+    SystemNames, Trust, TrustedHosts, descriptors,
 };
 use crate::settings::{self, Config};
 use crate::telemetry::metrics::Metrics;
@@ -65,32 +63,24 @@ pub struct Host {
     metrics: Arc<Metrics>,
     rules: Arc<HostRules>,
     upstream: Upstream,
-    tls: Vec<Arc<Tls>>,
-    listeners: Vec<tokio::task::JoinHandle<()>>,
-    bound: Vec<Bound>,
+    listeners: Listeners<Plugins>,
+    bound: Addresses,
+    inherited: Arc<Inherited>,
+    /// The directories to watch are others now.
+    rewatch: Arc<Notify>,
     stop: CancellationToken,
     bundled: Vec<Bundled>,
     _runtimes: Runtimes,
 }
 
-/// An address the host listens at.
-#[derive(Debug, Clone)]
-pub struct Bound {
-    /// The listener's name.
-    pub listener: String,
-    /// The address with the port that was bound.
-    pub address: SocketAddr,
-    /// TLS or not.
-    pub tls: bool,
-    /// Whom it serves; empty: the administrator.
-    pub audiences: Vec<Audience>,
-}
+/// Where the host listens now.
+type Addresses = Arc<ArcSwap<Vec<Bound>>>;
 
 /// What others hold of a running host: answers the operator's commands.
 struct Desk {
     registry: Arc<Registry>,
     rules: Arc<HostRules>,
-    ports: Vec<PortView>,
+    bound: Addresses,
     bundled: Vec<Bundled>,
 }
 
@@ -109,6 +99,7 @@ impl Host {
         ring: Arc<LogRing>,
         metrics: Arc<Metrics>,
         bundled: Vec<Bundled>,
+        inherited: Arc<Inherited>,
         progress: impl Fn(&str),
     ) -> Result<Self, HostError> {
         let config = Arc::new(config);
@@ -116,8 +107,13 @@ impl Host {
         private_directory(state)?;
         // Addresses first: a host that is already running keeps the rest to itself.
         let control = ControlSocket::bind(state).map_err(told)?;
-        let (bound, sockets) = bind_all(&config).await?;
+        let sockets = Sockets::bind(&config, &inherited).map_err(told)?;
+        let bound: Addresses = Arc::new(ArcSwap::from_pointee(sockets.bound()));
 
+        let descriptors = descriptors::raise();
+        if let Some(shortage) = descriptors::shortage(&config, descriptors) {
+            tracing::warn!("{shortage}");
+        }
         let runtimes = Runtimes::start()
             .map_err(|error| HostError(format!("no threads for plugins: {error}")))?;
         let engine = Engine::new(&config.engine.pool).map_err(told)?;
@@ -130,7 +126,7 @@ impl Host {
             "engine ready"
         );
         metrics.pool_slots.set(i64::from(engine.instances()));
-        let rules = HostRules::new(deny(&config, &bound));
+        let rules = HostRules::new(deny(&config, &bound.load()));
         {
             let metrics = metrics.clone();
             rules.audit().on_denial(Box::new(move |plugin, capability| {
@@ -183,7 +179,7 @@ impl Host {
         let desk: Arc<dyn Control> = Arc::new(Desk {
             registry: registry.clone(),
             rules: rules.clone(),
-            ports: bound.iter().map(port_view).collect(),
+            bound: bound.clone(),
             bundled: bundled.clone(),
         });
         let server = Arc::new(Server::new(ServerParts {
@@ -194,22 +190,28 @@ impl Host {
             resolver: Box::new(SystemNames::new().map_err(told)?),
             metrics: metrics.clone(),
         }));
-        let stop = CancellationToken::new();
-        let mut host = Self {
+        let listeners = Listeners::serve(sockets, &config, server.clone()).map_err(told)?;
+        for socket in inherited.unused() {
+            tracing::warn!(
+                socket,
+                "handed over at start, and nothing in the configuration listens there"
+            );
+        }
+        let host = Self {
             registry,
             server,
             rules,
             upstream,
-            tls: Vec::new(),
-            listeners: Vec::new(),
+            listeners,
             bound,
-            stop,
+            inherited,
+            rewatch: Arc::default(),
+            stop: CancellationToken::new(),
             bundled,
             metrics: metrics.clone(),
             _runtimes: runtimes,
             config,
         };
-        host.listen(sockets)?;
         host.tend();
         let stopped = host.stop.clone();
         tokio::spawn(async move {
@@ -225,8 +227,8 @@ impl Host {
 
     /// Where it listens.
     #[must_use]
-    pub fn bound(&self) -> &[Bound] {
-        &self.bound
+    pub fn bound(&self) -> Arc<Vec<Bound>> {
+        self.bound.load_full()
     }
 
     /// Its plugins.
@@ -241,29 +243,28 @@ impl Host {
         &self.config
     }
 
-    /// Takes a new configuration. Listeners and state stay as they are; what would need a restart is said.
+    /// Takes a new configuration; after an error the one before is in force. Answers what changed, and what needs a restart.
     pub async fn reload(&mut self, config: Config) -> Result<Vec<String>, HostError> {
         let rules = server_rules(&config)?;
         let foreman = foreman(&config)?;
-        let mut said = Vec::new();
-        if config.listeners != self.config.listeners
-            || config.tls != self.config.tls
-            || config.admin != self.config.admin
-        {
-            said.push(
-                "listeners, tls and admin: changed in the file, they take effect at the next start"
-                    .to_owned(),
-            );
+        let mut said = needs_restart(&self.config, &config);
+        if config.listeners != self.config.listeners {
+            said.extend(descriptors::shortage(&config, descriptors::raise()));
         }
-        if config.state != self.config.state {
-            said.push("state: changed in the file, it takes effect at the next start".to_owned());
-        }
+        said.extend(
+            self.listeners
+                .change(&config, &self.inherited)
+                .await
+                .map_err(told)?,
+        );
+        self.bound.store(Arc::new(self.listeners.bound()));
         self.server.set_rules(rules);
         self.upstream.set_foreman(foreman);
-        self.rules.set_deny(deny(&config, &self.bound));
+        self.rules.set_deny(deny(&config, &self.bound.load()));
         let config = Arc::new(config);
         said.extend(self.registry.reconfigure(config.clone()).await);
         self.config = config;
+        self.rewatch.notify_waiters();
         self.metrics.reloads.inc();
         Ok(said)
     }
@@ -277,88 +278,50 @@ impl Host {
     pub async fn stop(self) {
         self.stop.cancel();
         self.registry.services().close();
-        for listener in self.listeners {
-            let _ = listener.await;
-        }
-    }
-
-    fn listen(
-        &mut self,
-        sockets: Vec<(settings::Listener, Vec<TcpListener>)>,
-    ) -> Result<(), HostError> {
-        let tls = match &self.config.tls {
-            Some(files) if self.config.listeners.iter().any(|it| it.tls) => {
-                Some(Arc::new(Tls::load(tls_files(files)).map_err(told)?))
-            }
-            _ => None,
-        };
-        self.tls.extend(tls.clone());
-        for (listener, sockets) in sockets {
-            for socket in sockets {
-                let endpoint = Endpoint {
-                    name: listener.name.as_str().into(),
-                    serves: if listener.audiences.is_empty() {
-                        Serves::Admin
-                    } else {
-                        Serves::Audiences(Audiences::of(&listener.audiences))
-                    },
-                    tls: tls.clone().filter(|_| listener.tls),
-                    plain_foreman: plain_foreman(&listener),
-                    own_names: (self.config.trial || listener.audiences.is_empty())
-                        .then(|| OwnNames::loopback_and(own_names(&socket))),
-                    limits: Arc::new(limits(&listener.limits)),
-                };
-                let drain = Drain {
-                    stop: self.stop.clone(),
-                    time: self.config.drain,
-                };
-                let running = Listener::new(socket, endpoint, self.server.clone());
-                let name = listener.name.clone();
-                self.listeners.push(tokio::spawn(async move {
-                    let drained = running.run(drain).await;
-                    if drained.cut_off > 0 {
-                        tracing::warn!(
-                            listener = name,
-                            connections = drained.cut_off,
-                            "cut off after the drain time"
-                        );
-                    }
-                }));
-            }
-        }
-        Ok(())
+        self.listeners.stop().await;
     }
 
     /// Work that goes on beside serving.
     fn tend(&self) {
-        let config = &self.config;
-        let directories: Vec<PathBuf> = [&config.plugins.directory, &config.plugins.policies]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
-        let registry = self.registry.clone();
+        let (registry, rewatch) = (self.registry.clone(), self.rewatch.clone());
         self.until_stopped(async move {
-            let mut watch = Watch::start(&directories);
-            // What changed before there was a watcher.
-            let mut unsettled = registry.look().await;
             loop {
-                if unsettled {
-                    tokio::time::sleep(QUIET).await;
-                } else {
-                    watch.changed().await;
+                let plugins = registry.loader().config().plugins.clone();
+                let directories: Vec<PathBuf> = [plugins.directory, plugins.policies]
+                    .into_iter()
+                    .flatten()
+                    .collect();
+                let mut watch = Watch::start(&directories);
+                // What changed before there was a watcher.
+                let mut unsettled = registry.look().await;
+                loop {
+                    let again = async {
+                        if unsettled {
+                            tokio::time::sleep(QUIET).await;
+                        } else {
+                            watch.changed().await;
+                        }
+                    };
+                    tokio::select! {
+                        () = again => unsettled = registry.look().await,
+                        () = rewatch.notified() => break,
+                    }
                 }
-                unsettled = registry.look().await;
             }
         });
         // Rights are taken away by a watcher of their own: the look above may be busy with compiling a plugin.
-        let policies: Vec<PathBuf> = config.plugins.policies.iter().cloned().collect();
-        let registry = self.registry.clone();
+        let (registry, rewatch) = (self.registry.clone(), self.rewatch.clone());
         self.until_stopped(async move {
-            let mut watch = Watch::start(&policies);
             loop {
-                watch.changed().await;
-                registry.apply_policies();
+                let plugins = registry.loader().config().plugins.clone();
+                let policies: Vec<PathBuf> = plugins.policies.into_iter().collect();
+                let mut watch = Watch::start(&policies);
+                loop {
+                    tokio::select! {
+                        () = watch.changed() => { registry.apply_policies(); }
+                        () = rewatch.notified() => break,
+                    }
+                }
             }
         });
         let registry = self.registry.clone();
@@ -376,15 +339,9 @@ impl Host {
             gauges(&registry, &metrics);
             async {}
         }));
-        let tls = self.tls.clone();
+        let look = self.listeners.certificates();
         self.until_stopped(every(TLS_LOOK, move || {
-            for tls in &tls {
-                match tls.refresh() {
-                    Reload::Unchanged => {}
-                    Reload::Reloaded => tracing::info!(certificate = %tls.files().certificate.display(), "certificates reloaded"),
-                    Reload::Failed(error) => tracing::error!(%error, "new certificates are not usable; those before stay"),
-                }
-            }
+            look();
             async {}
         }));
     }
@@ -459,94 +416,27 @@ fn private_directory(path: &Path) -> Result<(), HostError> {
     Ok(())
 }
 
-async fn bind_all(
-    config: &Config,
-) -> Result<(Vec<Bound>, Vec<(settings::Listener, Vec<TcpListener>)>), HostError> {
-    let admin = config.admin.map(|address| settings::Listener {
-        name: "admin".into(),
-        addresses: vec![address],
-        audiences: Vec::new(),
-        tls: false,
-        public_url: None,
-        plain_http_for_foreman: false,
-        limits: settings::config::ListenerLimits::default(),
-    });
-    let (mut bound, mut all) = (Vec::new(), Vec::new());
-    for listener in config.listeners.iter().cloned().chain(admin) {
-        let mut sockets = Vec::new();
-        for address in &listener.addresses {
-            let socket = crate::server::bind(*address).map_err(told)?;
-            let address = socket.local_addr().map_err(told)?;
-            bound.push(Bound {
-                listener: listener.name.clone(),
-                address,
-                tls: listener.tls,
-                audiences: listener.audiences.clone(),
-            });
-            sockets.push(socket);
-        }
-        all.push((listener, sockets));
-    }
-    Ok((bound, all))
-}
-
-fn own_names(socket: &TcpListener) -> Vec<String> {
-    let address = socket.local_addr().map(|it| it.ip().to_string()).ok();
-    address
-        .into_iter()
-        .map(|it| {
-            if it.contains(':') {
-                format!("[{it}]")
-            } else {
-                it
-            }
-        })
+/// What is read only at start.
+fn needs_restart(before: &Config, config: &Config) -> Vec<String> {
+    let changed = [
+        ("state", before.state != config.state),
+        ("drain", before.drain != config.drain),
+        (
+            "log.target and log.format",
+            before.log.options.target != config.log.options.target
+                || before.log.options.format != config.log.options.format,
+        ),
+        (
+            "log.buffer and log.buffer_errors",
+            (before.log.buffer, before.log.buffer_errors)
+                != (config.log.buffer, config.log.buffer_errors),
+        ),
+        ("engine", before.engine != config.engine),
+    ];
+    let changed = changed.into_iter().filter(|(_, changed)| *changed);
+    changed
+        .map(|(key, _)| format!("{key}: changed in the file, it takes effect at the next start"))
         .collect()
-}
-
-fn plain_foreman(listener: &settings::Listener) -> PlainForeman {
-    if listener.plain_http_for_foreman {
-        PlainForeman::TrustedNames
-    } else if listener.addresses.iter().all(|it| it.ip().is_loopback()) {
-        PlainForeman::Loopback
-    } else {
-        PlainForeman::Refused
-    }
-}
-
-fn tls_files(tls: &settings::config::Tls) -> TlsFiles {
-    TlsFiles {
-        certificate: tls.certificate.clone(),
-        key: tls.private_key.clone(),
-        client_ca: tls.client_ca.clone(),
-        oldest: if tls.only_tls13 {
-            OldestTls::Tls13
-        } else {
-            OldestTls::Tls12
-        },
-    }
-}
-
-fn limits(given: &settings::config::ListenerLimits) -> Limits {
-    let default = Limits::default();
-    Limits {
-        connections: given.connections.unwrap_or(default.connections),
-        connections_per_address: given
-            .connections_per_address
-            .unwrap_or(default.connections_per_address),
-        handshake: given.handshake.unwrap_or(default.handshake),
-        head_time: given.head_time.unwrap_or(default.head_time),
-        idle: given.idle.unwrap_or(default.idle),
-        body_idle: given.body_idle.unwrap_or(default.body_idle),
-        body_time: given.body_time.unwrap_or(default.body_time),
-        passed_body_time: given.passed_body_time.unwrap_or(default.passed_body_time),
-        send_stall: given.send_stall.unwrap_or(default.send_stall),
-        connection_age: given.connection_age.unwrap_or(default.connection_age),
-        request_line: given.request_line.unwrap_or(default.request_line),
-        head: given.head.unwrap_or(default.head),
-        header_lines: given.header_lines.unwrap_or(default.header_lines),
-        held_bodies: given.held_bodies.unwrap_or(default.held_bodies),
-    }
 }
 
 fn server_rules(config: &Config) -> Result<Rules, HostError> {
@@ -674,7 +564,7 @@ impl Control for Desk {
 
     fn ports(&self) -> Vec<PortView> {
         let services = self.registry.services().ports();
-        let mut all = self.ports.clone();
+        let mut all = self.bound.load().iter().map(port_view).collect::<Vec<_>>();
         all.extend(services.into_iter().map(|port| PortView {
             address: port.socket.address.to_string(),
             protocol: port.socket.transport.word().to_owned(),

@@ -14,7 +14,7 @@ use super::trial::banner as trial_banner;
 use crate::api::control::PluginState;
 use crate::api::core::OWN_VERSION;
 use crate::plugin::registry::Bundled;
-use crate::server::TrialFiles;
+use crate::server::{Inherited, TrialFiles};
 use crate::settings::Config;
 use crate::telemetry::log::Logging;
 use crate::telemetry::metrics::Metrics;
@@ -63,6 +63,8 @@ impl Serve {
         let (config, trial) = self.configuration()?;
         let began = Instant::now();
         let metrics = Metrics::new(OWN_VERSION);
+        let inherited =
+            Inherited::from_environment().map_err(|error| Failure::Start(error.to_string()))?;
         let ring = LogRing::new(config.log.buffer, config.log.buffer_errors)
             .map_err(|error| Failure::Configuration(error.to_string()))?;
         let ring = Arc::new(ring);
@@ -73,8 +75,16 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|error| Failure::Start(format!("no threads: {error}")))?;
-        let result =
-            runtime.block_on(self.serve(config, trial, ring, metrics, bundled, &logging, began));
+        let result = runtime.block_on(self.serve(
+            config,
+            trial,
+            ring,
+            metrics,
+            bundled,
+            Arc::new(inherited),
+            &logging,
+            began,
+        ));
         runtime.shutdown_timeout(SHUTDOWN);
         if let Err(failure) = &result {
             tracing::error!("{failure}");
@@ -128,13 +138,14 @@ impl Serve {
         ring: Arc<LogRing>,
         metrics: Arc<Metrics>,
         bundled: Vec<Bundled>,
+        inherited: Arc<Inherited>,
         logging: &Logging,
         began: Instant,
     ) -> Result<(), Failure> {
         let mut signals =
             Signals::listen().map_err(|error| Failure::Start(format!("signals: {error}")))?;
         let progress = |what: &str| tracing::info!(after = took(began), "bringing up {what}");
-        let started = Host::start(config, ring, metrics, bundled, progress);
+        let started = Host::start(config, ring, metrics, bundled, inherited, progress);
         let mut host = tokio::select! {
             started = started => started.map_err(|error| Failure::Start(error.to_string()))?,
             () = signals.stopped() => return Ok(()),

@@ -12,7 +12,7 @@ pub fn banner(host: &Host, files: &TrialFiles) -> String {
     let mut text = String::from(
         "\nBulkhead runs on trial: on this machine only, without a configuration file.\n\nListening\n",
     );
-    for bound in host.bound() {
+    for bound in host.bound().iter() {
         let scheme = if bound.tls { "https" } else { "http" };
         let who = match bound.listener.as_str() {
             "admin" => "administrator: /metrics, /healthz, /readyz",

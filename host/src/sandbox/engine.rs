@@ -11,7 +11,7 @@ use super::limits::WholeMemory;
 use wasmtime::{InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// How the pool is sized. Every field is a key of `[engine]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineConfig {
     /// Component instances that can live at once, over all plugins.
     pub instances: u32,

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,28 +76,70 @@ pub struct Drained {
 /// A listener that is ready to run.
 pub struct Listener<D> {
     socket: TcpListener,
-    endpoint: Arc<Endpoint>,
     server: Arc<Server<D>>,
+    door: Door,
+}
+
+/// What is held of a listener that runs: by it, what the listener serves can be changed.
+#[derive(Clone)]
+pub struct Door {
+    ground: Arc<ArcSwap<Ground>>,
+    closed: CancellationToken,
+}
+
+/// What the connections of a listener stand on. Replaced as a whole; those that were accepted before keep theirs, and leave.
+struct Ground {
+    endpoint: Arc<Endpoint>,
     connections: Arc<Connections>,
     memory: BodyMemory,
     metrics: Arc<ListenerMetrics>,
+    leave_soon: CancellationToken,
+}
+
+impl Ground {
+    fn new<D: Dispatch>(endpoint: Endpoint, server: &Server<D>) -> Self {
+        let limits = &endpoint.limits;
+        Self {
+            connections: Connections::new(limits.connections, limits.connections_per_address),
+            memory: BodyMemory::new(limits.held_bodies),
+            metrics: server.metrics().listener(&endpoint.name),
+            endpoint: Arc::new(endpoint),
+            leave_soon: CancellationToken::new(),
+        }
+    }
+}
+
+impl Door {
+    /// Serves something else at the same socket from now on. Connections that are open end after their present request: what they were
+    /// promised may no longer hold.
+    pub fn change<D: Dispatch>(&self, endpoint: Endpoint, server: &Server<D>) {
+        let before = self.ground.swap(Arc::new(Ground::new(endpoint, server)));
+        before.leave_soon.cancel();
+    }
+
+    /// Ends when the listener has been told to stop and its socket is closed.
+    pub async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
 }
 
 impl<D: Dispatch> Listener<D> {
     /// Joins a listening socket (bound here or inherited) with what it serves.
     pub fn new(socket: TcpListener, endpoint: Endpoint, server: Arc<Server<D>>) -> Self {
-        let limits = &endpoint.limits;
-        let connections = Connections::new(limits.connections, limits.connections_per_address);
-        let memory = BodyMemory::new(limits.held_bodies);
-        let metrics = server.metrics().listener(&endpoint.name);
+        let ground = Ground::new(endpoint, &server);
         Self {
             socket,
-            endpoint: Arc::new(endpoint),
             server,
-            connections,
-            memory,
-            metrics,
+            door: Door {
+                ground: Arc::new(ArcSwap::from_pointee(ground)),
+                closed: CancellationToken::new(),
+            },
         }
+    }
+
+    /// For changing it while it runs.
+    pub fn door(&self) -> Door {
+        self.door.clone()
     }
 
     /// Where it listens.
@@ -106,10 +149,7 @@ impl<D: Dispatch> Listener<D> {
 
     /// Accepts and serves until stopped, then lets requests in progress finish. Ends when the last connection has.
     pub async fn run(self, drain: Drain) -> Drained {
-        let leaving = Leaving {
-            soon: drain.stop.clone(),
-            now: CancellationToken::new(),
-        };
+        let leave_now = CancellationToken::new();
         let tasks = TaskTracker::new();
         let mut complained: Option<Instant> = None;
         loop {
@@ -119,12 +159,13 @@ impl<D: Dispatch> Listener<D> {
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, &leaving, &tasks),
+                Ok((stream, peer)) => self.admit(stream, peer, &leave_now, &tasks),
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     if complained.is_none_or(|last| last.elapsed() > COMPLAINT_PAUSE) {
                         complained = Some(Instant::now());
-                        tracing::error!(listener = %self.endpoint.name, %error, open = self.connections.count(), "cannot accept connections");
+                        let ground = self.door.ground.load();
+                        tracing::error!(listener = %ground.endpoint.name, %error, open = ground.connections.count(), "cannot accept connections");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -132,12 +173,14 @@ impl<D: Dispatch> Listener<D> {
         }
         // From here on the kernel refuses new connections.
         drop(self.socket);
+        self.door.closed.cancel();
+        self.door.ground.load().leave_soon.cancel();
         tasks.close();
         if tokio::time::timeout(drain.time, tasks.wait()).await.is_ok() {
             return Drained { cut_off: 0 };
         }
         let cut_off = tasks.len();
-        leaving.now.cancel();
+        leave_now.cancel();
         tasks.wait().await;
         Drained { cut_off }
     }
@@ -146,15 +189,16 @@ impl<D: Dispatch> Listener<D> {
         &self,
         stream: tokio::net::TcpStream,
         peer: SocketAddr,
-        leaving: &Leaving,
+        leave_now: &CancellationToken,
         tasks: &TaskTracker,
     ) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let counted = !self.server.rules().fronts.contains(peer.ip());
-        let lease = match self.connections.enter(peer.ip(), counted) {
+        let ground = self.door.ground.load();
+        let lease = match ground.connections.enter(peer.ip(), counted) {
             Ok(lease) => lease,
             Err(full) => {
-                return self.metrics.rejected(match full {
+                return ground.metrics.rejected(match full {
                     Full::Listener => ConnectionRejection::ListenerFull,
                     Full::Address => ConnectionRejection::ClientFull,
                 });
@@ -166,12 +210,15 @@ impl<D: Dispatch> Listener<D> {
         };
         let accepted = Accepted {
             stream,
-            endpoint: self.endpoint.clone(),
+            endpoint: ground.endpoint.clone(),
             peer,
             local,
-            memory: self.memory.clone(),
-            metrics: self.metrics.clone(),
-            leaving: leaving.clone(),
+            memory: ground.memory.clone(),
+            metrics: ground.metrics.clone(),
+            leaving: Leaving {
+                soon: ground.leave_soon.clone(),
+                now: leave_now.clone(),
+            },
             lease,
         };
         tasks.spawn(accepted.serve(self.server.clone()));

@@ -8,12 +8,14 @@
 //! `plugin::routes`), `body` reads, `admitted` hands over, `answer` makes every error HTTP, `record` writes it down. `stall` watches
 //! over clients that do not read, `limits` holds all numbers.
 
+mod activation;
 mod admitted;
 pub mod answer;
 mod body;
 mod chunks;
 mod connection;
 mod connections;
+pub mod descriptors;
 mod dispatch;
 mod endpoint;
 mod fronts;
@@ -22,6 +24,7 @@ mod head;
 mod identity;
 mod limits;
 mod listener;
+mod listeners;
 mod names;
 mod own_names;
 mod path;
@@ -31,6 +34,7 @@ mod stall;
 mod tls;
 mod trial;
 
+pub use activation::{ActivationError, Inherited};
 pub use admitted::{Admitted, Caller, Dispatch, Payload};
 pub use answer::Refusal;
 pub use body::{BodyError, HeldBody};
@@ -41,7 +45,8 @@ pub use identity::{
     Certificate, Identity, IdentityError, LOOKUP_TIME, PlainForeman, Trust, TrustedHosts,
 };
 pub use limits::Limits;
-pub use listener::{BindError, Drain, Drained, Listener, bind};
+pub use listener::{BindError, Door, Drain, Drained, Listener, bind};
+pub use listeners::{Bound, Listeners, ListenersError, Sockets};
 pub use names::{ResolverError, ReverseNames, SystemNames};
 pub use own_names::OwnNames;
 pub use path::{NormalPath, PathError};

@@ -235,7 +235,7 @@ impl PartialEq for Place {
 }
 
 /// `[engine]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Engine {
     /// `instances`, `largest_memory`, `table_elements`, `memory`, `warm_slots`.
     pub pool: EngineConfig,
@@ -244,7 +244,7 @@ pub struct Engine {
 }
 
 /// What compiling a third party's component may cost.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CompileLimits {
     /// CPU and wall time.
     pub time: Duration,
@@ -266,7 +266,7 @@ impl Default for CompileLimits {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// `target`, `format`, `level`.
     pub options: LogOptions,

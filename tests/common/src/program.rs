@@ -23,6 +23,9 @@ const START: Duration = Duration::from_secs(60);
 /// How long the program may drain before a test ends it the hard way.
 const STOP: Duration = Duration::from_secs(30);
 
+/// From where descriptors are numbered that are handed over: above those that tests open meanwhile.
+const FIRST_HANDED: i32 = 900;
+
 /// The path of the program that cargo built for these tests.
 pub fn executable() -> PathBuf {
     if let Some(path) = std::env::var_os("CARGO_BIN_EXE_bulkhead") {
@@ -176,6 +179,40 @@ impl Bulkhead {
         let mut this = Self::launch(configuration, environment);
         this.wait_until_ready();
         this
+    }
+
+    /// [`Bulkhead::with`], with listening sockets that are handed over with their names, as systemd does it.
+    #[track_caller]
+    pub fn with_sockets(
+        configuration: Configuration,
+        sockets: &[(&std::net::TcpListener, &str)],
+    ) -> Self {
+        use rustix::fd::AsRawFd as _;
+        // Descriptors that follow one another; the child inherits those that are not closed on exec.
+        let copies: Vec<_> = sockets
+            .iter()
+            .map(|(socket, _)| {
+                rustix::io::fcntl_dupfd_cloexec(socket, FIRST_HANDED).expect("a descriptor")
+            })
+            .collect();
+        let first = copies.first().map_or(0, |it| it.as_raw_fd());
+        for (position, copy) in copies.iter().enumerate() {
+            assert_eq!(
+                copy.as_raw_fd() as usize,
+                first as usize + position,
+                "another test took a number"
+            );
+            rustix::io::fcntl_setfd(copy, rustix::io::FdFlags::empty()).expect("a flag");
+        }
+        let names: Vec<_> = sockets.iter().map(|(_, name)| *name).collect();
+        Self::start(
+            configuration,
+            &[
+                ("LISTEN_FDS", Path::new(&copies.len().to_string())),
+                ("LISTEN_FDS_FIRST_FD", Path::new(&first.to_string())),
+                ("LISTEN_FDNAMES", Path::new(&names.join(":"))),
+            ],
+        )
     }
 
     /// Starts without waiting for readiness.
