@@ -114,6 +114,7 @@ async fn serve(file: Arc<Path>) {
         })
         .expect("one plugin disputes nothing");
     let none = Arc::new(Snapshot {
+        logs: bulkhead::settings::Enabled::Both,
         shown_version: "3.11.0".to_owned(),
         features: Vec::new(),
     });

@@ -159,7 +159,7 @@ fn listeners_come_and_go() {
         bulkhead.log()
     );
     assert_eq!(
-        status("/features"),
+        status("/tftp/serverName"),
         Some(404),
         "Foreman is not served there"
     );

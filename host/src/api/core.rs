@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::features::{FeatureView, Features, Snapshot, State};
+use crate::settings::Enabled;
 use crate::telemetry::ring::LogRing;
 
 /// Bulkhead's own version, shown beside the Smart Proxy version, where Foreman does not look.
@@ -54,6 +55,13 @@ impl CoreApi {
             ring,
             documents: ArcSwapOption::empty(),
         })
+    }
+
+    /// Whether `/logs` is served to a client that came over TLS, or not over TLS.
+    #[must_use]
+    pub fn serves_logs(&self, tls: bool) -> bool {
+        let logs = self.features.snapshot().logs;
+        if tls { logs.https() } else { logs.http() }
     }
 
     /// Answers a request whose path is already normalised. Anything unknown gets [`not_found`].
@@ -107,9 +115,12 @@ impl Documents {
         let logs = FeatureView {
             name: "logs".into(),
             version: shown.into(),
-            http_enabled: true,
-            https_enabled: true,
-            state: State::Running,
+            http_enabled: of.logs.http(),
+            https_enabled: of.logs.https(),
+            state: match of.logs {
+                Enabled::Off => State::Disabled,
+                Enabled::Both | Enabled::Http | Enabled::Https => State::Running,
+            },
             settings: Vec::new(),
             capabilities: Vec::new(),
         };
@@ -272,6 +283,7 @@ mod tests {
 
     fn api_with(features: Vec<FeatureView>) -> (Arc<CoreApi>, Arc<Fixed>, Arc<LogRing>) {
         let snapshot = Snapshot {
+            logs: Enabled::Both,
             shown_version: "3.11.0-develop".into(),
             features,
         };
@@ -395,6 +407,7 @@ mod tests {
         let first = api.documents();
         assert!(Arc::ptr_eq(&first, &api.documents()));
         source.0.store(Arc::new(Snapshot {
+            logs: Enabled::Both,
             shown_version: "3.12.0".into(),
             features: vec![],
         }));

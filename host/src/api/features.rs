@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::settings::Enabled;
+
 /// What a feature is doing, in Foreman's words. Foreman uses features in state `running` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -59,6 +61,8 @@ pub struct Snapshot {
     pub shown_version: String,
     /// In any order; `logs` is the host's own and not among them.
     pub features: Vec<FeatureView>,
+    /// Where the host's own feature `logs` is served.
+    pub logs: Enabled,
 }
 
 /// Who knows the features.

@@ -12,6 +12,7 @@ use super::policy::show_problems;
 use super::print::Listing;
 use crate::grant::policy::Policy;
 use crate::plugin::registry::Bundled;
+use crate::settings::config::LOGS;
 use crate::settings::reader::nearest;
 use crate::settings::{Config, Problem};
 
@@ -96,7 +97,8 @@ fn policies(config: &Config, bundled: &[Bundled]) -> Vec<Problem> {
         }
     }
     for (name, feature) in &config.features {
-        let known = bundled.iter().any(|it| it.name == name) && config.plugins.bundled;
+        let known =
+            name == LOGS || bundled.iter().any(|it| it.name == name) && config.plugins.bundled;
         if !known && config.plugins.directory.is_none() {
             problems.push(Problem {
                 file: config.file.clone().unwrap_or_default(),

@@ -21,7 +21,7 @@ use crate::settings::config::CompileLimits;
 /// Who wrote the component, which decides where it is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// Embedded in this binary: compiled in this process.
+    /// Embedded in this binary: compiled in a child process, or in this one where no child can be had.
     FirstParty,
     /// A file of the plugin directory: compiled in a child process with limits.
     ThirdParty,
@@ -124,17 +124,40 @@ impl Compiler {
             }
         }
         let code = match origin {
-            Origin::FirstParty => self
-                .engine
-                .inner()
-                .precompile_component(wasm)
-                .map_err(|error| CompileError::Invalid(format!("{error:#}")))?,
+            // In a child as well: the compiler leaves tens of megabytes in the process it ran in.
+            Origin::FirstParty => match self.compile_in_child(wasm).await {
+                Err(error @ CompileError::Limit(_)) => {
+                    tracing::warn!(%error, "compiling in this process instead");
+                    self.engine
+                        .inner()
+                        .precompile_component(wasm)
+                        .map_err(|error| CompileError::Invalid(format!("{error:#}")))?
+                }
+                compiled => compiled?,
+            },
             Origin::ThirdParty => self.compile_in_child(wasm).await?,
         };
         if let Err(error) = self.write(&path, &code) {
             tracing::warn!(path = %path.display(), %error, "compile cache not written; the next start compiles again");
         }
         self.load(&code)
+    }
+
+    /// Compiles what is not in the cache yet, as many at once as there are cores. What fails is told when it is asked for.
+    pub async fn warm_up(&self, components: &[&[u8]]) {
+        use futures::StreamExt as _;
+        let missing = components
+            .iter()
+            .filter(|wasm| !self.directory.join(self.entry_name(wasm)).exists());
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        futures::stream::iter(missing)
+            .for_each_concurrent(cores, async |wasm| {
+                if let Ok(code) = self.compile_in_child(wasm).await {
+                    let path = self.directory.join(self.entry_name(wasm));
+                    let _ = self.write(&path, &code);
+                }
+            })
+            .await;
     }
 
     fn entry_name(&self, wasm: &[u8]) -> String {

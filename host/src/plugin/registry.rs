@@ -22,7 +22,8 @@ use super::service::Services;
 use super::watch::QUIET;
 use crate::api::control::{ControlError, Done, PluginState, PluginView, Unready};
 use crate::api::features::{FeatureView, Features, Snapshot, State};
-use crate::settings::Config;
+use crate::settings::config::LOGS;
+use crate::settings::{Config, Enabled};
 use crate::telemetry::ring::LogRing;
 
 /// A component that comes with the program.
@@ -117,6 +118,7 @@ impl Registry {
         ring: Arc<LogRing>,
     ) -> Arc<Self> {
         let shown_version = loader.config().version.clone();
+        let logs = logs_enabled(&loader.config());
         Arc::new(Self {
             loader,
             library,
@@ -127,6 +129,7 @@ impl Registry {
             snapshot: ArcSwap::from_pointee(Snapshot {
                 shown_version,
                 features: Vec::new(),
+                logs,
             }),
             records: ArcSwap::default(),
             work: Mutex::default(),
@@ -161,6 +164,9 @@ impl Registry {
     pub async fn bring_up(&self, progress: impl Fn(&str)) {
         let mut work = self.work.lock().await;
         if self.loader.config().plugins.bundled {
+            let components: Vec<&[u8]> = self.bundled.iter().map(|it| it.wasm).collect();
+            progress("machine code of the bundled plugins");
+            self.loader.compiler.warm_up(&components).await;
             for bundled in &self.bundled {
                 progress(bundled.name);
                 self.load(
@@ -752,6 +758,7 @@ impl Registry {
         self.snapshot.store(Arc::new(Snapshot {
             shown_version,
             features,
+            logs: logs_enabled(&self.loader.config()),
         }));
     }
 
@@ -853,6 +860,14 @@ fn drain(plugin: Option<Arc<Plugin>>) {
             }
         });
     }
+}
+
+/// `[features.logs] enabled`; on unless switched off.
+fn logs_enabled(config: &Config) -> Enabled {
+    config
+        .features
+        .get(LOGS)
+        .map_or(Enabled::Both, |it| it.enabled)
 }
 
 fn unknown(name: &str) -> ControlError {

@@ -20,6 +20,7 @@ use super::limits::MemoryMeter;
 use super::metered::{Metered, Turn};
 use super::runtimes::{Class, Handles};
 use crate::grant::limits::Limits;
+use crate::telemetry::context;
 
 /// How an instance is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,12 +199,14 @@ impl Sandbox {
     {
         let turn = self.turn().await?;
         let this = self.clone();
-        let task = self.runtimes.of(class).spawn(async move {
+        let work = async move {
             let _turn = turn;
             let _running = Counted::new(&this.running);
             this.run(class, peer, call).await
-        });
-        match task.await {
+        };
+        // What the plugin logs belongs to the request it works for.
+        let work = context::carried(context::request_id(), work);
+        match self.runtimes.of(class).spawn(work).await {
             Ok(result) => result,
             // A host panic costs this call; the instance went down with the task.
             Err(error) => {
@@ -276,12 +279,12 @@ impl Sandbox {
             Turn::Done(result) => result,
             Turn::Exhausted => Err(CallError::CpuLimit(cpu)),
             Turn::Demote => {
-                let rest = heavy.spawn(async move {
+                let rest = heavy.spawn(context::carried(context::request_id(), async move {
                     match Metered::new(work.as_mut(), &mut used, cpu, false).await {
                         Turn::Done(result) => result,
                         Turn::Exhausted | Turn::Demote => Err(CallError::CpuLimit(cpu)),
                     }
-                });
+                }));
                 rest.await.unwrap_or_else(|error| {
                     Err(CallError::Trapped {
                         kind: "host",

@@ -41,8 +41,10 @@ const CORE_MOUNTS: [(&str, Audience); 4] = [
     ("/features", Audience::Public),
     ("/version", Audience::Public),
     ("/v2", Audience::Foreman),
-    ("/logs", Audience::Foreman),
+    (LOGS, Audience::Foreman),
 ];
+/// The host's own feature.
+const LOGS: &str = "/logs";
 /// Headers about one connection, not about the request (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
@@ -207,6 +209,10 @@ impl<D: Dispatch> Server<D> {
                 continue;
             };
             if audience == Audience::Foreman && !served.contains(audience) {
+                return Err(Refusal::NotFound);
+            }
+            // Not served is not mounted: 404 without a look at the caller.
+            if mount == LOGS && !self.core.serves_logs(arrival.origin.starts_with("https:")) {
                 return Err(Refusal::NotFound);
             }
             record.is_for(None, audience);

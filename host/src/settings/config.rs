@@ -401,6 +401,8 @@ impl Config {
     }
 }
 
+/// The feature that the host itself serves.
+pub const LOGS: &str = "logs";
 /// The name in the trial's client certificate.
 pub const TRIAL_CLIENT: &str = "bulkhead-trial-client";
 pub(super) const DRAIN: Duration = Duration::from_secs(20);

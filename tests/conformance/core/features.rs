@@ -183,7 +183,6 @@ fn features_nobody_enabled_are_disabled() {
 
 /// `logs` is on by default and can be switched off.
 #[test]
-#[cfg(feature = "unfinished")]
 fn logs_can_be_switched_off() {
     let bulkhead = Bulkhead::with(
         Configuration::empty()

@@ -254,7 +254,6 @@ fn refused_requests_are_logged_as_errors() {
 
 /// A line that a plugin writes belongs to the request it was written for.
 #[test]
-#[cfg(feature = "unfinished")]
 fn lines_of_plugins_carry_the_request_id() {
     let target = BULKHEAD.get().foreman();
     target

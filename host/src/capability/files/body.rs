@@ -1,11 +1,12 @@
 //! A file on its way to a client.
 //!
 //! The one idea: one piece is read ahead while the piece before it is sent, so that the disk and the client work at the
-//! same time and memory stays at two pieces. A right that ends breaks the body off: the client sees that it is not whole.
+//! same time and memory stays at three pieces, small ones when many clients are slow. A right that ends breaks the body off: the client sees that it is not whole.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -19,6 +20,36 @@ use crate::capability::wasi::quota::CountedFile;
 
 /// Bytes read at a time: large enough that the hop to a blocking thread does not count, small enough for many clients.
 const PIECE: usize = 256 * 1024;
+/// The same when many pieces wait for their clients already. A client that has stopped reading keeps up to three.
+const SMALL_PIECE: usize = 16 * 1024;
+/// Bytes in pieces from which on new ones are small. 16 MiB: some twenty large transfers at full speed; what thousands of slow ones hold beyond it is
+/// three small pieces each.
+const PLENTY: usize = 16 * 1024 * 1024;
+
+/// Bytes of all pieces that are read and not yet sent.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// A piece that counts while it is held.
+struct Piece(Vec<u8>);
+
+impl Piece {
+    fn new(bytes: Vec<u8>) -> Self {
+        HELD.fetch_add(bytes.capacity(), Ordering::Relaxed);
+        Self(bytes)
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.0.capacity(), Ordering::Relaxed);
+    }
+}
 
 /// The body of a file's answer.
 pub(super) struct FileBody {
@@ -51,7 +82,12 @@ impl FileBody {
 
     /// Begins to read the next piece, if there is one.
     fn read_ahead(&mut self) {
-        let size = usize::try_from(self.unread).unwrap_or(PIECE).min(PIECE);
+        let piece = if HELD.load(Ordering::Relaxed) < PLENTY {
+            PIECE
+        } else {
+            SMALL_PIECE
+        };
+        let size = usize::try_from(self.unread).unwrap_or(piece).min(piece);
         if size == 0 {
             return;
         }
@@ -139,5 +175,5 @@ fn read_exactly(file: &CountedFile, offset: u64, size: usize) -> io::Result<Byte
     }
     // The system may have been asked for a little more than was wanted, where the allocation is larger.
     buffer.truncate(size);
-    Ok(Bytes::from(buffer))
+    Ok(Bytes::from_owner(Piece::new(buffer)))
 }

@@ -218,6 +218,7 @@ impl Site {
         });
         let metrics = Metrics::new("0.1.0");
         let features = Arc::new(Nothing(Arc::new(Snapshot {
+            logs: crate::settings::Enabled::Both,
             shown_version: "3.11.0".into(),
             features: Vec::new(),
         })));
