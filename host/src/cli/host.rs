@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use http::HeaderValue;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::admin;
@@ -67,7 +67,7 @@ pub struct Host {
     bound: Addresses,
     inherited: Arc<Inherited>,
     /// The directories to watch are others now.
-    rewatch: Arc<Notify>,
+    rewatch: watch::Sender<()>,
     stop: CancellationToken,
     bundled: Vec<Bundled>,
     _runtimes: Runtimes,
@@ -205,7 +205,7 @@ impl Host {
             listeners,
             bound,
             inherited,
-            rewatch: Arc::default(),
+            rewatch: watch::Sender::new(()),
             stop: CancellationToken::new(),
             bundled,
             metrics: metrics.clone(),
@@ -264,7 +264,7 @@ impl Host {
         let config = Arc::new(config);
         said.extend(self.registry.reconfigure(config.clone()).await);
         self.config = config;
-        self.rewatch.notify_waiters();
+        self.rewatch.send_replace(());
         self.metrics.reloads.inc();
         Ok(said)
     }
@@ -283,7 +283,7 @@ impl Host {
 
     /// Work that goes on beside serving.
     fn tend(&self) {
-        let (registry, rewatch) = (self.registry.clone(), self.rewatch.clone());
+        let (registry, mut rewatch) = (self.registry.clone(), self.rewatch.subscribe());
         self.until_stopped(async move {
             loop {
                 let plugins = registry.loader().config().plugins.clone();
@@ -304,13 +304,13 @@ impl Host {
                     };
                     tokio::select! {
                         () = again => unsettled = registry.look().await,
-                        () = rewatch.notified() => break,
+                        () = told_again(&mut rewatch) => break,
                     }
                 }
             }
         });
         // Rights are taken away by a watcher of their own: the look above may be busy with compiling a plugin.
-        let (registry, rewatch) = (self.registry.clone(), self.rewatch.clone());
+        let (registry, mut rewatch) = (self.registry.clone(), self.rewatch.subscribe());
         self.until_stopped(async move {
             loop {
                 let plugins = registry.loader().config().plugins.clone();
@@ -318,8 +318,8 @@ impl Host {
                 let mut watch = Watch::start(&policies);
                 loop {
                     tokio::select! {
-                        () = watch.changed() => { registry.apply_policies(); }
-                        () = rewatch.notified() => break,
+                        () = watch.changed() => registry.apply_policies(),
+                        () = told_again(&mut rewatch) => break,
                     }
                 }
             }
@@ -360,6 +360,13 @@ impl Host {
     #[must_use]
     pub fn bundled(&self) -> &[Bundled] {
         &self.bundled
+    }
+}
+
+/// Ends at the next word of a sender; never when the sender is gone.
+async fn told_again(told: &mut watch::Receiver<()>) {
+    if told.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
