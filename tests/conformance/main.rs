@@ -19,6 +19,7 @@ mod core;
 mod discovery;
 mod dns;
 mod examples;
+mod dhcp;
 mod foreman_client;
 mod httpboot;
 mod logs;

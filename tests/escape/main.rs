@@ -16,6 +16,7 @@ mod beyond;
 mod claims;
 mod client;
 mod dns;
+mod dhcp;
 mod doors;
 mod example;
 mod masks;

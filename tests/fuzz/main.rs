@@ -96,3 +96,22 @@ fn answers_of_kea() {
         dhcp_kea_plugin::fuzz::configuration(text);
     });
 }
+
+#[test]
+fn files_of_isc() {
+    run(
+        "dhcpd.conf",
+        targets::DHCPD_CONF,
+        dhcp_isc_plugin::fuzz::configuration,
+    );
+    run(
+        "dhcpd.leases",
+        targets::DHCPD_LEASES,
+        dhcp_isc_plugin::fuzz::leases,
+    );
+}
+
+#[test]
+fn messages_of_omapi() {
+    run("OMAPI", targets::OMAPI, dhcp_isc_plugin::fuzz::omapi);
+}

@@ -355,3 +355,29 @@ pub(crate) const KEA: &[&str] = &[
     r#"[ { "result": 1, "text": "unable to forward command to the dhcp4 service" } ]"#,
     r#"{ "result": 401, "text": "Unauthorized" }"#,
 ];
+
+pub(crate) const DHCPD_CONF: &[&str] = &[
+    r#"omapi-port 7911; key k { algorithm hmac-md5; secret "eA=="; }; # a comment
+shared-network s { option domain-name "x"; subnet 10.0.0.0 netmask 255.255.255.0 { option routers 10.0.0.1, 10.0.0.2; range 10.0.0.10 10.0.0.20; pool { range 10.0.0.30; } } }
+"#,
+    r#"group { filename "pxelinux.0"; host a { hardware ethernet aa:bb:cc:dd:ee:01; fixed-address 10.0.0.30; option host-name "a}"; } }
+include "more.conf"; class "x" { match if substring(option vendor-class-identifier, 0, 9) = "PXEClient"; if x { y; } else { z; } }
+option x code 150 = { integer 8, text };
+"#,
+    "subnet 192.0.2.0 netmask 255.255.255.0 { range dynamic-bootp 192.0.2.5; interface-mtu 1500; option interface-mtu 1500; }",
+];
+
+pub(crate) const DHCPD_LEASES: &[&str] = &[
+    "lease 192.0.2.10 {\n  starts 1 2026/11/23 10:00:00;\n  ends never;\n  cltt epoch 1795600800; # x\n  binding state active;\n  next binding state free;\n  \
+     hardware ethernet 00:aa:aa:aa:aa:01;\n  uid \"\\001};\\\"\";\n  client-hostname \"foo\";\n}\n",
+    "host a.example.com { dynamic; hardware ethernet 00:aa:aa:aa:aa:03; fixed-address 192.0.2.40; supersede server.next-server = c0:00:02:09; }\n",
+    "host a.example.com { dynamic; deleted; }\nserver-duid \"\\000\\001\";\nfailover peer \"x\" state { my state normal; }\n",
+    "lease 192.0.2.11 { binding state abandoned; }\nlease 10.0.0.1 { starts 1 2026/11/23 10:00:00;\n",
+];
+
+/// Each character is a byte.
+pub(crate) const OMAPI: &[&str] = &[
+    "\0\0\0\u{1}\0\0\0\0\0\0\0\u{1}\0\0\0\0\0\0\0\u{9}\0\0\0\0\0\u{4}type\0\0\0\u{4}host\0\0\0\u{4}name\0\0\0\u{1}a\0\0",
+    "\0\0\0\0\0\0\0\0\0\0\0\u{5}\0\0\0\0\0\0\0\u{9}\0\0\0\u{1}\0\u{6}result\0\0\0\u{4}\0\0\0\u{17}\0\0\0\0",
+    "\0\0\0\u{1}\0\0\0\u{4}\0\0\0\u{3}\0\0\0\u{7}\0\0\0\u{9}\0\0\0\u{1}\0\0\0\0abcd",
+];

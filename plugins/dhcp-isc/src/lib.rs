@@ -13,6 +13,8 @@ pub mod changes;
 pub mod config;
 pub mod error;
 pub mod follow;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod fuzz;
 pub mod index;
 pub mod journal;
 pub mod lexer;

@@ -203,3 +203,25 @@ impl Drop for Dhcpd {
 pub const STOP: rustix::process::Signal = rustix::process::Signal::STOP;
 /// Lets it go on.
 pub const CONTINUE: rustix::process::Signal = rustix::process::Signal::CONT;
+
+/// The address of one of [`many_leases`], counted from 0.
+pub fn lease_address(number: u32) -> std::net::Ipv4Addr {
+    std::net::Ipv4Addr::from_bits(0x0a00_0001 + number)
+}
+
+/// A leases file with that many active leases, as dhcpd writes them.
+pub fn many_leases(count: u32) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from("authoring-byte-order little-endian;\n\n");
+    for number in 0..count {
+        let [_, b, c, d] = (number + 1).to_be_bytes();
+        let _ = write!(
+            text,
+            "lease {} {{\n  starts 3 2026/11/25 10:00:00;\n  ends 3 2036/11/25 22:00:00;\n  cltt 3 2026/11/25 10:00:00;\n  binding state active;\n  \
+             next binding state free;\n  rewind binding state free;\n  hardware ethernet 02:00:00:{b:02x}:{c:02x}:{d:02x};\n  \
+             uid \"\\001\\002\\000\\000\\{b:03o}\\{c:03o}\\{d:03o}\";\n  set vendor-class-identifier = \"MSFT 5.0\";\n  client-hostname \"host{number}\";\n}}\n",
+            lease_address(number)
+        );
+    }
+    text
+}
