@@ -92,9 +92,9 @@ impl Plugin for Dhcp {
             return Status::failing(failure.message());
         }
         free::tell_hold_once();
+        // A provider that still starts, or whose server is away for a while, is no reason to vanish from Foreman: calls say so.
         match dhcp::subnets() {
-            // Names as next servers are the provider's to look up.
-            Ok(_) => Status::working()
+            Ok(_) | Err(Error::Unreachable(_) | Error::Timeout(_)) => Status::working()
                 .capability("dhcp_filename_ipv4")
                 .capability("dhcp_filename_hostname"),
             Err(error) => Status::failing(refusal::words(&error)),
