@@ -1,5 +1,6 @@
 //! Bodies on their way, and rights taken away meanwhile.
 
+use super::super::NoAnswer;
 use super::*;
 
 fn forward(body: Source) -> Forward {
