@@ -24,6 +24,9 @@ mod places;
 mod resolve;
 
 #[cfg(test)]
+#[rustfmt::skip]
+mod keys;
+#[cfg(test)]
 mod tests;
 
 use std::ops::Range;

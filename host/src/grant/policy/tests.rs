@@ -70,7 +70,7 @@ fn policy(text: &str) -> Policy {
     Policy::parse(Path::new("p.toml"), &format!("plugin = \"p\"\n{text}")).unwrap()
 }
 
-fn resolve_with(text: &str, needs: &[(&str, &str, &str)], deny: &Deny) -> Resolution {
+pub(super) fn resolve_with(text: &str, needs: &[(&str, &str, &str)], deny: &Deny) -> Resolution {
     let needs = needs
         .iter()
         .map(|(capability, slot, access)| need(capability, slot, access))
@@ -909,7 +909,7 @@ p.toml:34:1: unknown key `cpus` in `limits`; did you mean `cpu`?"#;
 }
 
 /// The keys a section knows, taken from what the reader says about an unknown one.
-fn known_keys(section: &str) -> Vec<String> {
+pub(super) fn known_keys(section: &str) -> Vec<String> {
     let told = mistakes(&format!("plugin = \"p\"\n{section}\nunheard-of-key = 1"));
     let line = told
         .lines()
