@@ -16,10 +16,10 @@
 
 mod boot_files;
 mod core;
+mod dhcp;
 mod discovery;
 mod dns;
 mod examples;
-mod dhcp;
 mod foreman_client;
 mod httpboot;
 mod logs;

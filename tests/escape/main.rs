@@ -15,8 +15,8 @@
 mod beyond;
 mod claims;
 mod client;
-mod dns;
 mod dhcp;
+mod dns;
 mod doors;
 mod example;
 mod masks;

@@ -210,7 +210,7 @@ impl Bind {
 
     /// The file of the key of this algorithm, in BIND's own form.
     pub fn key_file(&self, algorithm: &str) -> PathBuf {
-        self.scratch.join(&format!("{algorithm}.key"))
+        self.scratch.join(format!("{algorithm}.key"))
     }
 
     /// A key file with any name, algorithm and secret.

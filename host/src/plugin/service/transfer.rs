@@ -355,18 +355,17 @@ impl Sender<'_> {
                 }
                 Ok(size) => size?,
             };
-            match buffer.get(..size) {
-                Some(&[high, low, number_high, number_low, ref rest @ ..]) => {
-                    let number = u16::from_be_bytes([number_high, number_low]);
-                    match u16::from_be_bytes([high, low]) {
-                        ACK => return Ok(Answer::Acknowledged(number)),
-                        ERROR => {
-                            let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-                            let text = String::from_utf8_lossy(text).into_owned();
-                            return Err(Broken::Client(format!("error {number}, {text:?}")));
-                        }
-                        _ => {}
-                    }
+            let Some(&[high, low, number_high, number_low, ref rest @ ..]) = buffer.get(..size)
+            else {
+                continue;
+            };
+            let number = u16::from_be_bytes([number_high, number_low]);
+            match u16::from_be_bytes([high, low]) {
+                ACK => return Ok(Answer::Acknowledged(number)),
+                ERROR => {
+                    let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+                    let text = String::from_utf8_lossy(text).into_owned();
+                    return Err(Broken::Client(format!("error {number}, {text:?}")));
                 }
                 _ => {}
             }

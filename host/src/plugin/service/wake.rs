@@ -19,7 +19,10 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// The tasks, by plugin.
 #[derive(Default)]
-pub(super) struct Wakers(Mutex<HashMap<Arc<str>, (Arc<Plugin>, AbortOnDropHandle<()>)>>);
+pub(super) struct Wakers(Mutex<HashMap<Arc<str>, Woken>>);
+
+/// A plugin, and the task that wakes it.
+type Woken = (Arc<Plugin>, AbortOnDropHandle<()>);
 
 impl Wakers {
     /// Has every kept instance that runs, and is no service, hear of events.

@@ -345,7 +345,7 @@ fn calls(there: bool, count: usize) -> Result<String, String> {
     if there {
         dns::create(&wanted).map_err(debug)?;
     }
-    let kept = vec![wanted.clone()];
+    let kept = [wanted.clone()];
     let start = std::time::Instant::now();
     for _ in 0..count {
         let name = std::hint::black_box(&wanted.name);
