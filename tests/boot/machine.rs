@@ -18,6 +18,7 @@ pub(crate) enum Firmware {
     /// SeaBIOS with the PXE code in the card's ROM.
     Bios,
     /// OVMF, which boots over HTTP.
+    #[cfg_attr(not(feature = "unfinished"), allow(dead_code))]
     Uefi,
 }
 

@@ -122,7 +122,8 @@ impl<'a> Lexer<'a> {
                         .iter()
                         .position(|&byte| byte == b'\n')?
                 }
-                byte if byte.is_ascii_whitespace() || byte == 0 => self.at += 1,
+                // Every control character: what ends a word and starts none would be read for ever.
+                byte if byte <= b' ' => self.at += 1,
                 byte => return Some(byte),
             }
         }
@@ -274,5 +275,16 @@ mod tests {
         let mut value = Lexer::new(b"x = { integer 8, text }; y");
         assert_eq!(value.skip_value(), Some(()));
         assert_eq!(value.next(), Some(Token::Word(b"y")));
+    }
+
+    #[test]
+    fn every_byte_is_passed() {
+        for byte in 0..=255u8 {
+            let text = [b'a', byte, b'b', b';'];
+            assert!(
+                Lexer::new(&text).count() <= 4,
+                "byte {byte} is read for ever"
+            );
+        }
     }
 }

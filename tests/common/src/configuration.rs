@@ -117,7 +117,7 @@ impl Configuration {
         });
         this.server = this
             .authority
-            .server(&["localhost", "127.0.0.1", "proxy.example.com"]);
+            .proxy(&["localhost", "127.0.0.1", "proxy.example.com"]);
         (
             this.doors.foreman_tls,
             this.doors.hosts_http,

@@ -103,6 +103,18 @@ impl Authority {
         self.issue(params, form)
     }
 
+    /// The identity of a proxy, which is a server to some and Foreman's client: one certificate for both.
+    pub fn proxy(&self, names: &[&str]) -> Identity {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names.clone()).expect("test names are valid");
+        params.distinguished_name = common_name(names.first().map_or("proxy", String::as_str));
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        self.issue(params, KeyForm::Pkcs8)
+    }
+
     /// A client's identity with this common name (none: no CN at all) and these DNS names.
     pub fn client(&self, common_name_of: Option<&str>, dns_names: &[&str]) -> Identity {
         let mut params = CertificateParams::default();

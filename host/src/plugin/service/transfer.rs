@@ -174,6 +174,7 @@ fn said(why: &Broken) -> (u16, &'static str) {
 }
 
 /// What is sent: a file read piece by piece, or a text in memory.
+#[derive(Default)]
 struct Source {
     length: u64,
     file: Option<OpenedFile>,
@@ -257,6 +258,8 @@ struct Sender<'a> {
 enum Answer {
     /// The number of the last block that arrived in order.
     Acknowledged(u16),
+    /// Its port is closed.
+    Gone,
     Silence,
 }
 
@@ -275,6 +278,8 @@ impl Sender<'_> {
         let mut base = 1;
         let mut tries = 0;
         let mut repeated = false;
+        // Every block was sent at least once.
+        let mut complete = false;
         let mut packet = Vec::with_capacity(4 + usize::try_from(self.block).unwrap_or(0));
         while base <= last {
             let end = (base + self.window - 1).min(last);
@@ -285,11 +290,18 @@ impl Sender<'_> {
                 // Numbers wrap around: files of more than 65,535 blocks are common.
                 packet.extend_from_slice(&(number as u16).to_be_bytes());
                 packet.extend_from_slice(&bytes);
-                self.socket.send(&packet).await?;
+                match self.socket.send(&packet).await {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        return self.gone(complete, source);
+                    }
+                    sent => sent?,
+                };
                 numbers.transfer_bytes.inc_by(bytes.len() as u64);
             }
+            complete |= end == last;
             loop {
                 match self.answer().await? {
+                    Answer::Gone => return self.gone(complete, source),
                     Answer::Acknowledged(number) => {
                         let ahead = u64::from(number.wrapping_sub((base - 1) as u16));
                         if (1..=end + 1 - base).contains(&ahead) {
@@ -316,6 +328,15 @@ impl Sender<'_> {
         Ok(source.length)
     }
 
+    /// The client closed its port. When every block was sent, it has them all: only its last acknowledgement was lost or is still on its way.
+    fn gone(&self, complete: bool, source: &Source) -> Result<u64, Broken> {
+        if complete {
+            Ok(source.length)
+        } else {
+            Err(Broken::Client("its port is closed".into()))
+        }
+    }
+
     /// Acknowledges options and waits for block 0 to be acknowledged (RFC 2347).
     async fn agree(&self, options: &[(String, String)], length: u64) -> Result<(), Broken> {
         let mut packet = OACK.to_be_bytes().to_vec();
@@ -335,6 +356,7 @@ impl Sender<'_> {
                 match self.answer().await? {
                     Answer::Acknowledged(0) => return Ok(()),
                     Answer::Acknowledged(_) => {}
+                    Answer::Gone => return self.gone(false, &Source::default()).map(drop),
                     Answer::Silence => break,
                 }
             }
@@ -351,7 +373,7 @@ impl Sender<'_> {
                 Err(_elapsed) => return Ok(Answer::Silence),
                 // The client's machine says that nobody listens any more.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    return Err(Broken::Client("its port is closed".into()));
+                    return Ok(Answer::Gone);
                 }
                 Ok(size) => size?,
             };
