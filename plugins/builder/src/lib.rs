@@ -91,7 +91,7 @@ pub enum BuildError {
 /// See [`BuildError`]; a build script prints it and ends, see [`main`].
 pub fn build(plugins: &[Plugin]) -> Result<(), BuildError> {
     let out_dir = variable("OUT_DIR").map(PathBuf::from)?;
-    let workspace = workspace();
+    let workspace = workspace()?;
     rerun_when_changed(&workspace, plugins);
     ensure_target()?;
 
@@ -139,10 +139,10 @@ pub fn main(plugins: &[Plugin]) {
     }
 }
 
-/// The workspace this crate belongs to.
-fn workspace() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+/// The workspace of the package whose build script runs, two folders up. Not this crate's own place, which a copied target directory remembers.
+fn workspace() -> Result<PathBuf, BuildError> {
+    let here = variable("CARGO_MANIFEST_DIR").map(PathBuf::from)?;
+    Ok(here.ancestors().nth(2).unwrap_or(&here).to_path_buf())
 }
 
 /// `components` below the outer target directory, so that all profiles and build scripts share it. Cargo marks its target
