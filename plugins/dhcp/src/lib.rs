@@ -1,6 +1,6 @@
 //! The feature `dhcp`: shows subnets, reservations and leases, makes and removes reservations, and finds free addresses.
 //!
-//! It opens no socket and no file: it checks what was asked, and the granted provider (`dhcp-isc`, `dhcp-kea`) knows the server. Its
+//! It opens no socket and no file: it checks what was asked, and the granted provider (`dhcp-builtin`, `dhcp-isc`, `dhcp-kea`) knows the server. Its
 //! own is one thing: which addresses it suggested lately, kept in the store, so that no two callers get the same.
 //!
 //! The one idea: [`network`] finds the subnet that a path names, [`wanted`] turns a form into one well-formed reservation, [`free`]
@@ -63,7 +63,7 @@ impl Plugin for Dhcp {
         )
         .setting(
             Setting::text("use_provider", "The plugin that reads and writes the DHCP server")
-                .default("dhcp-isc")
+                .default("dhcp-builtin")
                 .required()
                 .exposed(),
         )
