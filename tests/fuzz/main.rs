@@ -115,3 +115,12 @@ fn files_of_isc() {
 fn messages_of_omapi() {
     run("OMAPI", targets::OMAPI, dhcp_isc_plugin::fuzz::omapi);
 }
+
+#[test]
+fn packets_of_dhcp_clients() {
+    run(
+        "DHCP",
+        targets::DHCP,
+        dhcp_builtin_plugin::fuzz::short_packet,
+    );
+}

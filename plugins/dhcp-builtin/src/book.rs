@@ -84,9 +84,11 @@ impl Book {
         }
     }
 
-    /// After a commit of this book's own leases: if nobody else wrote meanwhile, there is nothing to follow.
-    pub fn committed(&mut self, revision: u64) {
-        if revision == self.revision + 1 {
+    /// After a commit of so many of this book's own leases, each of which is a revision: if nobody else wrote meanwhile, there is nothing to
+    /// follow.
+    pub fn committed(&mut self, revision: u64, leases: usize) {
+        let own = u64::try_from(leases).unwrap_or(u64::MAX);
+        if self.revision.checked_add(own) == Some(revision) {
             self.revision = revision;
         }
     }

@@ -9,6 +9,38 @@ use crate::packet::Request;
 use crate::server::Server;
 use crate::subnets::Config;
 
+/// Bytes of a packet before the client's hardware address.
+const HEAD: usize = 28;
+/// Bytes of a hardware address on Ethernet, and of the field that holds it.
+const HARDWARE: (usize, usize) = (6, 16);
+/// Bytes of the fields `sname` and `file`.
+const NAMES: usize = 64 + 128;
+
+/// Makes a packet of a short text, whose characters up to 255 stand for bytes: the head, the hardware address, then the options, which fill `sname` and
+/// `file` as well, so that a client that says they are overloaded says something.
+///
+/// # Panics
+/// When a promise of [`packet`] does not hold.
+pub fn short_packet(text: &str) {
+    let bytes: Vec<u8> = text
+        .chars()
+        .map(|character| u8::try_from(u32::from(character)).unwrap_or(0))
+        .collect();
+    packet(&bytes);
+    let Some((head, rest)) = bytes.split_at_checked(HEAD) else {
+        return;
+    };
+    let (hardware, options) = rest.split_at(HARDWARE.0.min(rest.len()));
+    let mut whole = head.to_vec();
+    whole.extend_from_slice(hardware);
+    whole.resize(HEAD + HARDWARE.1, 0);
+    whole.extend(options.iter().copied().cycle().take(NAMES));
+    whole.resize(HEAD + HARDWARE.1 + NAMES, 0);
+    whole.extend([99, 130, 83, 99]);
+    whole.extend_from_slice(options);
+    packet(&whole);
+}
+
 /// A packet is answered with at most one packet, whose addresses lie in the subnet or are none.
 ///
 /// # Panics

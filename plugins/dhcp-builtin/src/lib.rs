@@ -6,12 +6,17 @@
 //! The one idea: the provider writes reservations, the service writes leases, both to one store, and each follows what the other did. [`server`]
 //! is the protocol, [`provider`] what Foreman asks, [`book`] what both know.
 
+mod answer;
 pub mod book;
 pub mod boot;
+mod choose;
+mod exchange;
+mod flood;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod fuzz;
 pub mod identity;
 pub mod lease;
+mod offers;
 pub mod packet;
 pub mod provider;
 pub mod reservation;

@@ -2,8 +2,10 @@
 //!
 //! It refuses reservations that the server could never give: outside of the subnet, or for an identifier that has one there.
 //!
-//! The one idea: beside the reservation stands a key for subnet and identifier, put only if it is absent; so of two calls at once one wins.
+//! The one idea: beside the reservations of an address stands its *guard*, a key that every change of them puts anew, and only if nobody else
+//! did since it was looked at; and beside each a key for subnet and identifier, put only if it is absent. So of two calls at once one wins.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
@@ -19,7 +21,10 @@ use crate::reservation::Reserved;
 use crate::subnets::{Config, Subnet};
 
 /// How often a change is tried again because somebody else changed the same meanwhile.
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: usize = 32;
+
+/// The option in which the feature tells which MAC addresses are the same machine's; it is nothing to keep.
+const RELATED: &str = "related_macs";
 
 /// What a call works with.
 #[derive(Debug)]
@@ -163,39 +168,45 @@ impl Desk<'_> {
             address,
             client: client(&wanted.identifier)?,
             name: wanted.name.clone(),
-            options: wanted.options.clone(),
-        };
-        let owner = owner_key(&subnet, &reserved.client);
-        for _ in 0..ATTEMPTS {
-            let present = self
-                .book
-                .reserved_for(&reserved.client)
+            options: wanted
+                .options
                 .iter()
-                .find(|it| subnet.holds(it.address));
-            match present {
+                .filter(|option| option.name != RELATED)
+                .cloned()
+                .collect(),
+        };
+        let related = related(&wanted.options);
+        for _ in 0..ATTEMPTS {
+            // Looked at before the book is brought up to date: a change in between spoils what is put below.
+            let guard = Guard::of(address)?;
+            self.book.follow().map_err(failed)?;
+            let own = self.book.reserved_for(&reserved.client).iter();
+            let own = own.filter(|it| subnet.holds(it.address));
+            let siblings = self.book.reserved_at(address).iter();
+            let siblings =
+                siblings.filter(|it| it.client != reserved.client && !related.contains(&it.client));
+            match own.chain(siblings).next() {
                 Some(present) if **present == reserved => return Ok(false),
                 Some(present) => {
                     return Err(Error::Conflict(format!(
-                        "{} has {} reserved already, as {}",
-                        reserved.client, present.address, present.name
+                        "{} is reserved for {} already, as {}",
+                        present.address, present.client, present.name
                     )));
                 }
                 None => {}
             }
             let changes = [
-                Change::put(&owner, reserved.address.to_string()).if_absent(),
+                guard.put(),
+                Change::put(&owner_key(&reserved), reserved.address.to_string()).if_absent(),
                 Change::put(&reserved.key(), reserved.value()).if_absent(),
             ];
             match store::apply(SLOT, &changes) {
                 Ok(_) => return Ok(true),
-                Err(store::Error::Conflict(_)) => self.book.follow().map_err(failed)?,
+                Err(store::Error::Conflict(_)) => {}
                 Err(problem) => return Err(failed(problem)),
             }
         }
-        Err(Error::Timeout(format!(
-            "{} is being changed by others all the time",
-            reserved.client
-        )))
+        Err(always_changing(address))
     }
 
     /// Removes the reservations of an address or of an identifier, and ends the leases that stood on them. False: there were none.
@@ -211,63 +222,161 @@ impl Desk<'_> {
         let subnet = self.subnet(prefix)?;
         let address = address.map(parse).transpose()?;
         let client = who.map(client).transpose()?;
-        let found: Vec<Rc<Reserved>> = match (address, &client) {
-            (Some(address), None) => self.book.reserved_at(address).to_vec(),
-            (address, Some(client)) => {
-                let of_client = self.book.reserved_for(client).iter();
-                of_client
-                    .filter(|it| address.is_none_or(|address| it.address == address))
-                    .cloned()
-                    .collect()
+        if address.is_none() && client.is_none() {
+            return Err(Error::Refused(
+                "neither an address nor an identifier is named".to_owned(),
+            ));
+        }
+        for _ in 0..ATTEMPTS {
+            let seen = self.reserved(&subnet, address, client.as_ref());
+            let guards = seen
+                .iter()
+                .map(|it| Ok((it.address, Guard::of(it.address)?)))
+                .collect::<Result<BTreeMap<_, _>, Error>>()?;
+            self.book.follow().map_err(failed)?;
+            let found = self.reserved(&subnet, address, client.as_ref());
+            if found.is_empty() {
+                return self.nothing_reserved(&subnet, address, client.as_ref());
             }
-            (None, None) => {
-                return Err(Error::Refused(
-                    "neither an address nor an identifier is named".to_owned(),
-                ));
+            if found.iter().any(|it| !guards.contains_key(&it.address)) {
+                continue;
             }
+            let mut changes: Vec<Change> = guards
+                .iter()
+                .map(|(address, guard)| {
+                    let gone = found.iter().filter(|it| it.address == *address).count();
+                    guard.after_removal(self.book.reserved_at(*address).len() > gone)
+                })
+                .collect();
+            changes.extend(found.iter().flat_map(|it| self.removal(it)));
+            match store::apply(SLOT, &changes) {
+                Ok(_) => return Ok(true),
+                Err(store::Error::Conflict(_)) => {}
+                Err(problem) => return Err(failed(problem)),
+            }
+        }
+        Err(always_changing(address.unwrap_or(subnet.network)))
+    }
+
+    /// The reservations in a subnet of an address, an identifier, or both.
+    fn reserved(
+        &self,
+        subnet: &Subnet,
+        address: Option<Ipv4Addr>,
+        client: Option<&Client>,
+    ) -> Vec<Rc<Reserved>> {
+        let found = match (address, client) {
+            (_, Some(client)) => self.book.reserved_for(client),
+            (Some(address), None) => self.book.reserved_at(address),
+            (None, None) => &[],
         };
-        let found: Vec<Rc<Reserved>> = found
-            .into_iter()
+        found
+            .iter()
+            .filter(|it| address.is_none_or(|address| it.address == address))
             .filter(|it| subnet.holds(it.address))
-            .collect();
-        if found.is_empty() {
-            let by_address = address
-                .and_then(|it| self.book.lease(it))
-                .filter(|it| it.is_held(self.now));
-            let by_client = client.as_ref().and_then(|it| {
-                self.book
-                    .leases_of(it)
-                    .find(|it| it.is_held(self.now) && subnet.holds(it.address))
-            });
-            return match by_address.or(by_client) {
-                Some(lease) => Err(Error::NotDeletable(format!("{} is a lease", lease.address))),
-                None => Ok(false),
+            .cloned()
+            .collect()
+    }
+
+    /// What is there is a lease, which is not Foreman's to remove, or nothing.
+    fn nothing_reserved(
+        &self,
+        subnet: &Subnet,
+        address: Option<Ipv4Addr>,
+        client: Option<&Client>,
+    ) -> Result<bool, Error> {
+        let by_address = address
+            .and_then(|it| self.book.lease(it))
+            .filter(|it| it.is_held(self.now));
+        let by_client = client.and_then(|it| {
+            self.book
+                .leases_of(it)
+                .find(|it| it.is_held(self.now) && subnet.holds(it.address))
+        });
+        match by_address.or(by_client) {
+            Some(lease) => Err(Error::NotDeletable(format!("{} is a lease", lease.address))),
+            None => Ok(false),
+        }
+    }
+
+    fn removal(&self, reserved: &Reserved) -> Vec<Change> {
+        let mut changes = vec![
+            Change::delete(&reserved.key()),
+            Change::delete(&owner_key(reserved)),
+        ];
+        // The next host may get the address at once.
+        let lease = self.book.lease(reserved.address);
+        if let Some(lease) =
+            lease.filter(|it| it.state == State::Active && it.client == reserved.client)
+        {
+            let ended = Lease {
+                ends: self.now.min(lease.ends),
+                state: State::Free,
+                ..lease.clone()
             };
+            changes.push(ended.change());
         }
-        let mut changes = Vec::new();
-        for reserved in &found {
-            changes.push(Change::delete(&reserved.key()));
-            changes.push(Change::delete(&owner_key(&subnet, &reserved.client)));
-            // The next host may get the address at once.
-            let lease = self.book.lease(reserved.address);
-            if let Some(lease) =
-                lease.filter(|it| it.state == State::Active && it.client == reserved.client)
-            {
-                let ended = Lease {
-                    ends: self.now.min(lease.ends),
-                    state: State::Free,
-                    ..lease.clone()
-                };
-                changes.push(ended.change());
-            }
-        }
-        store::apply(SLOT, &changes).map_err(failed)?;
-        Ok(true)
+        changes
     }
 }
 
-fn owner_key(subnet: &Subnet, client: &Client) -> String {
-    format!("i/{:08x}/{client}", u32::from(subnet.network))
+/// The key that every change of an address' reservations puts anew, as it was looked at.
+struct Guard {
+    key: String,
+    revision: Option<u64>,
+}
+
+impl Guard {
+    fn of(address: Ipv4Addr) -> Result<Self, Error> {
+        let key = format!("a/{:08x}", u32::from(address));
+        let entry = store::get(SLOT, &key).map_err(failed)?;
+        Ok(Self {
+            revision: entry.map(|it| it.revision),
+            key,
+        })
+    }
+
+    fn put(&self) -> Change {
+        self.unchanged(Change::put(&self.key, "guard"))
+    }
+
+    /// It goes with the last reservation.
+    fn after_removal(&self, some_stay: bool) -> Change {
+        match some_stay {
+            true => self.put(),
+            false => self.unchanged(Change::delete(&self.key)),
+        }
+    }
+
+    fn unchanged(&self, change: Change) -> Change {
+        match self.revision {
+            Some(revision) => change.if_revision(revision),
+            None => change.if_absent(),
+        }
+    }
+}
+
+fn always_changing(address: Ipv4Addr) -> Error {
+    Error::Timeout(format!(
+        "the reservations of {address} are being changed by others all the time"
+    ))
+}
+
+/// Identifiers that the feature says belong to the same machine.
+fn related(options: &[DhcpOption]) -> Vec<Client> {
+    let listed = options.iter().find(|option| option.name == RELATED);
+    match listed.map(|option| &option.value) {
+        Some(OptionValue::Texts(macs)) => macs
+            .iter()
+            .filter_map(|mac| Client::of(&Identifier::Hardware(mac.clone())))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Named by the subnet as it was when the reservation was made, so that the key goes with it whatever the settings say by then.
+fn owner_key(reserved: &Reserved) -> String {
+    format!("i/{}/{}", reserved.subnet, reserved.client)
 }
 
 fn bounds(subnet: &Subnet) -> (Ipv4Addr, Ipv4Addr) {

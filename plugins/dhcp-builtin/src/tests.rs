@@ -839,8 +839,17 @@ fn foreman_sees_subnets_reservations_and_leases() {
         DhcpBuiltin::add(reservation(7, "192.0.2.51", &[])),
         Err(Error::Conflict(_))
     ));
-    // A bond: another card, the same address.
-    assert!(DhcpBuiltin::add(reservation(8, "192.0.2.50", &[])).unwrap());
+    // A bond: another card, the same address. Anybody else's is a conflict.
+    assert!(matches!(
+        DhcpBuiltin::add(reservation(8, "192.0.2.50", &[])),
+        Err(Error::Conflict(_))
+    ));
+    assert!(DhcpBuiltin::add(bonded(8, 7, "192.0.2.50")).unwrap());
+    let bond = DhcpBuiltin::by_identifier(SUBNET.into(), bonded(8, 7, "").identifier).unwrap();
+    assert!(
+        matches!(&bond[0], Entry::Reservation(it) if it.options.is_empty()),
+        "whose card it is beside is no option: {bond:?}"
+    );
     let leased = site.boot(1);
     let page = DhcpBuiltin::entries(SUBNET.into(), None, 2).unwrap();
     assert_eq!(
@@ -893,6 +902,17 @@ fn foreman_sees_subnets_reservations_and_leases() {
     }
 }
 
+/// Another card of the machine that has that one.
+fn bonded(number: u8, other: u8, address: &str) -> Reservation {
+    Reservation {
+        options: vec![Shown {
+            name: "related_macs".into(),
+            value: OptionValue::Texts(vec![identity::colons(&mac(other))]),
+        }],
+        ..reservation(number, address, &[])
+    }
+}
+
 fn wanted_again() -> Reservation {
     reservation(7, "192.0.2.51", &[])
 }
@@ -912,10 +932,27 @@ fn the_next_host_may_have_the_address_at_once() {
 fn a_bond_shares_its_address() {
     let mut site = site();
     DhcpBuiltin::add(reservation(7, "192.0.2.50", &[])).unwrap();
-    DhcpBuiltin::add(reservation(8, "192.0.2.50", &[])).unwrap();
+    DhcpBuiltin::add(bonded(8, 7, "192.0.2.50")).unwrap();
     assert_eq!(site.boot(7), "192.0.2.50");
     assert_eq!(site.boot(8), "192.0.2.50");
     assert_eq!(site.boot(7), "192.0.2.50");
+    // One card goes, and the address is still guarded; with the last one it is free.
+    let remove = |number| {
+        DhcpBuiltin::remove(
+            SUBNET.into(),
+            None,
+            Some(reservation(number, "", &[]).identifier),
+        )
+    };
+    assert!(remove(7).unwrap());
+    assert!(matches!(
+        DhcpBuiltin::add(reservation(9, "192.0.2.50", &[])),
+        Err(Error::Conflict(_))
+    ));
+    assert!(remove(8).unwrap());
+    let keys = |prefix: &str| store::scan(SLOT, prefix, None, 9).unwrap().len();
+    assert_eq!((keys("a/"), keys("i/"), keys("r/")), (0, 0, 0));
+    assert!(DhcpBuiltin::add(reservation(9, "192.0.2.50", &[])).unwrap());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The double of one store slot: in memory, with the same preconditions and revisions. Nothing expires in it.
+//! The double of one store slot: in memory, with the same preconditions and revisions: one for each change. Nothing expires in it.
 
 use std::collections::BTreeMap;
 
@@ -50,15 +50,16 @@ impl Store {
                 return Err(Error::Conflict(change.key.clone()));
             }
         }
-        self.revision += 1;
         for change in changes {
             match &change.value {
                 Some(value) => {
+                    self.revision += 1;
                     self.deleted.remove(&change.key);
                     self.entries
                         .insert(change.key.clone(), (value.clone(), self.revision));
                 }
                 None if self.entries.remove(&change.key).is_some() => {
+                    self.revision += 1;
                     self.deleted.insert(change.key.clone(), self.revision);
                 }
                 None => {}
