@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, Known};
 use crate::failure::Failure;
 use crate::host::{Host, HostId};
+use crate::lock::Lock;
 use crate::server::Kea;
 
 /// True when it is loaded.
@@ -91,14 +92,30 @@ fn one(kea: &Kea, arguments: &Value) -> Result<Vec<Host>, Failure> {
 }
 
 /// Adds a reservation. False: an equal one is there.
+///
+/// Where several hosts may share an address, Kea does not look whose they are. Then it is looked up here, by one caller at a time.
 pub(crate) fn add(
     kea: &Kea,
     config: &Config,
     subnet: &Known,
     host: &Host,
+    related: &[HostId],
 ) -> Result<bool, Failure> {
+    let mut lock = match config.unique_addresses {
+        true => None,
+        false => Some(Lock::take(kea.until())?),
+    };
     if let Some(there) = by_id(kea, subnet, &host.id)?.first() {
         return verdict(there, host).map(|()| false);
+    }
+    if (!config.unique_addresses || !related.is_empty())
+        && let Some(address) = host.address
+    {
+        let there = by_address(kea, subnet, &address.to_string())?;
+        check_address(config, &there, host, related)?;
+    }
+    if let Some(lock) = &mut lock {
+        lock.renew()?;
     }
     let mut arguments = json!({ "reservation": host.written(Some(subnet.id)) });
     if !config.has_hosts_database {
@@ -114,6 +131,29 @@ pub(crate) fn add(
         return Err(why);
     }
     Ok(true)
+}
+
+/// Refuses an address that another machine has, and one of the same machine if Kea takes no second.
+pub(crate) fn check_address(
+    config: &Config,
+    there: &[Host],
+    host: &Host,
+    related: &[HostId],
+) -> Result<(), Failure> {
+    if let Some(other) = there
+        .iter()
+        .find(|other| host.takes_the_place_of(other, related))
+    {
+        return verdict(other, host);
+    }
+    let shared = there.iter().find(|other| other.address == host.address);
+    match shared.filter(|_| config.unique_addresses) {
+        Some(other) => Err(Failure::Refused(format!(
+            "Kea has a reservation of that address for {}, and takes no second one, of the same machine either: set \"ip-reservations-unique\" to false",
+            other.id.value
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Kea says "error" for whatever it refuses. Whether it was a conflict is seen by looking.

@@ -22,6 +22,9 @@ use crate::prefix::Prefix;
 /// The header's field of a file name holds 128 octets with its final zero (RFC 2131 section 2).
 const FILE_FIELD: usize = 127;
 
+/// The option in which the feature tells which MAC addresses are the same machine's.
+const RELATED: &str = "related_macs";
+
 /// By what Kea knows a host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HostId {
@@ -155,6 +158,18 @@ impl HostId {
     }
 }
 
+/// Identifiers that the feature says belong to the same machine, whose reservations may share the address.
+pub(crate) fn related(wanted: &Reservation) -> Vec<HostId> {
+    let listed = wanted.options.iter().find(|option| option.name == RELATED);
+    match listed.map(|option| &option.value) {
+        Some(OptionValue::Texts(macs)) => macs
+            .iter()
+            .map(|mac| HostId::of(&Identifier::Hardware(mac.clone())))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// `A:b:0c` as `0a:0b:0c`.
 fn padded(mac: &str) -> String {
     let groups: Vec<String> = mac
@@ -165,6 +180,13 @@ fn padded(mac: &str) -> String {
 }
 
 impl Host {
+    /// Whether both want one address of one subnet, and are cards of different machines.
+    pub(crate) fn takes_the_place_of(&self, other: &Self, related: &[HostId]) -> bool {
+        self.address == other.address
+            && !self.id.is(&other.id)
+            && !related.iter().any(|id| id.is(&other.id))
+    }
+
     /// What the feature wants written.
     pub(crate) fn wanted(reservation: &Reservation) -> Result<Self, Failure> {
         let address: Ipv4Addr = reservation.address.parse().map_err(|_| {
@@ -209,7 +231,9 @@ impl Host {
             }
             // Foreman sends empty fields for what is not set.
             _ if matches!(&option.value, OptionValue::Text(text) if text.is_empty()) => {}
-            // What is no option of DHCP (`related_macs` and the like) is not Kea's to keep.
+            // Cards of the same machine: read by [`related`].
+            RELATED => {}
+            // What is no option of DHCP is not Kea's to keep.
             _ => self.options.extend(options::wanted(option)),
         }
         Ok(())

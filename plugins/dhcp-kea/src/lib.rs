@@ -163,22 +163,20 @@ impl DhcpProvider for DhcpKea {
     fn add(wanted: Reservation) -> Result<bool, Error> {
         asked(|kea| {
             let host = Host::wanted(&wanted)?;
+            let related = host::related(&wanted);
             let config = config::current(kea)?;
             let subnet = config.subnet(&wanted.subnet)?;
             list::check(kea, &config)?;
             if hook::is_loaded(kea) {
-                return hook::add(kea, &config, subnet, &host);
+                return hook::add(kea, &config, subnet, &host, &related);
             }
             rewrite::change(kea, &|config, text| {
                 let subnet = config.subnet(&wanted.subnet)?;
-                let in_the_way = subnet.hosts.iter().find(|there| {
-                    there.id.is(&host.id)
-                        || config.unique_addresses && there.address == host.address
-                });
-                match in_the_way {
-                    Some(there) => hook::verdict(there, &host).map(|()| None),
-                    None => splice::with_added(text, subnet.id, &host).map(Some),
+                if let Some(there) = subnet.hosts.iter().find(|there| there.id.is(&host.id)) {
+                    return hook::verdict(there, &host).map(|()| None);
                 }
+                hook::check_address(config, &subnet.hosts, &host, &related)?;
+                splice::with_added(text, subnet.id, &host).map(Some)
             })
         })
     }

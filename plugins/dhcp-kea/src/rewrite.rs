@@ -20,9 +20,10 @@ pub(crate) type Edit<'a> = &'a dyn Fn(&config::Config, &str) -> Result<Option<St
 /// Changes the configuration. False: there was nothing to do. `edit` may be asked several times; once its change is made it has to find
 /// nothing more to do.
 pub(crate) fn change(kea: &Kea, edit: Edit<'_>) -> Result<bool, Failure> {
-    let _lock = Lock::take(kea.until())?;
+    let mut lock = Lock::take(kea.until())?;
     let mut changed = false;
     for _ in 0..TRIES {
+        lock.renew()?;
         let before = config::fetch(kea)?;
         let current = config::keep(&before)?;
         let Some(wanted) = edit(&current, before.dhcp4.get())? else {
@@ -30,11 +31,15 @@ pub(crate) fn change(kea: &Kea, edit: Edit<'_>) -> Result<bool, Failure> {
         };
         refuse_hidden_passwords(before.dhcp4.get())?;
         let arguments = format!("{{\"Dhcp4\":{wanted}}}");
+        lock.renew()?;
         kea.ask_raw("config-test", Some(&arguments))?;
+        lock.renew()?;
         if !unchanged(kea, &before)? {
             continue;
         }
+        lock.renew()?;
         kea.ask_raw("config-set", Some(&arguments))?;
+        lock.renew()?;
         let set = config::fetch(kea)?;
         if let Err(why) = kea.ask_raw("config-write", None) {
             take_back(kea, &before, &set)?;

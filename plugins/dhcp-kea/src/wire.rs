@@ -16,7 +16,7 @@ pub(crate) const SLOT: &str = "api";
 
 /// The longest one request may take. Kea takes well under a second for anything but a configuration of many thousand
 /// reservations; beyond this it hangs.
-const REQUEST: Duration = Duration::from_secs(10);
+pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 
 /// How much of an unexpected answer is quoted.
 const QUOTED: usize = 200;

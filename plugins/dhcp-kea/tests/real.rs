@@ -428,18 +428,86 @@ fn what_others_change_meanwhile_is_kept() {
     });
 }
 
-/// The life of a reservation on another version of Kea. What is out of reach is told loudly.
-fn on_another(suite: &str, version: &str, door: Door, hooks: &[&'static str]) {
-    let suite = match Suite::with(suite, &["kea-dhcp4-server", "kea-ctrl-agent"]) {
-        Ok(suite) => suite,
+/// Cards of one machine share an address where Kea lets them; those of two machines never do.
+fn bond(kea: &Kea) {
+    let bonded = |number: u8, other: u8| Reservation {
+        address: reservation(60).address,
+        identifier: mac(number),
+        options: vec![DhcpOption {
+            name: "related_macs".to_owned(),
+            value: OptionValue::Texts(vec![match mac(other) {
+                Identifier::Hardware(text) | Identifier::Client(text) => text,
+            }]),
+        }],
+        ..reservation(number)
+    };
+    let shares = kea.configuration()["ip-reservations-unique"] == false;
+    let _host = installed(kea);
+    assert_eq!(DhcpKea::add(bonded(60, 61)), Ok(true));
+    let second = DhcpKea::add(bonded(61, 60));
+    if shares {
+        assert_eq!(second, Ok(true));
+        assert_eq!(DhcpKea::add(bonded(61, 60)), Ok(false), "an equal one");
+    } else {
+        assert!(
+            matches!(&second, Err(Error::Refused(text)) if text.contains("ip-reservations-unique")),
+            "{second:?}"
+        );
+    }
+    let stranger = DhcpKea::add(bonded(62, 63));
+    assert!(matches!(stranger, Err(Error::Conflict(_))), "{stranger:?}");
+    assert_eq!(
+        DhcpKea::remove(NET.to_owned(), Some(reservation(60).address), None),
+        Ok(true)
+    );
+    let left = DhcpKea::by_address(NET.to_owned(), reservation(60).address);
+    assert_eq!(left, Ok(Vec::new()));
+}
+
+#[test]
+fn cards_of_one_machine_share_an_address_where_kea_lets_them() {
+    for shares in [true, false] {
+        let mut setup = setup(&["lease_cmds"]);
+        if shares {
+            setup.dhcp4["ip-reservations-unique"] = json!(false);
+        }
+        network!().inside(|| bond(&Kea::start(setup)));
+    }
+}
+
+#[test]
+fn cards_of_one_machine_share_an_address_with_host_cmds() {
+    let Some(suite) = suite("sid") else { return };
+    for shares in [true, false] {
+        let mut setup = Setup {
+            suite: Some(suite.clone()),
+            door: Door::Direct,
+            ..setup(&["lease_cmds", "host_cmds"])
+        };
+        if shares {
+            setup.dhcp4["ip-reservations-unique"] = json!(false);
+        }
+        network!().inside(|| bond(&Kea::start(setup)));
+    }
+}
+
+/// What is out of reach is told loudly.
+fn suite(name: &str) -> Option<Suite> {
+    match Suite::with(name, &["kea-dhcp4-server", "kea-ctrl-agent"]) {
+        Ok(suite) => Some(suite),
         Err(Missing::OutOfReach(reason)) => {
             use std::io::Write as _;
-            let told = format!("\n*** NOT TESTED: the Kea of Debian {suite}: {reason}\n");
+            let told = format!("\n*** NOT TESTED: the Kea of Debian {name}: {reason}\n");
             let _ = std::io::stderr().lock().write_all(told.as_bytes());
-            return;
+            None
         }
         Err(Missing::Failed(reason)) => panic!("{reason}"),
-    };
+    }
+}
+
+/// The life of a reservation on another version of Kea.
+fn on_another(name: &str, version: &str, door: Door, hooks: &[&'static str]) {
+    let Some(suite) = suite(name) else { return };
     let Some(network) = Namespace::new("kea") else {
         skip!("no network namespaces here: they need root and `ip`");
     };
