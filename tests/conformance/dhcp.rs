@@ -3,29 +3,24 @@
 //! Different on purpose: an equal reservation posted again is success with ISC too; an address outside its subnet is refused; a
 //! server that does not answer is told with the reason behind the contract's words.
 
-use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bulkhead_testkit::dhcpd::{Dhcpd, OMAPI, lease_address, many_leases};
-use bulkhead_testkit::program::Signal;
 use bulkhead_testkit::{Bulkhead, Configuration, Target, skip};
 use serde_json::json;
 
 use crate::{HTML, JSON};
 
-/// How long callers at once may take in all: a limit for hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-struct Site {
-    dhcpd: Dhcpd,
-    bulkhead: Bulkhead,
+/// The program and dhcpd.
+pub(crate) struct Site {
+    pub(crate) dhcpd: Dhcpd,
+    pub(crate) bulkhead: Bulkhead,
 }
 
 impl Site {
     /// dhcpd and the program in one network; the calling thread is moved there.
-    fn start(feature: &str) -> Result<Self, &'static str> {
+    pub(crate) fn start(feature: &str) -> Result<Self, &'static str> {
         Self::start_with(feature, |configuration| configuration)
     }
 
@@ -496,148 +491,6 @@ fn outages(mut site: Site, target: &Target) {
             .unwrap()
             .len(),
         1
-    );
-}
-
-/// One of many hosts: asks for an address and reserves it, again whenever the program is busy or away.
-fn provision(
-    target: &Target,
-    number: usize,
-    network: &str,
-    from: &str,
-    to: &str,
-    done: &AtomicUsize,
-) -> Option<String> {
-    let mac = format!("02:bb:00:00:{:02x}:{:02x}", number / 256, number % 256);
-    let name = format!("host{number}.example.com");
-    let end = Instant::now() + PATIENCE;
-    let persist = |send: &dyn Fn() -> std::io::Result<bulkhead_testkit::http::Response>| loop {
-        assert!(Instant::now() < end, "host {number} waits for ever");
-        match send() {
-            Ok(answer) if answer.status != 503 => return answer,
-            _ => std::thread::sleep(Duration::from_millis(50)),
-        }
-    };
-    loop {
-        let path = format!("/dhcp/{network}/unused_ip?mac={mac}&from={from}&to={to}");
-        let answer = persist(&|| target.request("GET", &path).try_send());
-        assert_eq!(answer.status, 200, "{answer}");
-        let ip = answer.json()["ip"].as_str()?.to_owned();
-        let path = format!("/dhcp/{network}");
-        let fields = [
-            ("name", name.as_str()),
-            ("hostname", &name),
-            ("ip", &ip),
-            ("mac", &mac),
-        ];
-        let answer = persist(&|| target.request("POST", &path).form(&fields).try_send());
-        match answer.status {
-            200 => {
-                done.fetch_add(1, Ordering::Relaxed);
-                return Some(ip);
-            }
-            409 => {}
-            _ => panic!("{answer}"),
-        }
-    }
-}
-
-fn all_at_once(
-    target: &Target,
-    network: &str,
-    from: &str,
-    to: &str,
-    done: &AtomicUsize,
-    meanwhile: impl FnOnce(),
-) -> Vec<Option<String>> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..500)
-            .map(|number| scope.spawn(move || provision(target, number, network, from, to, done)))
-            .collect();
-        meanwhile();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
-    })
-}
-
-fn assert_no_address_twice(target: &Target, network: &str, outcomes: &[Option<String>]) -> usize {
-    let got: Vec<&String> = outcomes.iter().flatten().collect();
-    let distinct: HashSet<&String> = got.iter().copied().collect();
-    assert_eq!(got.len(), distinct.len(), "an address was given twice");
-    let all = target.get(&format!("/dhcp/{network}")).json();
-    let mut by_address: BTreeMap<String, usize> = BTreeMap::new();
-    for record in all["reservations"].as_array().unwrap() {
-        *by_address
-            .entry(record["ip"].as_str().unwrap().to_owned())
-            .or_default() += 1;
-    }
-    assert!(
-        by_address.values().all(|&count| count == 1),
-        "{by_address:?}"
-    );
-    for address in &distinct {
-        assert!(
-            by_address.contains_key(*address),
-            "{address} is not on the server"
-        );
-    }
-    distinct.len()
-}
-
-/// 500 hosts at once in a range of 200: 200 addresses, 300 clear answers, no address twice; and again with a kill in the middle.
-#[test]
-fn no_two_hosts_get_one_address_however_many_ask_and_whatever_happens() {
-    let mut site = match Site::start("ping_free_ip = false") {
-        Ok(site) => site,
-        Err(why) => skip!("{why}"),
-    };
-    let target = site.bulkhead.foreman();
-    let done = AtomicUsize::new(0);
-    let outcomes = all_at_once(
-        &target,
-        "198.51.100.0",
-        "198.51.100.21",
-        "198.51.100.220",
-        &done,
-        || {},
-    );
-    assert_eq!(
-        assert_no_address_twice(&target, "198.51.100.0", &outcomes),
-        200
-    );
-    assert_eq!(
-        outcomes.iter().filter(|outcome| outcome.is_none()).count(),
-        300
-    );
-    for number in 0..500 {
-        let mac = format!("02:bb:00:00:{:02x}:{:02x}", number / 256, number % 256);
-        target
-            .delete(&format!("/dhcp/198.51.100.0/mac/{mac}"))
-            .assert_is(200, HTML, "");
-    }
-    let done = AtomicUsize::new(0);
-    let bulkhead = &mut site.bulkhead;
-    let outcomes = all_at_once(
-        &target,
-        "192.0.2.0",
-        "192.0.2.11",
-        "192.0.2.210",
-        &done,
-        || {
-            let begun = Instant::now();
-            while done.load(Ordering::Relaxed) < 60 && begun.elapsed() < PATIENCE {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            bulkhead.restart_after(Signal::Kill);
-        },
-    );
-    let got = assert_no_address_twice(&target, "192.0.2.0", &outcomes);
-    // What was suggested to somebody whose answer the kill swallowed stays held: at most one for each call under way.
-    assert!(
-        (200 - 2 * 16..=200).contains(&got),
-        "{got} of 200 addresses were given"
     );
 }
 

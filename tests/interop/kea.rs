@@ -6,18 +6,24 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bulkhead_testkit::debian::{Missing, Suite};
 use bulkhead_testkit::kea::{Door, Kea, Setup};
 use bulkhead_testkit::namespace::Namespace;
-use bulkhead_testkit::{Bulkhead, Configuration, Target, assert_eventually, skip};
+use bulkhead_testkit::provisioning::{Outcomes, Range};
+use bulkhead_testkit::{Bulkhead, Configuration, Signal, Target, assert_eventually, skip};
 use serde_json::{Value, json};
 
 /// What holds Kea in other suites of Debian.
 const PACKAGES: [&str; 2] = ["kea-dhcp4-server", "kea-ctrl-agent"];
+
+/// How long a connection of a [`Stranger`] may be silent: longer than the program keeps one, so that it is always the program that closes.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// The address of the machine that boots in these tests, its MAC address and its file.
 const BOOTING: (&str, &str, &str) = ("192.0.2.77", "02:00:5e:00:53:01", "grub2/grubx64.efi");
@@ -275,7 +281,7 @@ fn boot(client: &Namespace) -> String {
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::piped())
         .spawn();
-    let mut child = output.expect("dhclient can be started");
+    let _running = Ends(output.expect("dhclient can be started"));
     let mut text = String::new();
     assert_eventually!(
         {
@@ -284,9 +290,17 @@ fn boot(client: &Namespace) -> String {
         },
         "dhclient got no lease"
     );
-    let _ = child.kill();
-    let _ = child.wait();
     text
+}
+
+/// A process that ends with its value.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
@@ -331,20 +345,60 @@ fn kea_3_through_the_agent_and_directly_with_host_cmds_and_without() {
     });
 }
 
-/// What stands between the program and Kea: hands everything on, and lets somebody else change the configuration whenever a change of ours
-/// is under test.
-fn meddler(kea: &Kea, times: u32, made: &AtomicU32) -> impl Fn(&TcpListener) {
+/// Somebody at a port who answers each connection in its own way. Gone with its value, whatever happened to the test.
+struct Stranger {
+    address: SocketAddr,
+    is_over: Arc<AtomicBool>,
+    door: Option<JoinHandle<()>>,
+}
+
+impl Stranger {
+    fn at(address: SocketAddr, answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).expect("ports are free here");
+        let (is_over, answer) = (Arc::new(AtomicBool::new(false)), Arc::new(answer));
+        let over = is_over.clone();
+        let door = std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let answer = answer.clone();
+                // Ends with its connection, or when nothing comes by it for a while.
+                let _ = stream.set_read_timeout(Some(SILENCE));
+                std::thread::spawn(move || answer(stream));
+            }
+        });
+        Self {
+            address,
+            is_over,
+            door: Some(door),
+        }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+        if let Some(door) = self.door.take() {
+            let _ = door.join();
+        }
+    }
+}
+
+/// Stands between the program and Kea: hands everything on, and so many times, while a change of ours is under test, changes the
+/// configuration as well.
+fn meddler(kea: &Kea, times: u32, made: Arc<AtomicU32>) -> Stranger {
     let target = Target::plain(kea.address());
-    move |listener: &TcpListener| {
-        let Ok((mut stream, _)) = listener.accept() else {
-            return;
-        };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8001));
+    Stranger::at(address, move |mut stream| {
         while let Some(body) = read_request(&mut stream) {
             if body.contains("\"config-test\"") {
-                let count = made.load(Ordering::SeqCst);
-                if count < times {
+                let mine = made.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
+                    (count < times).then_some(count + 1)
+                });
+                if let Ok(count) = mine {
                     meddle(&target, count);
-                    made.store(count + 1, Ordering::SeqCst);
                 }
             }
             let answer = send(&target, &body);
@@ -360,7 +414,7 @@ fn meddler(kea: &Kea, times: u32, made: &AtomicU32) -> impl Fn(&TcpListener) {
                 return;
             }
         }
-    }
+    })
 }
 
 fn send(target: &Target, body: &str) -> Vec<u8> {
@@ -414,54 +468,99 @@ fn nothing_is_lost_when_many_and_others_change_the_configuration() {
     const OTHERS: u32 = 5;
     namespace!("many").inside(|| {
         let kea = Kea::start(setup(None, Door::Agent, &["lease_cmds"]));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8001)).expect("ports are free here");
-        let made = AtomicU32::new(0);
-        let serve = meddler(&kea, OTHERS, &made);
-        let over = AtomicU32::new(0);
+        let made = Arc::new(AtomicU32::new(0));
+        let _meddler = meddler(&kea, OTHERS, made.clone());
+        let bulkhead = bulkhead(&kea, "http://127.0.0.1:8001/");
+        let target = bulkhead.foreman();
         std::thread::scope(|scope| {
-            for _ in 0..24 {
-                scope.spawn(|| {
-                    while over.load(Ordering::SeqCst) == 0 {
-                        serve(&listener);
-                    }
+            for number in 1..=MANY {
+                let target = &target;
+                scope.spawn(move || {
+                    let (name, ip) = (
+                        format!("h{number}.example.com"),
+                        format!("192.0.2.{number}"),
+                    );
+                    let mac = format!("02:00:5e:00:54:{number:02x}");
+                    let answer =
+                        target.post("/dhcp/192.0.2.0", &form(&name, &ip, &mac, "pxelinux.0"));
+                    assert_eq!(answer.status, 200, "{number}: {answer}");
                 });
             }
-            let bulkhead = bulkhead(&kea, "http://127.0.0.1:8001/");
-            let target = bulkhead.foreman();
-            std::thread::scope(|scope| {
-                for number in 1..=MANY {
-                    let target = &target;
-                    scope.spawn(move || {
-                        let (name, ip) = (
-                            format!("h{number}.example.com"),
-                            format!("192.0.2.{number}"),
-                        );
-                        let mac = format!("02:00:5e:00:54:{number:02x}");
-                        let answer =
-                            target.post("/dhcp/192.0.2.0", &form(&name, &ip, &mac, "pxelinux.0"));
-                        assert_eq!(answer.status, 200, "{number}: {answer}");
-                    });
-                }
-            });
-            let ours = (1..=MANY).map(|number| format!("192.0.2.{number}"));
-            let theirs = (0..OTHERS).map(|number| format!("198.51.100.{}", 10 + number));
-            let wanted: BTreeSet<String> = ours.chain(theirs).collect();
-            assert_eq!(made.load(Ordering::SeqCst), OTHERS);
-            assert_eq!(reserved(&kea), wanted);
-            assert!(
-                wanted
-                    .iter()
-                    .all(|ip| kea.configuration_file().contains(&format!("{ip:?}")))
-            );
-            let listed = target.get("/dhcp/192.0.2.0").json();
-            assert_eq!(addresses(&listed["reservations"]).len(), usize::from(MANY));
-            drop(bulkhead);
-            over.store(1, Ordering::SeqCst);
-            for _ in 0..24 {
-                let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, 8001));
-            }
         });
+        let ours = (1..=MANY).map(|number| format!("192.0.2.{number}"));
+        let theirs = (0..OTHERS).map(|number| format!("198.51.100.{}", 10 + number));
+        let wanted: BTreeSet<String> = ours.chain(theirs).collect();
+        assert_eq!(made.load(Ordering::SeqCst), OTHERS);
+        assert_eq!(reserved(&kea), wanted);
+        assert!(
+            wanted
+                .iter()
+                .all(|ip| kea.configuration_file().contains(&format!("{ip:?}")))
+        );
+        let listed = target.get("/dhcp/192.0.2.0").json();
+        assert_eq!(addresses(&listed["reservations"]).len(), usize::from(MANY));
     });
+}
+
+/// Many more hosts at once than a range has addresses: each address is given once, the others get clear answers; and again with a kill in the
+/// middle.
+fn more_hosts_than_addresses(setup: Setup, hosts: usize, addresses: usize) {
+    let range = |net: &str| {
+        let at = |host: usize| format!("{net}.{host}");
+        (at(0), at(21), at(20 + addresses))
+    };
+    namespace!("race").inside(|| {
+        let kea = Kea::start(Setup {
+            dhcp4: json!({ "subnet4": [
+                { "id": 1, "subnet": "192.0.2.0/24" },
+                { "id": 2, "subnet": "198.51.100.0/24" },
+            ]}),
+            ..setup
+        });
+        let mut bulkhead = bulkhead(&kea, &kea.url());
+        let target = bulkhead.foreman();
+        let all = |net: &str, meanwhile: &mut dyn FnMut(&AtomicUsize)| {
+            let (network, from, to) = range(net);
+            let range = Range {
+                network: &network,
+                from: &from,
+                to: &to,
+            };
+            let outcomes = Outcomes::of(&target, hosts, range, meanwhile);
+            (
+                outcomes.assert_no_address_twice(&target, &network),
+                outcomes.without(),
+            )
+        };
+        assert_eq!(all("192.0.2", &mut |_| {}), (addresses, hosts - addresses));
+        assert_eq!(kea.reservations().len(), addresses);
+        let (got, _) = all("198.51.100", &mut |done| {
+            Outcomes::wait_for(done, addresses / 3);
+            bulkhead.restart_after(Signal::Kill);
+        });
+        // What was suggested to somebody whose answer the kill swallowed stays held: at most one for each call under way.
+        let lost = 2 * 16;
+        assert!(
+            (addresses.saturating_sub(lost)..=addresses).contains(&got),
+            "{got} of {addresses} addresses were given"
+        );
+        assert!(kea.reservations().len() >= addresses + got);
+    });
+}
+
+#[test]
+fn no_two_of_500_hosts_get_one_address_with_host_cmds() {
+    let suite = suite!("sid");
+    let setup = setup(Some(suite), Door::Direct, &["lease_cmds", "host_cmds"]);
+    more_hosts_than_addresses(setup, 500, 200);
+}
+
+/// Fewer, since each change is one of the whole configuration.
+#[test]
+fn no_two_hosts_get_one_address_where_the_whole_configuration_is_changed() {
+    programs!("kea-dhcp4", "kea-ctrl-agent");
+    let setup = setup(None, Door::Agent, &["lease_cmds"]);
+    more_hosts_than_addresses(setup, 100, 40);
 }
 
 /// Stopped, hanging, talking nonsense, back again: each told in its own way, in bounded time, and over by itself.
@@ -492,29 +591,26 @@ fn a_kea_in_trouble_costs_bounded_time_and_nothing_has_to_be_restarted() {
         // Both stopped.
         kea.stop_all();
         assert_eq!(timed(10).status, 503);
-        // Somebody else at that port.
-        let listener = TcpListener::bind(kea.address()).expect("the port is free");
-        let over = AtomicU32::new(0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while let Ok((mut stream, _)) = listener.accept() {
-                    let nonsense = match over.load(Ordering::SeqCst) {
-                        0 => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-                        1 => "SSH-2.0-OpenSSH_9.2p1\r\n",
-                        _ => return,
-                    };
-                    let _ = read_request(&mut stream);
-                    let _ = stream.write_all(nonsense.as_bytes());
-                }
+        // Somebody else at that port: no command's answer, no HTTP, and half an answer.
+        // A connection that ends too early may as well be one that was reset.
+        for (statuses, nonsense) in [
+            (
+                &[400][..],
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+            ),
+            (&[400, 503], "SSH-2.0-OpenSSH_9.2p1\r\n"),
+            (
+                &[503],
+                "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n[{\"result\": 0,",
+            ),
+        ] {
+            let _stranger = Stranger::at(kea.address(), move |mut stream| {
+                let _ = read_request(&mut stream);
+                let _ = stream.write_all(nonsense.as_bytes());
             });
-            for round in 1..=2 {
-                let answer = timed(30);
-                assert_eq!(answer.status, 400, "{answer}");
-                over.store(round, Ordering::SeqCst);
-            }
-            let _ = TcpStream::connect(kea.address());
-        });
-        drop(listener);
+            let answer = timed(30);
+            assert!(statuses.contains(&answer.status), "{nonsense:?}: {answer}");
+        }
         // Back, then hanging: others are not held up by those who wait.
         kea.run();
         assert_eventually!(timed(30).status == 200, "{}", timed(30));

@@ -17,8 +17,6 @@ mod dns;
 mod dns_hostile;
 mod dns_powerdns;
 mod guests;
-// Not yet seen to pass: written before the host had every capability that the feature needs.
-#[cfg(feature = "unfinished")]
 mod kea;
 mod services;
 mod tftp;

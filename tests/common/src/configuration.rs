@@ -70,6 +70,7 @@ pub struct Configuration {
     top: String,
     shipped: Option<String>,
     bundled: bool,
+    under: Vec<String>,
 }
 
 impl Configuration {
@@ -99,6 +100,7 @@ impl Configuration {
             top: String::new(),
             shipped: None,
             bundled: true,
+            under: Vec::new(),
         }
     }
 
@@ -237,6 +239,17 @@ impl Configuration {
     pub fn unbundled(mut self) -> Self {
         self.bundled = false;
         self
+    }
+
+    /// Starts the program by way of another one, whose command line this is, and which must leave it the process id: a tracer, a profiler.
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// The command line of [`Configuration::under`].
+    pub(crate) fn starter(&self) -> &[String] {
+        &self.under
     }
 
     /// Further keys for each listener.

@@ -34,6 +34,7 @@ pub mod pdns;
 pub mod ports;
 pub mod process;
 pub mod program;
+pub mod provisioning;
 pub mod scratch;
 pub mod skip;
 

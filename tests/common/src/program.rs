@@ -97,7 +97,19 @@ fn collect(source: Option<impl Read + Send + 'static>) -> std::thread::JoinHandl
 
 /// The program with an environment that leaks nothing of the machine's into it.
 fn command() -> Command {
-    let mut command = Command::new(executable());
+    command_under(&[])
+}
+
+/// The same, by way of another program.
+fn command_under(starter: &[String]) -> Command {
+    let mut command = match starter {
+        [] => Command::new(executable()),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(executable());
+            command
+        }
+    };
     command.stdin(Stdio::null());
     for name in [
         "NOTIFY_SOCKET",
@@ -413,7 +425,7 @@ fn spawn(
     lines: &Arc<Mutex<Vec<String>>>,
 ) -> Child {
     let path = configuration.write();
-    let mut child = command()
+    let mut child = command_under(configuration.starter())
         .arg("serve")
         .arg("--config")
         .arg(path)
