@@ -194,6 +194,20 @@ const KEPT: &[Row] = &[
     row("call another plugin without any grant", "call", "name=a.example.com", Says("records"), "dns-provider").ungranted(),
 ];
 
+/// Attacks by what looks at this machine and its network, and by the answer itself.
+#[rustfmt::skip]
+const LOOKS: &[Row] = &[
+    row("follow a file over `..`", "watch", "slot=news&path={inner}../outside/canary", Sings, "../outside/canary` of watch slot `news`"),
+    row("follow a file over a link", "watch", "slot=news&path={inner}link-out", Sings, "link-out` of watch slot `news`"),
+    row("follow a file through a link to a directory", "watch", "slot=news&path={inner}directory-out/canary", Sings, "directory-out/canary` of watch slot `news`"),
+    row("follow a file that is not listed", "watch", "slot=listed&path={tree}/outside/canary", Sings, "outside/canary` of watch slot `listed`"),
+    row("follow a file without any grant", "watch", "slot=news&path=outside/canary", Sings, "watch slot `news`").ungranted(),
+    row("ask who is in another network", "probe", "slot=net&address=127.0.0.1&count=1", Says("Answered"), "ask whether 127.0.0.1 is in use"),
+    row("ask who is there, by a mapped address", "probe", "slot=net&address=::ffff:127.0.0.1&count=1", Says("Answered"), "ask whether 127.0.0.1 is in use"),
+    row("ask who is there without any grant", "probe", "slot=net&address=127.0.0.1&count=1", Says("Answered"), "probe slot `net`").ungranted(),
+    row("see leases without any grant", "leases", "", Says("subnets"), "dhcp-provider").ungranted(),
+];
+
 /// Attacks that use something up. Here the answer (or the fact that there is none) is what shows the limit.
 #[rustfmt::skip]
 const LIMITS: &[Row] = &[
@@ -208,13 +222,15 @@ const LIMITS: &[Row] = &[
     row("answer with much", "take", "what=reply&amount=500000", Says("ok"), "500").limit(),
     row("hold handles of the host", "take", "what=handles&amount=1000", Says("ok"), "500").limit(),
     row("fetch much randomness at once", "take", "what=random&amount=30000", Says("ok"), "500").limit(),
+    row("carry much out in one call", "take", "what=line&amount=500000", Says("ok"), "500").limit(),
     row("take a large answer of a server", "http", "slot=api&method=GET&target=/file/large", Says("xxxx"), "refused").limit(),
     row("wait for a slow server", "http", "slot=api&method=GET&target=/slow/canary", Sings, "refused").limit(),
+    row("ask for many addresses at once", "probe", "slot=net&address=127.0.0.1&count=40", Says("Answered"), "probes a second").limit(),
     row("download a large file", "download", "slot=media&url=http://127.0.0.1:{web}/file/large&path=large", Comes("large"), "").limit().later(),
 ];
 
 fn all() -> impl Iterator<Item = Row> {
-    [FILES, SOCKETS, REQUESTS, KEPT, LIMITS]
+    [FILES, SOCKETS, REQUESTS, KEPT, LOOKS, LIMITS]
         .into_iter()
         .flatten()
         .copied()

@@ -98,6 +98,10 @@ impl Scene {
         scratch.file("secret", SONG);
         let configuration = configuration
             .section(&section)
+            .feature(
+                "dhcp-builtin",
+                "enabled = true\nsubnets = [\"10.77.0.0/24\"]",
+            )
             .plugin("dns-double", bulkhead_fixtures::wasm("dns-double"), "")
             .plugin("prober", bulkhead_fixtures::wasm("prober"), "");
         let policy = fs::read_to_string(scratch.join("policies/prober.toml")).unwrap();
@@ -156,6 +160,7 @@ impl Scene {
             Phase::Tight => ("{ bytes = \"4KiB\", files = 16 }", "1KiB", 10, 2),
             _ => ("{ bytes = \"8MiB\", files = 1000 }", "8MiB", 1_000_000, 64),
         };
+        let probes = if phase == Phase::Tight { 10 } else { 1000 };
         let web_limits = match phase {
             Phase::Tight => "response = \"10KiB\"\ntimeout = \"200ms\"\n",
             _ => "",
@@ -184,7 +189,11 @@ impl Scene {
                  [foreman.foreman]\nallow = [\"GET /api/**\"]\n\
                  [store.keys]\naccess = \"read\"\n\
                  [secrets.key]\nfile = {secret}\naccess = \"use\"\n\
-                 [call.provider]\nplugin = \"dns-other\"\n",
+                 [call.provider]\nplugin = \"dns-other\"\n\
+                 [watch.news]\ndirectory = {inside}\n\
+                 [watch.listed]\nfiles = [{listed}]\n\
+                 [probe.net]\nallow = [\"192.0.2.0/24\"]\n",
+                listed = quoted(&self.tree.join("inside/own")),
                 own = quoted(&self.one.join("own")),
             ),
             Phase::Everything | Phase::Tight => format!(
@@ -202,7 +211,12 @@ impl Scene {
                  [store.shared]\nspace = \"shared:pool\"\naccess = \"read-write\"\n\
                  [secrets.key]\nfile = {secret}\naccess = \"reveal\"\n\
                  [secrets.mac]\nfile = {secret}\nalgorithm = \"hmac-sha256\"\nname = \"mac\"\n\
-                 [call.provider]\nplugin = \"dns-double\"\n{limits}",
+                 [call.provider]\nplugin = \"dns-double\"\n\
+                 [call.leases]\nplugin = \"dhcp-builtin\"\n\
+                 [watch.news]\ndirectory = {tree}\n\
+                 [watch.listed]\nfiles = [{listed}]\n\
+                 [probe.net]\nallow = [\"127.0.0.0/8\"]\nrate = {probes}\n{limits}",
+                listed = quoted(&self.tree.join("outside/canary")),
                 tcp = port("tcp"),
                 tcp2 = port("tcp2"),
                 tcp6 = port("tcp6"),
@@ -274,6 +288,7 @@ impl Scene {
         let mut text = text
             .replace("{base}", base)
             .replace("{inner}", inner)
+            .replace("{tree}", &self.tree.display().to_string())
             .replace("{phase}", &format!("{phase:?}"));
         for (name, port) in &self.ports {
             text = text.replace(&format!("{{{name}}}"), &port.to_string());

@@ -1,4 +1,4 @@
-//! Texts that nobody would write, thrown at everything that reads texts of operators or plugins.
+//! Texts that nobody would write, thrown at everything that reads texts of operators or plugins; and component files with broken bytes (`components`).
 //!
 //! Each target starts from good examples, breaks them at random, and holds the answer against an oracle: never a panic, never a
 //! hang, and never a "yes" that a second opinion would deny. A failure prints the seed that repeats it:
@@ -12,6 +12,7 @@
     clippy::indexing_slicing
 )]
 
+mod components;
 mod mutate;
 mod targets;
 

@@ -551,11 +551,22 @@ impl Desk {
         let next = policy
             .with_line(&line)
             .map_err(|error| ControlError::Invalid(error.to_string()))?;
+        if let Some(wrong) = loader.wrong_with(&plugin, &next) {
+            return Err(ControlError::Invalid(format!(
+                "with that line the policy would not be taken over: {wrong}"
+            )));
+        }
         crate::grant::edit::write_whole(&path, next.text().as_bytes())
             .map_err(|error| ControlError::Failed(format!("{}: {error}", path.display())))?;
         self.registry.look().await;
+        let views = self.registry.views();
+        let outcome = views.into_iter().find(|it| it.name == plugin);
+        let outcome = match outcome.and_then(|it| it.reason) {
+            Some(reason) => format!("{plugin}: {reason}"),
+            None => "it holds from now on".to_owned(),
+        };
         Ok(Done {
-            message: format!("{} now says `{line}`; it holds from now on", path.display()),
+            message: format!("{} now says `{line}`; {outcome}", path.display()),
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::exit::Failure;
+use crate::plugin::compile;
 use crate::plugin::inspect::{self, Surface};
 use crate::plugin::library::read_component;
 use crate::sandbox::bindings::types::{Audience, BodyMode, Lifetime, Manifest, SettingKind};
@@ -99,11 +100,11 @@ pub struct SettingView {
 
 /// Reads, compiles and describes a component file.
 pub fn look(file: &Path) -> Result<(Inspection, Option<Manifest>), Failure> {
-    let wasm =
-        read_component(file, CompileLimits::default().size).map_err(|source| Failure::File {
-            path: file.to_owned(),
-            source,
-        })?;
+    let limits = CompileLimits::default();
+    let wasm = read_component(file, limits.size).map_err(|source| Failure::File {
+        path: file.to_owned(),
+        source,
+    })?;
     let start = |error: &dyn std::fmt::Display| Failure::Start(error.to_string());
     let engine = Engine::new(&EngineConfig::for_machine()).map_err(|error| start(&error))?;
     let runtimes = Runtimes::start().map_err(|error| start(&error))?;
@@ -118,24 +119,24 @@ pub fn look(file: &Path) -> Result<(Inspection, Option<Manifest>), Failure> {
         surface,
         manifest: None,
     };
-    let component = match wasmtime::component::Component::new(engine.inner(), &wasm) {
+    let asking = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| start(&error))?;
+    let program = std::env::current_exe().map_err(|error| start(&error))?;
+    // In a child with limits: what nobody has looked at yet may be made to keep a compiler busy.
+    let compiled = asking.block_on(compile::once(&engine, &program, &limits, &wasm));
+    let component = match compiled {
         Ok(component) => component,
         Err(error) => {
             let nothing = Surface {
                 imports: Vec::new(),
                 exports: Vec::new(),
             };
-            return Ok((
-                refused(format!("not a valid component: {error:#}"), nothing),
-                None,
-            ));
+            return Ok((refused(error.to_string(), nothing), None));
         }
     };
     let surface = inspect::surface(&engine, &component);
-    let asking = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| start(&error))?;
     match asking.block_on(inspect::describe(&engine, &component, runtimes.handles())) {
         Ok(manifest) => {
             let inspection = Inspection {

@@ -163,6 +163,15 @@ pub enum Action<'a> {
         /// True: the host received a datagram from this very peer in the batch being answered (or lately).
         heard: bool,
     },
+    /// Sends by a slot of the host's sockets from an address that is not the slot's. Never allowed: it would speak for somebody else.
+    SendFrom {
+        /// The slot.
+        slot: &'a str,
+        /// The address it wants to be.
+        addr: SocketAddr,
+        /// True: the slot is one of `link`, else of `listen`.
+        link: bool,
+    },
     /// Resolves a name to addresses.
     Resolve {
         /// As the plugin wrote it.
@@ -275,6 +284,8 @@ impl<'a> Action<'a> {
             | Self::UdpBind { .. }
             | Self::UdpReceive { .. } => Capability::Sockets,
             Self::Listen { .. } | Self::DatagramSend { .. } => Capability::Listen,
+            Self::SendFrom { link: true, .. } => Capability::Link,
+            Self::SendFrom { link: false, .. } => Capability::Listen,
             Self::Resolve { .. } => Capability::Names,
             Self::Http { .. } | Self::HttpAddress { .. } => Capability::Http,
             Self::Foreman { .. } => Capability::Foreman,
@@ -297,6 +308,7 @@ impl<'a> Action<'a> {
             | Self::FileLink { slot, .. }
             | Self::Listen { slot, .. }
             | Self::DatagramSend { slot, .. }
+            | Self::SendFrom { slot, .. }
             | Self::Http { slot, .. }
             | Self::HttpAddress { slot, .. }
             | Self::Foreman { slot, .. }
@@ -364,6 +376,12 @@ impl fmt::Display for Action<'_> {
                 f,
                 "send a datagram to {peer}{} by listen slot `{}`",
                 if heard { "" } else { ", which sent none," },
+                Shown(slot)
+            ),
+            Self::SendFrom { slot, addr, link } => write!(
+                f,
+                "send as {addr} by {} slot `{}`",
+                if link { "link" } else { "listen" },
                 Shown(slot)
             ),
             Self::Resolve { name } => write!(f, "resolve the name `{}`", Shown(name)),
@@ -457,7 +475,7 @@ impl fmt::Display for Action<'_> {
 }
 
 /// Queries carry tokens; logs and denials show URLs without them.
-fn without_query(url: &str) -> &str {
+pub(crate) fn without_query(url: &str) -> &str {
     url.split_once('?').map_or(url, |(path, _)| path)
 }
 

@@ -71,6 +71,8 @@ pub enum Standing {
     },
     /// The digest was approved when its manifest was another: it answered differently then.
     ManifestChanged,
+    /// The digest was approved by a version of this program that noted manifests in another form, so that nobody can tell.
+    OldForm,
 }
 
 /// The approvals an operator gave by command.
@@ -161,8 +163,10 @@ impl Approvals {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let list = known.get(plugin).map(Vec::as_slice).unwrap_or_default();
         if let Some(approval) = list.iter().find(|approval| approval.digest == *digest) {
-            return if approval.manifest == manifest {
+            return if approval.manifest == manifest || without_form(manifest) == approval.manifest {
                 Standing::Approved
+            } else if form(&approval.manifest) != form(manifest) {
+                Standing::OldForm
             } else {
                 Standing::ManifestChanged
             };
@@ -182,6 +186,19 @@ impl Approvals {
             Standing::Changed { approved }
         }
     }
+}
+
+/// The number of the form of a fingerprint (`1:sha256:...`). The first ones had none, and were of whatever form.
+fn form(fingerprint: &str) -> Option<&str> {
+    let (form, _) = fingerprint.split_once(':')?;
+    form.bytes().all(|b| b.is_ascii_digit()).then_some(form)
+}
+
+/// The fingerprint as it was written before forms had numbers: whoever wrote the same text then had the same form.
+fn without_form(fingerprint: &str) -> &str {
+    fingerprint
+        .split_once(':')
+        .map_or(fingerprint, |(_, rest)| rest)
 }
 
 fn failed(path: &Path, error: &dyn std::fmt::Display) -> ApprovalsError {
@@ -233,6 +250,31 @@ mod tests {
             approvals.standing("tftp", &digest('a'), "greedy", &[digest('a')]),
             Standing::ManifestChanged
         );
+    }
+
+    #[test]
+    fn an_approval_of_another_form_is_asked_for_again_and_never_taken_for_a_changed_manifest() {
+        let place = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(place.path().join("approvals.json")).unwrap();
+        let (now, same) = (format!("1:{}", digest('c')), digest('c').to_string());
+        for (old, standing) in [
+            ("Manifest { name: \"tftp\" }", Standing::OldForm),
+            (digest('d').to_string().as_str(), Standing::OldForm),
+            ("2:sha256:cc", Standing::OldForm),
+            (
+                format!("1:{}", digest('d')).as_str(),
+                Standing::ManifestChanged,
+            ),
+            (same.as_str(), Standing::Approved),
+            (now.as_str(), Standing::Approved),
+        ] {
+            approvals.approve("tftp", &digest('a'), old).unwrap();
+            assert_eq!(
+                approvals.standing("tftp", &digest('a'), &now, &[]),
+                standing,
+                "{old}"
+            );
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::action::{Action, Capability};
+use super::effective::Asked;
 
 /// One refused action.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +51,37 @@ impl Refusal {
         self
     }
 
+    /// Has the line that would allow it name a slot that the plugin asked for, or takes the line away: a grant without a need gives nothing.
+    pub(crate) fn as_asked(mut self, asked: Option<&[Asked]>, action: &Action<'_>) -> Self {
+        let (Some(line), Some(asked)) = (&self.fix, asked) else {
+            return self;
+        };
+        let capability = action.capability();
+        let word = capability.word();
+        let fits = |need: &&Asked| need.capability == capability && answers(need, action);
+        // `sockets.SLOT.allow = [..]`: the slot stands after the first dot, quoted where it has to be.
+        let rest = line.strip_prefix(&format!("{word}."));
+        let named =
+            |need: &&Asked| rest.is_some_and(|it| it.starts_with(&format!("{}.", key(&need.slot))));
+        let need = asked
+            .iter()
+            .filter(fits)
+            .find(named)
+            .or_else(|| asked.iter().find(fits));
+        self.fix = match (need, rest) {
+            (Some(need), Some(_)) if named(&need) => return self,
+            (Some(need), Some(rest)) => {
+                after_key(rest).map(|rest| format!("{word}.{}{rest}", key(&need.slot)))
+            }
+            _ => None,
+        };
+        if self.fix.is_none() {
+            self.reason
+                .push_str("; it asks for nothing of the kind, so that no line can grant it");
+        }
+        self
+    }
+
     pub(crate) fn dress(self, plugin: &Arc<str>, action: &Action<'_>) -> Denial {
         Denial {
             plugin: Arc::clone(plugin),
@@ -61,6 +93,31 @@ impl Refusal {
             fix: self.fix,
         }
     }
+}
+
+/// Whether a need of the action's capability is about this action.
+fn answers(need: &Asked, action: &Action<'_>) -> bool {
+    let access = |word: &str| need.access.is_empty() || need.access.split('+').any(|it| it == word);
+    match action {
+        Action::TcpConnect { .. } | Action::TcpBind { .. } | Action::TcpListen { .. } => {
+            access("tcp")
+        }
+        Action::UdpSend { .. } | Action::UdpReceive { .. } | Action::UdpBind { .. } => {
+            access("udp")
+        }
+        Action::Resolve { .. } => true,
+        Action::Call { interface, .. } => need.access == *interface || need.slot == *interface,
+        other => need.slot == other.slot(),
+    }
+}
+
+/// What follows the first key of a dotted one, from its dot on.
+fn after_key(text: &str) -> Option<&str> {
+    let end = match text.strip_prefix('"') {
+        Some(quoted) => quoted.find("\".")? + 2,
+        None => text.find('.')?,
+    };
+    text.get(end..)
 }
 
 impl Denial {
@@ -94,4 +151,92 @@ pub(crate) fn key(text: &str) -> String {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if bare { text.to_owned() } else { quoted(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(needs: &[(Capability, &str, &str)]) -> Vec<Asked> {
+        let needs = needs.iter().map(|(capability, slot, access)| Asked {
+            capability: *capability,
+            slot: (*slot).to_owned(),
+            access: (*access).to_owned(),
+        });
+        needs.collect()
+    }
+
+    /// The line, made for a plugin that asked for these needs.
+    fn line(action: &Action<'_>, fix: &str, needs: &[(Capability, &str, &str)]) -> Option<String> {
+        let refusal = Refusal::new("r", "because").fix(fix);
+        refusal.as_asked(Some(&asked(needs)), action).fix
+    }
+
+    #[test]
+    fn the_line_names_a_slot_that_the_plugin_asked_for() {
+        use Capability::{Call, Files, Names, Sockets};
+        let addr = "192.0.2.1:53".parse().unwrap();
+        let (tcp, udp) = (
+            Action::TcpConnect { addr, name: None },
+            Action::UdpSend { addr },
+        );
+        let needs = [
+            (Sockets, "u", "udp"),
+            (Sockets, "t", "tcp"),
+            (Names, "n", ""),
+            (Call, "provider", "a:b/c@1.0.0"),
+        ];
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            line(&tcp, "sockets.SLOT.allow = [1]", &needs),
+            some("sockets.t.allow = [1]")
+        );
+        assert_eq!(
+            line(&udp, "sockets.t.allow = [1]", &needs),
+            some("sockets.u.allow = [1]")
+        );
+        assert_eq!(
+            line(&tcp, "sockets.t.allow = [1]", &needs),
+            some("sockets.t.allow = [1]")
+        );
+        assert_eq!(
+            line(
+                &udp,
+                "sockets.SLOT.allow = [1]",
+                &[(Sockets, "both", "tcp+udp")]
+            ),
+            some("sockets.both.allow = [1]")
+        );
+        let name = Action::Resolve { name: "x" };
+        assert_eq!(
+            line(&name, "names.SLOT.allow = [1]", &needs),
+            some("names.n.allow = [1]")
+        );
+        let call = Action::Call {
+            interface: "a:b/c@1.0.0",
+            callee: "p",
+        };
+        assert_eq!(
+            line(&call, "call.\"a:b/c@1.0.0\".plugin = 1", &needs),
+            some("call.provider.plugin = 1")
+        );
+        // What it never asked for, no line can grant.
+        assert_eq!(
+            line(&tcp, "sockets.SLOT.allow = [1]", &[(Names, "n", "")]),
+            None
+        );
+        let read = Action::FileOpen {
+            slot: "x",
+            path: "a",
+            write: false,
+        };
+        assert_eq!(line(&read, "files.x.directory = 1", &needs), None);
+        assert_eq!(
+            line(&read, "files.x.directory = 1", &[(Files, "x", "read")]),
+            some("files.x.directory = 1")
+        );
+        // Where nobody knows what was asked, the line stays.
+        let refusal = Refusal::new("r", "because").fix("sockets.SLOT.allow = [1]");
+        assert!(refusal.as_asked(None, &tcp).fix.is_some());
+    }
 }

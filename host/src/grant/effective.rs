@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::action::Capability;
 use super::limits::Limits;
 use super::matchers::host::HostPattern;
 use super::matchers::path::{MethodPath, PathPattern};
@@ -50,6 +51,19 @@ pub struct Effective {
     pub link: Slots<LinkGrant>,
     /// What it may use up.
     pub limits: Limits,
+    /// What it asked for, granted or not: a policy can grant nothing else. None: not known.
+    pub asked: Option<Arc<[Asked]>>,
+}
+
+/// A need of a manifest, as far as a policy's lines depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The capability.
+    pub capability: Capability,
+    /// The slot.
+    pub slot: String,
+    /// The access: `tcp`, or the interface of a call.
+    pub access: String,
 }
 
 /// The grants of one capability by slot (for [`Effective::call`], by interface).
@@ -521,6 +535,7 @@ impl Effective {
             probe: Slots::new(),
             link: Slots::new(),
             limits: Limits::default(),
+            asked: None,
         }
     }
 

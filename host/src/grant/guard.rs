@@ -162,7 +162,9 @@ impl Guard {
                 Decision::Allow
             }
             Err(refusal) => {
-                let denial = refusal.dress(&self.inner.plugin, action);
+                let denial = refusal
+                    .as_asked(effective.asked.as_deref(), action)
+                    .dress(&self.inner.plugin, action);
                 self.inner.host.audit.record(&denial);
                 Decision::Deny(Box::new(denial))
             }

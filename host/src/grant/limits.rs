@@ -25,7 +25,8 @@ pub struct Limits {
     pub reuse: u32,
     /// Component handles and host resources an instance may hold.
     pub handles: u32,
-    /// Bytes one host call or answer may carry.
+    /// Bytes that one call to the host, or the answer to one of its calls, may carry out of the component. Where it is not named it follows
+    /// `reply_body`.
     pub transfer: u64,
     /// Bytes of randomness one host call may fetch.
     pub random: u64,
@@ -40,6 +41,9 @@ pub struct Limits {
     /// Bytes of a reply's body.
     pub reply_body: u64,
 }
+
+/// Bytes for what stands around a reply's body: its headers, at most 100 of them, as the component lays them out.
+pub(crate) const HEAD_ROOM: u64 = 1 << 20;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -63,7 +67,7 @@ impl Default for Limits {
             // A guest needs tens.
             handles: 4096,
             // One reply with its head.
-            transfer: 9 << 20,
+            transfer: (8 << 20) + HEAD_ROOM,
             // Keys and tokens are small.
             random: 64 << 10,
             // A network file system that hangs holds no more threads than this.

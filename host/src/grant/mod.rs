@@ -34,6 +34,7 @@ pub mod matchers;
 pub mod policy;
 pub mod resolved;
 
+pub(crate) use action::without_query;
 pub use action::{Action, Capability};
 pub use decide::Decision;
 pub use denial::Denial;

@@ -109,11 +109,7 @@ impl Compiler {
 
     /// The machine code of a component, from the cache or compiled now.
     pub async fn component(&self, wasm: &[u8], origin: Origin) -> Result<Component, CompileError> {
-        if wasmtime::Engine::detect_precompiled(wasm).is_some() {
-            return Err(CompileError::Invalid(
-                "it is machine code; only WebAssembly components are accepted".into(),
-            ));
-        }
+        refuse_others(wasm)?;
         let path = self.directory.join(self.entry_name(wasm));
         if let Some(code) = self.read(&path) {
             match self.load(&code) {
@@ -247,77 +243,114 @@ impl Compiler {
     }
 
     fn load(&self, code: &[u8]) -> Result<Component, CompileError> {
-        // SAFETY: `deserialize` demands bytes made by this engine's `precompile_component`. They are: either made in this process or by
-        // our own program run as a child a moment ago, or read from the cache and authenticated with a key that only the host's user can read.
-        // They are loaded from memory, not from a file that could change afterwards.
-        #[allow(unsafe_code)]
-        let component = unsafe { Component::deserialize(self.engine.inner(), code) };
-        component.map_err(|error| CompileError::Invalid(format!("{error:#}")))
+        load(&self.engine, code)
     }
 
     async fn compile_in_child(&self, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            CompileError::Limit(format!("the compiling process {what}: {error}"))
-        };
-        let mut child = tokio::process::Command::new(&self.program)
-            .arg("compile-component")
-            .arg("--reservation")
-            .arg(
-                self.engine
-                    .reservation()
-                    .map_or_else(|| "none".to_owned(), |bytes| bytes.to_string()),
-            )
-            .arg("--seconds")
-            .arg(self.limits.time.as_secs().max(1).to_string())
-            .arg("--memory")
-            .arg(self.limits.memory.to_string())
-            .env_clear()
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| failed("does not start", &error))?;
-        let (stdin, stdout, stderr) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = (stdin, stdout, stderr) else {
-            return Err(failed("has no pipes", &""));
-        };
-        let work = async {
-            let feed = async {
-                // A child that refuses early closes its end; its own words say why.
-                let _ = stdin.write_all(wasm).await;
-                drop(stdin);
-            };
-            let (mut code, mut words) = (Vec::new(), Vec::new());
-            let (_, read, _) = tokio::join!(
-                feed,
-                stdout.read_to_end(&mut code),
-                stderr.read_to_end(&mut words)
-            );
-            read.map_err(|error| failed("broke its pipe", &error))?;
-            let status = child
-                .wait()
-                .await
-                .map_err(|error| failed("was lost", &error))?;
-            Ok((status, code, words))
-        };
-        let (status, code, words) = tokio::time::timeout(self.limits.time, work)
-            .await
-            .map_err(|_| {
-                CompileError::Limit(format!(
-                    "it took longer than {} s",
-                    self.limits.time.as_secs()
-                ))
-            })??;
-        let words = String::from_utf8_lossy(&words).trim().to_owned();
-        match status.code() {
-            Some(0) => Ok(code),
-            Some(1) => Err(CompileError::Invalid(words)),
-            _ => Err(CompileError::Limit(format!(
-                "the compiling process ended with {status}: {words}"
-            ))),
+        in_child(&self.engine, &self.program, &self.limits, wasm).await
+    }
+}
+
+/// A component that is only looked at: compiled in a child process with limits like any other, and kept nowhere.
+pub async fn once(
+    engine: &Engine,
+    program: &Path,
+    limits: &CompileLimits,
+    wasm: &[u8],
+) -> Result<Component, CompileError> {
+    refuse_others(wasm)?;
+    load(engine, &in_child(engine, program, limits, wasm).await?)
+}
+
+/// Says of bytes that are no component what they are, in better words than a parser's.
+fn refuse_others(wasm: &[u8]) -> Result<(), CompileError> {
+    let wrong = |what: &str| Err(CompileError::Invalid(what.to_owned()));
+    if wasmtime::Engine::detect_precompiled(wasm).is_some() {
+        return wrong("it is machine code; only WebAssembly components are accepted");
+    }
+    match wasm {
+        [] => wrong("the file is empty"),
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            wrong("it is a core module; build it as a component, for the target `wasm32-wasip2`")
         }
+        [b'\0', b'a', b's', b'm', ..] => Ok(()),
+        _ => wrong("it does not begin like WebAssembly"),
+    }
+}
+
+fn load(engine: &Engine, code: &[u8]) -> Result<Component, CompileError> {
+    // SAFETY: `deserialize` demands bytes made by this engine's `precompile_component`. They are: either made in this process or by
+    // our own program run as a child a moment ago, or read from the cache and authenticated with a key that only the host's user can read.
+    // They are loaded from memory, not from a file that could change afterwards.
+    #[allow(unsafe_code)]
+    let component = unsafe { Component::deserialize(engine.inner(), code) };
+    component.map_err(|error| CompileError::Invalid(format!("{error:#}")))
+}
+
+async fn in_child(
+    engine: &Engine,
+    program: &Path,
+    limits: &CompileLimits,
+    wasm: &[u8],
+) -> Result<Vec<u8>, CompileError> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        CompileError::Limit(format!("the compiling process {what}: {error}"))
+    };
+    let mut child = tokio::process::Command::new(program)
+        .arg("compile-component")
+        .arg("--reservation")
+        .arg(
+            engine
+                .reservation()
+                .map_or_else(|| "none".to_owned(), |bytes| bytes.to_string()),
+        )
+        .arg("--seconds")
+        .arg(limits.time.as_secs().max(1).to_string())
+        .arg("--memory")
+        .arg(limits.memory.to_string())
+        .env_clear()
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| failed("does not start", &error))?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = (stdin, stdout, stderr) else {
+        return Err(failed("has no pipes", &""));
+    };
+    let work = async {
+        let feed = async {
+            // A child that refuses early closes its end; its own words say why.
+            let _ = stdin.write_all(wasm).await;
+            drop(stdin);
+        };
+        let (mut code, mut words) = (Vec::new(), Vec::new());
+        let (_, read, _) = tokio::join!(
+            feed,
+            stdout.read_to_end(&mut code),
+            stderr.read_to_end(&mut words)
+        );
+        read.map_err(|error| failed("broke its pipe", &error))?;
+        let status = child
+            .wait()
+            .await
+            .map_err(|error| failed("was lost", &error))?;
+        Ok((status, code, words))
+    };
+    let (status, code, words) = tokio::time::timeout(limits.time, work)
+        .await
+        .map_err(|_| {
+            CompileError::Limit(format!("it took longer than {} s", limits.time.as_secs()))
+        })??;
+    let words = String::from_utf8_lossy(&words);
+    let words = words.trim().trim_start_matches("bulkhead: ").to_owned();
+    match status.code() {
+        Some(0) => Ok(code),
+        Some(1) if words != "out of memory" => Err(CompileError::Invalid(words)),
+        _ => Err(CompileError::Limit(format!(
+            "the compiling process ended with {status} (engine.compile_memory and engine.compile_time limit it) {words}"
+        ))),
     }
 }
 
@@ -441,5 +474,14 @@ mod tests {
         let code = compiler.engine.inner().precompile_component(EMPTY).unwrap();
         let refused = compiler.component(&code, Origin::FirstParty).await;
         assert!(matches!(refused, Err(CompileError::Invalid(_))));
+    }
+
+    #[test]
+    fn what_is_no_component_is_called_what_it_is() {
+        let said = |bytes: &[u8]| refuse_others(bytes).unwrap_err().to_string();
+        assert!(said(b"").contains("empty"));
+        assert!(said(b"\0asm\x01\0\0\0").contains("core module"));
+        assert!(said(b"\x7fELF\x02").contains("does not begin like WebAssembly"));
+        assert!(refuse_others(EMPTY).is_ok());
     }
 }

@@ -8,13 +8,17 @@ use crate::sandbox::bindings::types::{
     Audience, BodyMode, Lifetime, Manifest, Need, Route, Setting, SettingKind,
 };
 
-/// The first line of the form: another form gets another number, so that old approvals are asked for again instead of compared wrongly.
+/// The first line of the form: another form gets another number, here and before the fingerprint, so that old approvals are asked for again instead of
+/// compared wrongly.
 const FORM: &str = "bulkhead manifest 1\n";
 
-/// A text that differs when the manifest differs.
+/// A text that differs when the manifest differs: the number of the form, a colon, and the digest.
 #[must_use]
 pub fn fingerprint(manifest: &Manifest) -> String {
-    super::inspect::digest(canonical(manifest).as_bytes())
+    format!(
+        "1:{}",
+        super::inspect::digest(canonical(manifest).as_bytes())
+    )
 }
 
 fn canonical(manifest: &Manifest) -> String {
@@ -185,6 +189,7 @@ mod tests {
              setting.exposed 5:false\nsetting.choice 1:a\nsetting.choice 1:b\nsetting.help 5:Where\nlifetime 9:automatic\n"
         );
         assert_eq!(fingerprint(&manifest()), fingerprint(&manifest().clone()));
+        assert!(fingerprint(&manifest()).starts_with("1:sha256:"));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub enum InspectError {
     #[error(transparent)]
     Misfit(#[from] crate::sandbox::instance::Misfit),
     /// `describe` failed.
-    #[error("`describe` failed: {0}")]
+    #[error("`describe` failed: {}", in_short(.0))]
     Describe(#[source] CallError),
     /// It answers differently each time.
     #[error("`describe` lies: two calls gave two different manifests")]
@@ -46,6 +46,18 @@ pub fn digest(wasm: &[u8]) -> String {
             let _ = write!(text, "{byte:02x}");
             text
         })
+}
+
+/// A trap without the addresses of functions that have no names: this stands in a list of plugins.
+fn in_short(error: &CallError) -> String {
+    let text = error.to_string();
+    match (
+        text.split_once("error while executing at wasm backtrace"),
+        text.rsplit_once(": "),
+    ) {
+        (Some((before, _)), Some((_, last))) => format!("{before}{last}"),
+        _ => text,
+    }
 }
 
 /// One second for what takes microseconds; the rest of the limits as for any call.

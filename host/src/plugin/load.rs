@@ -509,6 +509,14 @@ impl Loader {
         )
     }
 
+    /// Why a policy would not be taken over by the version of a plugin that runs; none if it would, or if none runs.
+    #[must_use]
+    pub fn wrong_with(&self, name: &str, policy: &Policy) -> Option<String> {
+        let running = self.running(name)?;
+        let resolution = self.resolve(&running.manifest, &running.settings, policy);
+        (!resolution.problems.is_empty()).then(|| Problems(resolution.problems).to_string())
+    }
+
     /// What a policy gives to a plugin, if that is all it needs.
     fn rights(
         &self,
@@ -597,6 +605,9 @@ impl Loader {
             )),
             Standing::ManifestChanged => waits(format!(
                 "{digest} describes itself differently than when it was approved"
+            )),
+            Standing::OldForm => waits(format!(
+                "{digest} was approved under another version of this program, which noted its manifest in another form"
             )),
         }
     }

@@ -340,12 +340,23 @@ impl Registry {
         })?;
         self.switch(&record.place, plugin).map_err(refused)?;
         let _ = self.library.rolled_back(name, &history.current, &previous);
+        let stays_out = format!(
+            "{} stays out until its file changes or is approved",
+            history.current
+        );
+        // What stood there was said of another version.
+        self.record(
+            name.to_owned(),
+            Record {
+                state: PluginState::Running,
+                reason: Some(format!("rolled back; {stays_out}")),
+                missing: Vec::new(),
+                ..record
+            },
+        );
         self.settle();
         Ok(Done {
-            message: format!(
-                "{name} is back at {previous}; {} stays out until its file changes or is approved",
-                history.current
-            ),
+            message: format!("{name} is back at {previous}; {stays_out}"),
         })
     }
 
@@ -357,8 +368,9 @@ impl Registry {
             Place::File(_) => Origin::ThirdParty,
         };
         let (found, ready) = self.loader.prepare(wasm, origin, policy).await;
+        let unnamed = place.unnamed();
         let key = if found.name.is_empty() {
-            place.label()
+            unnamed.clone()
         } else {
             found.name.clone()
         };
@@ -369,13 +381,13 @@ impl Registry {
             );
             tracing::error!(file = place.label(), reason, "plugin refused");
             self.record(
-                place.label(),
+                unnamed,
                 Record::new(place, found, PluginState::Failed, Some(reason)),
             );
             return;
         }
-        if key != place.label() {
-            self.forget(&place.label());
+        if key != unnamed {
+            self.forget(&unnamed);
         }
         match ready {
             Ok(plugin) => {
@@ -425,12 +437,18 @@ impl Registry {
             self.record(key, record);
             return;
         }
-        tracing::error!(
-            plugin = key,
-            version = record.found.version,
-            reason,
-            "plugin does not run"
-        );
+        let told = self.records.load().get(&key).is_some_and(|before| {
+            before.found.digest == record.found.digest && before.reason.as_ref() == Some(&reason)
+        });
+        // It is looked at again and again; what is the same each time is told once.
+        if !told {
+            tracing::error!(
+                plugin = key,
+                version = record.found.version,
+                reason,
+                "plugin does not run"
+            );
+        }
         if self.loader.running(&key).is_none()
             && let Place::File(_) = place
             && let Some(history) = self.library.history(&key)
@@ -572,7 +590,7 @@ impl Registry {
                     PluginState::Failed,
                     Some(format!("not read: {error}")),
                 );
-                self.record(place.label(), record);
+                self.record(place.unnamed(), record);
                 return;
             }
             Err(_) => return,
@@ -640,9 +658,9 @@ impl Registry {
         }
         // What waits may have been granted.
         for (name, record) in self.records.load_full().iter() {
-            if !matches!(record.state, PluginState::Pending | PluginState::Failed)
-                || self.loader.running(name).is_some()
-            {
+            let waits = matches!(record.state, PluginState::Pending | PluginState::Failed);
+            // What cannot even be described waits for no policy.
+            if !waits || record.found.name.is_empty() || self.loader.running(name).is_some() {
                 continue;
             }
             match &record.place {
@@ -821,6 +839,14 @@ impl Features for Registry {
 }
 
 impl Place {
+    /// What a component is called as long as nobody knows its name: after its file, so that each has a row and a reason of its own.
+    fn unnamed(&self) -> String {
+        match self {
+            Self::Bundled(name) => format!("bundled {name}"),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
     fn label(&self) -> String {
         match self {
             Self::Bundled(_) => "bundled".to_owned(),
@@ -926,4 +952,22 @@ fn list(directory: &Path) -> std::io::Result<Vec<(PathBuf, Stamp)>> {
         ));
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_that_cannot_be_described_have_names_of_their_own() {
+        let places = [
+            Place::Bundled("tftp"),
+            Place::Bundled("dns"),
+            Place::File("/p/a.wasm".into()),
+            Place::File("/p/b.wasm".into()),
+        ];
+        let names: std::collections::BTreeSet<_> = places.iter().map(Place::unnamed).collect();
+        assert_eq!(names.len(), places.len());
+        assert!(names.contains("/p/a.wasm") && names.contains("bundled tftp"));
+    }
 }

@@ -159,6 +159,13 @@ impl Engine {
 
 /// Few enough for any machine, enough for every bundled plugin to answer.
 const MIN_INSTANCES: u32 = 32;
+/// Core instances of a component instance. Rust's have about five, Python's some thirty.
+const MAX_CORE_INSTANCES: u32 = 64;
+/// Memories of a component instance: those of any language have one, composed ones one for each part. More would let the instances of one plugin use up the
+/// memories of the pool, which are places in the address space, and with them every other plugin's.
+const MAX_MEMORIES: u32 = 4;
+/// Tables of a component instance.
+const MAX_TABLES: u32 = 64;
 /// 4 GiB a memory: wasm32 code then needs no bounds checks. Address space only, not memory.
 const FULL_RESERVATION: u64 = 4 << 30;
 /// How long a component runs before it has to let others run. 10 ms would delay a neighbour by as much (measured).
@@ -198,15 +205,16 @@ fn wasmtime_config(
     if reservation.is_some() {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances)
-            .total_core_instances(instances * 5)
+            // Core instances cost no room, and tables little: as many as all components together may want.
+            .total_core_instances(instances.saturating_mul(MAX_CORE_INSTANCES))
             .total_memories(instances + instances / 2)
-            .total_tables(instances * 3)
+            .total_tables(instances.saturating_mul(MAX_TABLES))
             .total_stacks(instances)
             .max_component_instance_size(4 << 20)
             .max_core_instance_size(4 << 20)
-            .max_core_instances_per_component(64)
-            .max_memories_per_component(32)
-            .max_tables_per_component(64)
+            .max_core_instances_per_component(MAX_CORE_INSTANCES)
+            .max_memories_per_component(MAX_MEMORIES)
+            .max_tables_per_component(MAX_TABLES)
             .max_memory_size(usize::try_from(config.largest_memory).unwrap_or(usize::MAX))
             .table_elements(config.table_elements)
             .max_unused_warm_slots(config.warm_slots)

@@ -107,11 +107,20 @@ impl Program {
             Context::new(surroundings.clone(), limits, meter.clone(), set)?,
         );
         store.limiter(|context| context.limiter());
-        store.set_hostcall_fuel(usize::try_from(transfer(limits)).unwrap_or(usize::MAX));
+        store.set_hostcall_fuel(usize::try_from(limits.transfer).unwrap_or(usize::MAX));
         store.set_max_component_handles(limits.handles as usize);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        let instance = self.pre.instantiate_async(&mut store).await?;
+        let instance = match self.pre.instantiate_async(&mut store).await {
+            Ok(instance) => instance,
+            // The limiter knows which limit it was.
+            Err(error) => {
+                return Err(match store.data_mut().limiter().refused.take() {
+                    Some(refused) => error.context(refused),
+                    None => error,
+                });
+            }
+        };
         let lifecycle = self.lifecycle.load(&mut store, &instance)?;
         let feature = self
             .feature
@@ -151,15 +160,6 @@ impl Program {
             generation,
         })
     }
-}
-
-/// Bytes one call may carry across the boundary: the largest body it may have to, and room for what is around it.
-pub(super) fn transfer(limits: &Limits) -> u64 {
-    limits
-        .transfer
-        .max(limits.reply_body)
-        .max(limits.request_body)
-        .saturating_add(256 << 10)
 }
 
 /// A live instance: used by one call at a time.

@@ -1,6 +1,6 @@
 //! The limiter of an instance, and the counter of its plugin's memory.
 //!
-//! wasmtime's own limiter bounds each memory; a component can have 32 of them and a plugin many instances. This one bounds the
+//! wasmtime's own limiter bounds each memory; a component can have several of them and a plugin many instances. This one bounds the
 //! sum over an instance, the sum over the plugin, and the sum over all plugins.
 
 use std::sync::Arc;
@@ -114,7 +114,7 @@ impl Drop for InstanceLimiter {
 
 /// Tables, memories and core instances of one instance: Spin's and wasmtime's components stay far below.
 const TABLES: usize = 64;
-const MEMORIES: usize = 32;
+const MEMORIES: usize = 4;
 const INSTANCES: usize = 200;
 /// Elements of one table; Python has about 12,000 functions.
 const TABLE_ELEMENTS: usize = 100_000;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, SERVER};
+use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, SERVER, SET_COOKIE};
 use http::{Response, StatusCode};
 
 use super::admitted::{Admitted, Caller, Dispatch, Payload};
@@ -179,7 +179,9 @@ impl Served {
         drop(waiting);
         let (head, body) = match got {
             Ok(response) => {
-                let (parts, body) = response.into_parts();
+                let (mut parts, body) = response.into_parts();
+                // A cookie of the upstream is for the upstream's own name. Answers here set none, so that passing it on would be denied each time.
+                parts.headers.remove(SET_COOKIE);
                 let head = Head {
                     status: parts.status.as_u16(),
                     headers: to_list(&parts.headers),

@@ -141,6 +141,16 @@ fn log_panics() {
     }));
 }
 
+/// Targets of this program that are words instead of module paths; `plugin` is what components print.
+const OWN_WORDS: [&str; 6] = [
+    "downloads",
+    "plugin",
+    "resolve",
+    "secrets",
+    "store",
+    "upstream",
+];
+
 fn targets(level: Level) -> Targets {
     let own = match level {
         Level::Debug => LevelFilter::DEBUG,
@@ -151,6 +161,7 @@ fn targets(level: Level) -> Targets {
     Targets::new()
         .with_default(own.min(LevelFilter::WARN))
         .with_target(OWN_TARGET, own)
+        .with_targets(OWN_WORDS.map(|word| (word, own)))
 }
 
 /// Reads events into records. Usable without the global log, for tests:
@@ -224,6 +235,20 @@ mod tests {
         tracing::subscriber::with_default(subscriber, code);
         let body: serde_json::Value = serde_json::from_slice(&ring.to_json(0.0)).unwrap();
         body["logs"].as_array().unwrap().clone()
+    }
+
+    #[test]
+    fn what_components_print_and_the_host_does_for_them_is_shown() {
+        let logs = logged(Level::Info, || {
+            tracing::info!(target: "plugin", plugin = "hello", "printed");
+            tracing::info!(target: "downloads", plugin = "tftp", "downloaded");
+            tracing::debug!(target: "upstream", "answered");
+        });
+        let messages: Vec<_> = logs
+            .iter()
+            .map(|line| line["message"].as_str().unwrap())
+            .collect();
+        assert_eq!(messages, ["hello: printed", "tftp: downloaded"]);
     }
 
     #[test]

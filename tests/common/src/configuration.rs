@@ -235,6 +235,14 @@ impl Configuration {
         self
     }
 
+    /// Has the program ask this name server, by a mount of its own over `/etc/resolv.conf`. Needs root and `unshare`, like a namespace.
+    pub fn name_server(self, address: &str) -> Self {
+        let text = format!("nameserver {address}\noptions timeout:1 attempts:1\n");
+        let file = self.scratch.file("resolv.conf", text).display().to_string();
+        let mount = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        self.under(&["unshare", "--mount", "sh", "-c", mount, &file])
+    }
+
     /// Without the plugins that come with the program.
     pub fn unbundled(mut self) -> Self {
         self.bundled = false;

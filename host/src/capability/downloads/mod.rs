@@ -26,7 +26,7 @@ use crate::capability::upstream::dial::Dialer;
 use crate::capability::wasi::quota::Quota;
 use crate::grant::effective::DownloadsGrant;
 use crate::grant::matchers::url::{TargetUrl, UrlProblem};
-use crate::grant::{Action, Guard};
+use crate::grant::{Action, Guard, without_query};
 use crate::sandbox::bindings::imports::downloads as contract;
 use crate::telemetry::labels::DownloadEnd;
 use crate::telemetry::metrics::Metrics;
@@ -249,7 +249,7 @@ async fn run(shared: Arc<Shared>, start: Start) {
         start.guard.plugin().to_owned(),
         start.slot.clone(),
         start.path.clone(),
-        start.url.clone(),
+        without_query(&start.url).to_owned(),
     );
     let track = start.track.clone();
     let began = std::time::Instant::now();
@@ -304,7 +304,7 @@ async fn supervised(shared: &Shared, start: Start) -> Result<Fetched, Problem> {
             .await
             .map_err(|_| Problem::Denied("the host is stopping".into()))?;
         start.track.set(Stage::Running);
-        tracing::info!(target: "downloads", plugin = start.guard.plugin(), slot = start.slot, path = start.path, url = start.url, "download started");
+        tracing::info!(target: "downloads", plugin = start.guard.plugin(), slot = start.slot, path = start.path, url = without_query(&start.url), "download started");
         tokio::time::timeout(limit, tries(shared, start))
             .await
             .unwrap_or(Err(Problem::TooSlow { limit }))

@@ -38,11 +38,11 @@ pub async fn about(
     path: &str,
 ) -> Result<contract::File, contract::Error> {
     let (place, _) = granted(access.guard(), slot, path)?;
-    let (path, deny) = (path.to_owned(), access.guard().host().deny());
+    let (name, deny) = (path.to_owned(), access.guard().host().deny());
     let found = access
         .blocking()
-        .run(move || open(&place, &path, &deny).map(|(_, found)| describe(&found)));
-    found.await.map_err(failed)?
+        .run(move || open(&place, &name, &deny).map(|(_, found)| describe(&found)));
+    noted(access, slot, path, found.await.map_err(failed)?)
 }
 
 /// A part of the file at a path.
@@ -54,10 +54,10 @@ pub async fn read(
     limit: u32,
 ) -> Result<contract::Chunk, contract::Error> {
     let (place, hide) = granted(access.guard(), slot, path)?;
-    let (path, deny) = (path.to_owned(), access.guard().host().deny());
+    let (name, deny) = (path.to_owned(), access.guard().host().deny());
     let limit = limit.min(LARGEST_READ) as usize;
     let chunk = access.blocking().run(move || {
-        let (file, found) = open(&place, &path, &deny)?;
+        let (file, found) = open(&place, &name, &deny)?;
         let bytes = match hide {
             Hide::Nothing => read_part(&file, offset, limit, found.len()),
             Hide::IscKeySecrets if found.len() > LARGEST_HIDDEN => Err(io::Error::other(
@@ -70,7 +70,20 @@ pub async fn read(
             bytes: bytes.map_err(failed)?,
         })
     });
-    chunk.await.map_err(failed)?
+    noted(access, slot, path, chunk.await.map_err(failed)?)
+}
+
+/// What is refused only where the path is walked is a denial as well.
+fn noted<T>(
+    access: &PluginAccess,
+    slot: &str,
+    path: &str,
+    outcome: Result<T, contract::Error>,
+) -> Result<T, contract::Error> {
+    if let Err(contract::Error::Denied(reason)) = &outcome {
+        access.note_refusal(&Action::Watch { slot, path }, reason);
+    }
+    outcome
 }
 
 fn granted(guard: &Guard, slot: &str, path: &str) -> Result<(WatchPlace, Hide), contract::Error> {

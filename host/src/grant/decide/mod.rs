@@ -109,6 +109,10 @@ pub(crate) fn decide<'e>(facts: Facts<'e>, action: &Action<'_>) -> Verdict<'e> {
             }
         }
         Action::DatagramSend { slot, peer, heard } => datagram_send(facts, slot, peer, heard),
+        Action::SendFrom { .. } => Err(Refusal::new(
+            "built-in",
+            "answers leave from the address at which they were asked for, or from one that the host chooses",
+        )),
         Action::Resolve { name } => resolve(facts, name),
         Action::Http { slot, method, url } => http(facts, slot, method, url),
         Action::HttpAddress { slot, ip, port } => http_address(facts, slot, ip, port),

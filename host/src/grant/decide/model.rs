@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::super::deny::Deny;
 use super::super::guard::{Guard, HostRules};
 use super::super::matchers::socket::Transport;
-use super::super::{Action, Limits, Policy};
+use super::super::{Action, Capability, Limits, Policy};
 use crate::sandbox::bindings::types::{Lifetime, Manifest, Need};
 
 /// A policy line and the names of the actions it covers.
@@ -468,6 +468,43 @@ fn actions() -> Vec<(&'static str, Action<'static>)> {
                 interface: "eth0",
             },
         ),
+        (
+            "watch beside",
+            Action::Watch {
+                slot: "w",
+                path: "/var/lib/leases~",
+            },
+        ),
+        (
+            "probe beside",
+            Action::Probe {
+                slot: "p",
+                ip: ip("192.0.3.1"),
+            },
+        ),
+        (
+            "link beside",
+            Action::Link {
+                slot: "i",
+                interface: "eth1",
+            },
+        ),
+        (
+            "send as another",
+            Action::SendFrom {
+                slot: "l",
+                addr: sock("192.0.2.53:67"),
+                link: false,
+            },
+        ),
+        (
+            "frame as another",
+            Action::SendFrom {
+                slot: "i",
+                addr: sock("192.0.2.53:67"),
+                link: true,
+            },
+        ),
         ("cookie", Action::ResponseHeader { name: "set-cookie" }),
     ]
 }
@@ -596,6 +633,27 @@ fn each_line_covers_exactly_what_the_table_says() {
                 "{text}: {name}"
             );
         }
+    }
+}
+
+/// Random policies and actions say nothing of a capability that is not among them.
+#[test]
+fn the_table_has_every_capability_granted_and_denied() {
+    for capability in Capability::GRANTABLE {
+        let of: Vec<_> = actions()
+            .into_iter()
+            .filter(|(_, action)| action.capability() == capability)
+            .map(|(name, _)| name)
+            .collect();
+        let granted = |name: &&str| LINES.iter().any(|(_, covers)| covers.contains(name));
+        assert!(
+            of.iter().any(granted),
+            "{capability}: nothing is ever granted"
+        );
+        assert!(
+            of.len() > 1,
+            "{capability}: only {of:?}, and nothing beside it"
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 
 use super::super::effective::*;
-use super::super::limits::Limits;
+use super::super::limits::{HEAD_ROOM, Limits};
 use super::super::matchers::PatternError;
 use super::super::matchers::host::HostPattern;
 use super::super::matchers::socket::{ListenSocket, SocketRule, Transport};
@@ -314,13 +314,15 @@ pub(crate) fn limits(reading: &Reading<'_>, root: &Table<'_>, defaults: &Limits)
     limits.warm = reading.count(&table, "warm", 0..=10_000).or(limits.warm);
     limits.reuse = count("reuse", limits.reuse);
     limits.handles = count("handles", limits.handles);
-    limits.transfer = size("transfer", limits.transfer);
     limits.random = size("random", limits.random);
     limits.file_calls = count("file-calls", limits.file_calls);
     limits.log_lines = count("log-lines", limits.log_lines);
     limits.request_body = size("request-body", limits.request_body);
     limits.forward_body = size("forward-body", limits.forward_body);
     limits.reply_body = size("reply-body", limits.reply_body);
+    // A larger reply has to get through; a limit that is named is meant as it stands.
+    let room = limits.reply_body.saturating_add(HEAD_ROOM);
+    limits.transfer = size("transfer", limits.transfer.max(room));
     reading.text(&table, "reason");
     reading.finish(&table);
     if limits.memory > limits.memory_total {

@@ -88,6 +88,7 @@ impl Policy {
         let mut resolution = Resolution {
             effective: Effective {
                 limits: granted.effective.limits.clone(),
+                asked: Some(manifest.needs.iter().filter_map(asked).collect()),
                 ..Effective::nothing(&manifest.name)
             },
             missing: Vec::new(),
@@ -118,6 +119,14 @@ impl Policy {
         take_back_downloads(manifest, &mut resolution);
         resolution
     }
+}
+
+fn asked(need: &Need) -> Option<Asked> {
+    Some(Asked {
+        capability: Capability::parse(&need.capability)?,
+        slot: need.slot.clone(),
+        access: need.access.clone(),
+    })
 }
 
 /// Downloads need a directory of the plugin that it may write to.

@@ -1,6 +1,7 @@
 //! One network interface of a service: a UDP port bound to it, and frames to machines that have no address yet (DHCP, RFC 2131 section 4.1).
 //!
-//! It refuses any other interface, and any other protocol than UDP over IPv4: a plugin gives a MAC address and a payload, the host makes the frame.
+//! It refuses any other interface, any other protocol than UDP over IPv4, and any other sender than this machine: a plugin gives the MAC address of the
+//! receiver and a payload, the host makes the frame.
 //!
 //! The one idea: what arrives is received as ordinary UDP, since the kernel has checked it then; only what leaves for a client that cannot answer
 //! ARP goes out as a frame (`AF_PACKET`), which is the one thing that needs `CAP_NET_RAW`.
@@ -83,6 +84,20 @@ impl LinkDoor {
             .await;
     }
 
+    /// The address to send from, where the plugin names one. The kernel checks those of datagrams; a frame would go out with any, so that it must be an address
+    /// of this machine. An error is the address that is not.
+    pub(super) fn sender(&self, named: &str) -> Result<Option<SocketAddr>, SocketAddr> {
+        let Ok(local) = named.parse::<SocketAddr>() else {
+            return Ok(None);
+        };
+        match local.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() || ip.is_broadcast() => Ok(None),
+            // The port is the slot's own, whatever stands here.
+            IpAddr::V4(ip) if is_of_machine(ip) => Ok(Some(local)),
+            _ => Err(local),
+        }
+    }
+
     /// Sends by a frame to that MAC address, or as any other datagram.
     pub(super) async fn send(
         &self,
@@ -100,7 +115,7 @@ impl LinkDoor {
             return Err(invalid("frames are made for IPv4"));
         };
         let from = match local.map(|it| it.ip()) {
-            Some(IpAddr::V4(ip)) if !ip.is_unspecified() && !ip.is_broadcast() => ip,
+            Some(IpAddr::V4(ip)) => ip,
             _ => own_address(&self.interface)
                 .and_then(|text| text.split('/').next()?.parse().ok())
                 .unwrap_or(Ipv4Addr::UNSPECIFIED),
@@ -129,6 +144,12 @@ fn link_address(interface: &str) -> io::Result<LinkAddr> {
         .filter(|found| found.interface_name == interface)
         .find_map(|found| found.address?.as_link_addr().copied())
         .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+fn is_of_machine(ip: Ipv4Addr) -> bool {
+    let Ok(all) = getifaddrs() else { return false };
+    all.filter_map(|found| Some(found.address?.as_sockaddr_in()?.ip()))
+        .any(|own| own == ip)
 }
 
 /// The first IPv4 address with its prefix length.
@@ -161,6 +182,12 @@ mod tests {
         ] {
             assert_eq!(mac(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_told_from_an_own_one() {
+        assert!(is_of_machine(Ipv4Addr::LOCALHOST));
+        assert!(!is_of_machine(Ipv4Addr::new(192, 0, 2, 254)));
     }
 
     #[test]

@@ -34,6 +34,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::running::Plugin;
+use crate::grant::Effective;
 use crate::grant::effective::ListenLimits;
 use crate::grant::matchers::socket::{ListenSocket, Transport};
 use crate::grant::{Action, Decision};
@@ -97,6 +98,32 @@ struct Arrived {
     /// Only on `link` slots.
     port: Option<Port>,
     bytes: Vec<u8>,
+}
+
+impl Arrived {
+    /// Whether the plugin still has a right to where it arrived.
+    fn is_granted(&self, rights: &Effective) -> bool {
+        let slot = &*self.slot;
+        match &self.port {
+            Some(port) => rights
+                .link
+                .get(slot)
+                .is_some_and(|grant| grant.interfaces.contains(&port.interface)),
+            None => rights.listen.get(slot).is_some_and(|grant| {
+                grant
+                    .sockets
+                    .iter()
+                    .any(|own| own.transport == self.transport && is_of(self.local, own.address))
+            }),
+        }
+    }
+}
+
+/// Whether what arrived at this address came by a socket that is bound to that one.
+fn is_of(local: SocketAddr, bound: SocketAddr) -> bool {
+    let all = bound.ip().is_unspecified() && local.is_ipv4() == bound.is_ipv4();
+    let port = bound.port() == 0 || local.port() == bound.port();
+    port && (all || local.ip() == bound.ip())
 }
 
 /// A socket of a `listen` slot that is open, for those who list them.

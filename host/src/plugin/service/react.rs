@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::transfer::Transfers;
-use super::{Arrived, Door, Doors};
+use super::{Arrived, Door, Doors, is_of};
 use crate::grant::{Action, Decision};
 use crate::plugin::running::Plugin;
 use crate::sandbox::bindings::exports::reactor::{Datagram, Reaction, Transfer, Transport};
@@ -62,13 +62,13 @@ impl React {
         for reaction in reactions {
             match reaction {
                 Reaction::Send(datagram) => self.send(plugin, doors, datagram).await,
-                Reaction::Transfer(transfer) => self.transfer(plugin, transfer),
+                Reaction::Transfer(transfer) => self.transfer(plugin, doors, transfer),
             }
         }
     }
 
     /// A file goes to who asked for it lately, or to the policy's `peers`, like a datagram.
-    fn transfer(&self, plugin: &Plugin, transfer: Transfer) {
+    fn transfer(&self, plugin: &Plugin, doors: &Doors, transfer: Transfer) {
         let Ok(peer) = transfer.peer.parse::<SocketAddr>() else {
             plugin.metrics.datagrams_dropped.inc();
             return;
@@ -78,7 +78,11 @@ impl React {
             peer,
             heard: self.heard(&transfer.slot.as_str().into(), peer),
         };
+        let own = doors
+            .get(transfer.slot.as_str())
+            .map_or(&[][..], Vec::as_slice);
         if !plugin.guard.decide(&action).is_allowed()
+            || sender(plugin, &transfer.slot, &transfer.local, own).is_err()
             || !self.transfers.start(plugin, peer, transfer)
         {
             plugin.metrics.datagrams_dropped.inc();
@@ -109,7 +113,10 @@ impl React {
             let Some(link) = link else {
                 return dropped(&"that interface is not open");
             };
-            let local = datagram.local.parse::<SocketAddr>().ok();
+            let local = match link.sender(&datagram.local) {
+                Ok(local) => local,
+                Err(addr) => return dropped(&misnamed(plugin, &datagram.slot, addr, true)),
+            };
             let hardware = port.hardware.as_deref();
             return match link.send(peer, local, hardware, &datagram.bytes).await {
                 Ok(()) => {
@@ -136,24 +143,18 @@ impl React {
         if let Decision::Deny(denial) = plugin.guard.decide(&action) {
             return dropped(&denial);
         }
-        let local = datagram.local.parse::<SocketAddr>().ok();
         match datagram.transport {
             Transport::Udp => {
-                let fits = doors.iter().filter_map(|door| match door {
+                let local = match sender(plugin, slot, &datagram.local, doors) {
+                    Ok(local) => local,
+                    Err(denial) => return dropped(&denial),
+                };
+                let mut fits = doors.iter().filter_map(|door| match door {
                     Door::Udp(door) if door.local().is_ipv4() == peer.is_ipv4() => Some(door),
                     _ => None,
                 });
-                let own = |door: &SocketAddr| {
-                    local.is_some_and(|local| {
-                        local.port() == door.port()
-                            && (local.ip() == door.ip() || door.ip().is_unspecified())
-                    })
-                };
-                let Some(door) = fits
-                    .clone()
-                    .find(|door| own(&door.local()))
-                    .or_else(|| fits.clone().next())
-                else {
+                let door = fits.find(|door| local.is_none_or(|local| is_of(local, door.local())));
+                let Some(door) = door else {
                     return dropped(&"no socket of that slot and family is open");
                 };
                 match door.send(peer, local, &datagram.bytes).await {
@@ -175,5 +176,33 @@ impl React {
                 }
             }
         }
+    }
+}
+
+/// The address to send from, where the plugin names one: that of a socket of its slot. A slot for one address of this machine does not speak for another.
+fn sender(
+    plugin: &Plugin,
+    slot: &str,
+    named: &str,
+    doors: &[Door],
+) -> Result<Option<SocketAddr>, String> {
+    let Ok(local) = named.parse::<SocketAddr>() else {
+        return Ok(None);
+    };
+    let own = doors.iter().any(|door| match door {
+        Door::Udp(door) => is_of(local, door.local()),
+        Door::Stream(_) | Door::Link(_) => false,
+    });
+    match own {
+        true => Ok(Some(local)),
+        false => Err(misnamed(plugin, slot, local, false)),
+    }
+}
+
+/// Has the attempt audited; answers what was said.
+fn misnamed(plugin: &Plugin, slot: &str, addr: SocketAddr, link: bool) -> String {
+    match plugin.guard.decide(&Action::SendFrom { slot, addr, link }) {
+        Decision::Deny(denial) => denial.to_string(),
+        Decision::Allow => format!("{addr} is no address of this slot"),
     }
 }

@@ -18,6 +18,7 @@ use tokio::net::UdpSocket;
 
 use crate::capability::files::{FileRefusal, OpenedFile, open_granted};
 use crate::capability::wasi::access::PluginAccess;
+use crate::grant::{Action, Guard};
 use crate::plugin::running::Plugin;
 use crate::sandbox::bindings::exports::reactor::Transfer;
 use crate::telemetry::metrics::PluginMetrics;
@@ -114,6 +115,7 @@ async fn run(
     numbers: &PluginMetrics,
 ) -> Result<u64, Broken> {
     let socket = socket_for(peer, &transfer.local).await?;
+    let right = Right::of(access.guard(), peer, &transfer);
     let opened = open_granted(access, &transfer.files, &transfer.path).await;
     let source = match opened {
         Ok(file) if transfer.netascii => Source::text(file).await,
@@ -130,6 +132,7 @@ async fn run(
     };
     let mut sender = Sender {
         socket: &socket,
+        right: Some(right),
         wait: Duration::from_millis(transfer.timeout.into()).clamp(SHORTEST_WAIT, LONGEST_WAIT),
         retries: transfer.retries,
         block: u64::from(transfer.block_size.max(8)),
@@ -141,6 +144,49 @@ async fn run(
         let _ = socket.send(&error(code, text)).await;
     }
     sent
+}
+
+/// What a transfer needs as long as it runs: its file, and leave to send to its peer. Asked again whenever the policy changed, since a piece of the file that
+/// was read before would last a slow client for long.
+struct Right<'a> {
+    guard: &'a Guard,
+    peer: SocketAddr,
+    listen: &'a str,
+    files: &'a str,
+    path: &'a str,
+    generation: u64,
+}
+
+impl<'a> Right<'a> {
+    fn of(guard: &'a Guard, peer: SocketAddr, transfer: &'a Transfer) -> Self {
+        Self {
+            guard,
+            peer,
+            listen: &transfer.slot,
+            files: &transfer.files,
+            path: &transfer.path,
+            generation: guard.generation_now(),
+        }
+    }
+
+    fn holds(&mut self) -> bool {
+        let generation = self.guard.generation_now();
+        if generation == self.generation {
+            return true;
+        }
+        self.generation = generation;
+        let reading = Action::FileOpen {
+            slot: self.files,
+            path: self.path,
+            write: false,
+        };
+        let sending = Action::DatagramSend {
+            slot: self.listen,
+            peer: self.peer,
+            heard: true,
+        };
+        self.guard.decide(&reading).is_allowed() && self.guard.decide(&sending).is_allowed()
+    }
 }
 
 /// A socket with a port of its own, at the address the client asked.
@@ -248,6 +294,8 @@ fn as_network_text(bytes: &[u8]) -> Bytes {
 /// The sending side of one transfer.
 struct Sender<'a> {
     socket: &'a UdpSocket,
+    /// None in tests of the protocol alone.
+    right: Option<Right<'a>>,
     wait: Duration,
     retries: u8,
     block: u64,
@@ -284,6 +332,9 @@ impl Sender<'_> {
         while base <= last {
             let end = (base + self.window - 1).min(last);
             for number in base..=end {
+                if self.right.as_mut().is_some_and(|right| !right.holds()) {
+                    return Err(Broken::Revoked);
+                }
                 let bytes = source.get((number - 1) * self.block, self.block).await?;
                 packet.clear();
                 packet.extend_from_slice(&DATA.to_be_bytes());
@@ -476,6 +527,7 @@ mod tests {
             piece: bytes.into(),
         };
         let mut sender = Sender {
+            right: None,
             socket: &server,
             wait: Duration::from_millis(100),
             retries: 20,
@@ -528,6 +580,7 @@ mod tests {
             piece: Bytes::from_static(b"abc"),
         };
         let mut sender = Sender {
+            right: None,
             socket: &server,
             wait: Duration::from_millis(20),
             retries: 2,

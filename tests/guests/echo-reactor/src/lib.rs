@@ -2,13 +2,14 @@
 //!
 //! Some contents do something else: `drop` is not answered, `twice` is answered two times, `trap` costs the instance, and `woken` is answered with
 //! the events so far. On a `link` slot, `frame MAC` is answered by a frame to that address which says where it came in, and `broadcast` to all.
+//! `do FIELD=VALUE ...` is answered by `done`, sent as the fields say: `slot`, `peer`, `local`, and `interface` and `hardware` of a frame.
 
 use std::cell::RefCell;
 use std::time::Duration;
 
 use bulkhead_sdk::Event;
 use bulkhead_sdk::prelude::*;
-use bulkhead_sdk::reactor::{Datagram, Reaction, Service};
+use bulkhead_sdk::reactor::{Datagram, Port, Reaction, Service};
 
 struct Echo;
 
@@ -20,6 +21,7 @@ impl Plugin for Echo {
             "Sends every datagram back",
         )
         .need(Need::listen("echo", "receives the datagrams").optional())
+        .need(Need::listen("other", "would like to have another").optional())
         .need(Need::link("wire", "receives them on one interface").optional())
         .need(Need::watch("news", "is told when it changes").optional())
         .single_instance()
@@ -56,6 +58,9 @@ fn answers(mut datagram: Datagram) -> Vec<Datagram> {
         port.hardware = Some(mac.to_owned());
         return vec![datagram];
     }
+    if let Some(fields) = text.strip_prefix("do ") {
+        return vec![told(datagram, fields)];
+    }
     match datagram.bytes.as_slice() {
         b"drop" => Vec::new(),
         b"twice" => vec![datagram.clone(), datagram],
@@ -73,21 +78,60 @@ fn answers(mut datagram: Datagram) -> Vec<Datagram> {
     }
 }
 
+/// The answer as it is told to be.
+fn told(mut datagram: Datagram, fields: &str) -> Datagram {
+    datagram.bytes = b"done".to_vec();
+    for (field, value) in fields.split(' ').filter_map(|it| it.split_once('=')) {
+        let value = value.to_owned();
+        let port = || Port {
+            interface: String::new(),
+            address: String::new(),
+            hardware: None,
+        };
+        match field {
+            "slot" => datagram.slot = value,
+            "peer" => datagram.peer = value,
+            "local" => datagram.local = value,
+            "interface" => datagram.port.get_or_insert_with(port).interface = value,
+            _ => datagram.port.get_or_insert_with(port).hardware = Some(value),
+        }
+    }
+    datagram
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use bulkhead_sdk::reactor::Transport;
 
-    #[test]
-    fn a_batch_is_answered_in_order() {
-        let datagram = |bytes: &str| Datagram {
+    fn datagram(bytes: &str) -> Datagram {
+        Datagram {
             slot: "echo".into(),
             transport: Transport::Udp,
             port: None,
             peer: "192.0.2.1:9".into(),
             local: "192.0.2.2:7".into(),
             bytes: bytes.into(),
-        };
+        }
+    }
+
+    #[test]
+    fn it_answers_as_it_is_told() {
+        let sent = answers(datagram("do slot=other peer=192.0.2.9:1 interface=eth0"));
+        assert_eq!(sent.len(), 1);
+        assert_eq!(
+            (sent[0].slot.as_str(), sent[0].peer.as_str()),
+            ("other", "192.0.2.9:1")
+        );
+        assert_eq!(sent[0].local, "192.0.2.2:7");
+        assert_eq!(
+            sent[0].port.as_ref().map(|it| it.interface.as_str()),
+            Some("eth0")
+        );
+    }
+
+    #[test]
+    fn a_batch_is_answered_in_order() {
         let sent = Echo::datagrams(vec![
             datagram("a"),
             datagram("drop"),

@@ -30,8 +30,17 @@
 //! | `/prober/calls?count=&where=` | keeps a record of 200 bytes in the provider (`there`) or itself (`here`), and times asking for it so often |
 //! | `/prober/hold?address=&count=` | holds sockets open at the same time |
 //! | `/prober/take?what=&amount=` | uses up something: see [`taking`] |
-//! | `/prober/stay?what=&address=&path=` | goes on with `tcp`, `udp` or `file` until it is stopped, at most 30 s |
+//! | `/prober/stay?what=&address=&path=&slot=` | goes on with `tcp`, `udp`, `file` or `watch` until it is stopped, at most 30 s |
 //! | `POST /prober/body` | says how long the body was |
+//! | `POST /prober/pass?slot=&target=` | has the host forward, and stream the client's body into it |
+//! | `/prober/header?name=&value=` | answers with this header |
+//! | `/prober/late?amount=&path=&text=` | writes a file after so many milliseconds |
+//! | `/prober/watch?slot=&path=` | reads a file through a slot of `watch` |
+//! | `/prober/probe?slot=&address=&count=` | asks whether somebody uses an address, so many times at once |
+//! | `/prober/leases` | asks the provider of `dhcp-provider` for its subnets |
+//!
+//! It stands in for any other plugin: [`FACE`] is a place in the component where a test writes another name, mount, needs and settings, so that the
+//! attacker has the manifest of a plugin whose policy is under attack.
 
 use std::fmt::Display;
 use std::fs;
@@ -39,11 +48,17 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use bulkhead_sdk::answer::Forward;
-use bulkhead_sdk::dns;
+use bulkhead_sdk::answer::{DEFAULT_TYPE, Forward};
+use bulkhead_sdk::bindings::imports::foreman::proxy::types::Answer as Record;
 use bulkhead_sdk::http::{Incoming, Outgoing};
+use bulkhead_sdk::plugin::Reply;
 use bulkhead_sdk::prelude::*;
 use bulkhead_sdk::udp::UdpSocket;
+use bulkhead_sdk::{dhcp, dns, probe, watch};
+
+mod face;
+
+use face::Face;
 
 const WHY: &str = "tries whether it gets there";
 
@@ -51,107 +66,156 @@ struct Prober;
 
 impl Plugin for Prober {
     fn describe() -> Manifest {
-        Manifest::new(
-            "prober",
+        let face = Face::worn();
+        let at = |action: &str| get(&format!("{}/{action}", face.mount));
+        let to = |action: &str| post(&format!("{}/{action}", face.mount));
+        let manifest = Manifest::new(
+            &face.name,
             env!("CARGO_PKG_VERSION"),
             "Tries to reach what it is told to",
         )
-        .mount("/prober")
-        .route(get("/prober/read"), |r: &Request| {
+        .mount(&face.mount)
+        .route(at("read"), |r: &Request| {
             outcome(fs::read_to_string(text(r, "path")))
         })
-        .route(get("/prober/write"), |r: &Request| {
+        .route(at("write"), |r: &Request| {
             done(fs::write(text(r, "path"), text(r, "text")))
         })
-        .route(get("/prober/remove"), |r: &Request| {
+        .route(at("remove"), |r: &Request| {
             done(fs::remove_file(text(r, "path")))
         })
-        .route(get("/prober/rename"), |r: &Request| {
+        .route(at("rename"), |r: &Request| {
             done(fs::rename(text(r, "path"), text(r, "to")))
         })
-        .route(get("/prober/link"), |r: &Request| {
+        .route(at("link"), |r: &Request| {
             done(fs::hard_link(text(r, "path"), text(r, "to")))
         })
-        .route(get("/prober/list"), |r: &Request| {
-            outcome(list(text(r, "path")))
-        })
-        .route(get("/prober/tcp"), |r: &Request| {
+        .route(at("list"), |r: &Request| outcome(list(text(r, "path"))))
+        .route(at("tcp"), |r: &Request| {
             outcome(exchange(text(r, "address")))
         })
-        .route(get("/prober/listen"), |r: &Request| {
+        .route(at("listen"), |r: &Request| {
             done(TcpListener::bind(text(r, "address")).map(drop))
         })
-        .route(get("/prober/udp"), |r: &Request| {
+        .route(at("udp"), |r: &Request| {
             outcome(datagram(text(r, "address"), text(r, "text")))
         })
-        .route(get("/prober/resolve"), |r: &Request| {
+        .route(at("resolve"), |r: &Request| {
             outcome(resolve(text(r, "name")))
         })
-        .route(get("/prober/http"), |r: &Request| {
-            sent(http::send(&outgoing(r)))
-        })
-        .route(get("/prober/foreman"), |r: &Request| {
+        .route(at("http"), |r: &Request| sent(http::send(&outgoing(r))))
+        .route(at("foreman"), |r: &Request| {
             sent(foreman::send(&outgoing(r)))
         })
-        .route(get("/prober/store"), |r: &Request| {
+        .route(at("store"), |r: &Request| {
             outcome(keep(text(r, "slot"), text(r, "key")))
         })
-        .route(get("/prober/reveal"), |r: &Request| {
+        .route(at("reveal"), |r: &Request| {
             outcome(secrets::reveal(text(r, "slot")).map(lossy).map_err(debug))
         })
-        .route(get("/prober/sign"), |r: &Request| {
+        .route(at("sign"), |r: &Request| {
             outcome(
                 secrets::sign(text(r, "slot"), b"message")
                     .map(|mac| format!("{mac:02x?}"))
                     .map_err(debug),
             )
         })
-        .route(get("/prober/download"), |r: &Request| {
+        .route(at("download"), |r: &Request| {
             done(downloads::fetch(
                 text(r, "slot"),
                 text(r, "url"),
                 text(r, "path"),
             ))
         })
-        .route(get("/prober/file"), |r: &Request| {
+        .route(at("file"), |r: &Request| {
             Answer::file(text(r, "slot"), text(r, "path"))
         })
-        .route(get("/prober/forward"), |r: &Request| {
+        .route(at("forward"), |r: &Request| {
             Forward::new(text(r, "slot"), text(r, "method"), text(r, "target"))
         })
-        .route(get("/prober/environment"), |_: &Request| {
+        .route(at("environment"), |_: &Request| {
             format!(
                 "{:?} {:?}",
                 std::env::vars().collect::<Vec<_>>(),
                 std::env::args().collect::<Vec<_>>()
             )
         })
-        .route(get("/prober/caller"), |_: &Request| {
+        .route(at("caller"), |_: &Request| {
             format!("{:?}", caller::current())
         })
-        .route(get("/prober/use"), |r: &Request| outcome(files_action(r)))
-        .route(get("/prober/keys"), |r: &Request| outcome(keys_action(r)))
-        .route(get("/prober/secret"), |r: &Request| {
+        .route(at("use"), |r: &Request| outcome(files_action(r)))
+        .route(at("keys"), |r: &Request| outcome(keys_action(r)))
+        .route(at("secret"), |r: &Request| {
             outcome(secret_action(text(r, "what"), text(r, "slot")))
         })
-        .route(get("/prober/call"), |r: &Request| {
+        .route(at("call"), |r: &Request| {
             outcome(
                 dns::find(text(r, "name"), dns::RecordType::A)
                     .map(|records| format!("{} records", records.len()))
                     .map_err(debug),
             )
         })
-        .route(get("/prober/calls"), |r: &Request| {
+        .route(at("calls"), |r: &Request| {
             outcome(calls(text(r, "where") == "there", number(r, "count")))
         })
-        .route(get("/prober/hold"), |r: &Request| {
+        .route(at("hold"), |r: &Request| {
             outcome(hold(text(r, "address"), number(r, "count")))
         })
-        .route(get("/prober/stay"), |r: &Request| outcome(stay(r)))
-        .route(get("/prober/take"), taking)
-        .route(post("/prober/body").body_whole(), |r: &Request| {
+        .route(at("stay"), |r: &Request| outcome(stay(r)))
+        .route(at("take"), taking)
+        .route(to("body").body_whole(), |r: &Request| {
             format!("ok {} bytes", r.body().len())
         })
+        .route(to("pass").body_passed(), |r: &Request| {
+            // The parameters of a POST are its body's, which stays with the host.
+            let asked = |name: &str| {
+                let fields = r
+                    .query()
+                    .split('&')
+                    .filter_map(|field| field.split_once('='));
+                fields
+                    .clone()
+                    .find(|(known, _)| *known == name)
+                    .map_or("", |(_, value)| value)
+            };
+            Forward::new(asked("slot"), "POST", asked("target")).incoming_body()
+        })
+        .route(at("header"), |r: &Request| {
+            with_header(text(r, "name"), text(r, "value"))
+        })
+        .route(at("late"), |r: &Request| {
+            std::thread::sleep(Duration::from_millis(number(r, "amount") as u64));
+            done(fs::write(text(r, "path"), text(r, "text")))
+        })
+        .route(at("watch"), |r: &Request| {
+            outcome(
+                watch::read(text(r, "slot"), text(r, "path"), 0, 4096)
+                    .map(|chunk| lossy(chunk.bytes))
+                    .map_err(debug),
+            )
+        })
+        .route(at("probe"), |r: &Request| {
+            let addresses = vec![text(r, "address").to_owned(); number(r, "count")];
+            outcome(
+                probe::ask(text(r, "slot"), &addresses, Duration::from_millis(500))
+                    .map(debug)
+                    .map_err(debug),
+            )
+        })
+        .route(at("leases"), |_: &Request| {
+            outcome(
+                dhcp::subnets()
+                    .map(|subnets| format!("{} subnets", subnets.len()))
+                    .map_err(debug),
+            )
+        });
+        face.needs_and_settings(manifest, own_needs)
+    }
+}
+
+/// What it asks for under its own name.
+fn own_needs(manifest: Manifest) -> Manifest {
+    manifest
         .need(Need::files("one", Access::Read, WHY).optional())
         .need(Need::files("tight", Access::ReadWrite, WHY).optional())
         .need(Need::http("other", WHY).optional())
@@ -168,7 +232,21 @@ impl Plugin for Prober {
         .need(Need::foreman("foreman", WHY).optional())
         .need(Need::store("keys", Access::ReadWrite, WHY).optional())
         .need(Need::secret_revealed("key", WHY).optional())
-    }
+        .need(Need::watch("news", WHY).optional())
+        .need(Need::watch("listed", WHY).optional())
+        .need(Need::probe("net", WHY).optional())
+        .need(Need::call("leases", dhcp::INTERFACE, WHY).optional())
+}
+
+fn with_header(name: &str, value: &str) -> Answer {
+    let headers = [("content-type", DEFAULT_TYPE), (name, value)];
+    Answer::from(Record::Reply(Reply {
+        status: 200,
+        headers: headers
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+        body: b"ok".to_vec(),
+    }))
 }
 
 bulkhead_sdk::export_feature!(Prober);
@@ -372,7 +450,7 @@ fn hold(address: &str, count: usize) -> std::io::Result<String> {
     Ok(format!("{} sockets", streams.len()))
 }
 
-/// Goes on with one thing; answers how often it did, and what ended it.
+/// Goes on with one thing; answers how often it did, what ended it, and when (milliseconds since 1970).
 fn stay(request: &Request) -> Result<String, String> {
     let mut act: Box<dyn FnMut() -> std::io::Result<()>> = match text(request, "what") {
         "tcp" => {
@@ -385,6 +463,17 @@ fn stay(request: &Request) -> Result<String, String> {
             let socket = UdpSocket::connect(peer).map_err(|error| error.to_string())?;
             Box::new(move || socket.send(b"still here"))
         }
+        "watch" => {
+            let (slot, path) = (
+                text(request, "slot").to_owned(),
+                text(request, "path").to_owned(),
+            );
+            Box::new(move || {
+                watch::read(&slot, &path, 0, 64)
+                    .map(drop)
+                    .map_err(|error| std::io::Error::other(debug(error)))
+            })
+        }
         _ => {
             let path = text(request, "path").to_owned();
             Box::new(move || fs::write(&path, b"still here"))
@@ -395,14 +484,21 @@ fn stay(request: &Request) -> Result<String, String> {
     while start.elapsed() < Duration::from_secs(30) {
         match act() {
             Ok(()) => count += 1,
-            Err(why) => return Ok(format!("{count} times, then: {why}")),
+            Err(why) => return Ok(format!("{count} times, then at {}: {why}", milliseconds())),
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     Err(format!("nobody ended it after {count} times"))
 }
 
-/// `memory` (bytes), `cpu` (ms), `time` (ms), `reply` (bytes), `handles`, `random` (bytes in one call), `lines` (log lines).
+fn milliseconds() -> u128 {
+    std::time::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |it| it.as_millis())
+}
+
+/// `memory` (bytes), `cpu` (ms), `time` (ms), `reply` (bytes), `handles`, `random` (bytes in one call), `lines` (log lines), `codes` (log lines and
+/// printed ones that would clear a terminal, set its title, and forge a line), `line` (one log line of so many bytes).
 fn taking(request: &Request) -> Vec<u8> {
     let amount = number(request, "amount");
     match text(request, "what") {
@@ -431,6 +527,19 @@ fn taking(request: &Request) -> Vec<u8> {
             for line in 0..amount {
                 log::info(format!("a line of many, {line}"));
             }
+            b"ok".to_vec()
+        }
+        "codes" => {
+            for line in 0..amount {
+                log::warn(format!(
+                    "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m{line}\r\nERROR forged=true"
+                ));
+                println!("\u{1b}[1A\u{1b}[2Kprinted {line}\u{8}\u{202e}");
+            }
+            b"ok".to_vec()
+        }
+        "line" => {
+            log::info("l".repeat(amount));
             b"ok".to_vec()
         }
         what => bare(what, amount),
