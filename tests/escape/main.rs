@@ -22,6 +22,7 @@ mod example;
 mod impostors;
 mod masks;
 mod matrix;
+mod policies;
 mod rebinding;
 mod revocation;
 mod scene;

@@ -52,7 +52,7 @@ impl Refusal {
     }
 
     /// Has the line that would allow it name a slot that the plugin asked for, or takes the line away: a grant without a need gives nothing.
-    pub(crate) fn as_asked(mut self, asked: Option<&[Asked]>, action: &Action<'_>) -> Self {
+    pub(crate) fn fitted_to(mut self, asked: Option<&[Asked]>, action: &Action<'_>) -> Self {
         let (Some(line), Some(asked)) = (&self.fix, asked) else {
             return self;
         };
@@ -61,8 +61,10 @@ impl Refusal {
         let fits = |need: &&Asked| need.capability == capability && answers(need, action);
         // `sockets.SLOT.allow = [..]`: the slot stands after the first dot, quoted where it has to be.
         let rest = line.strip_prefix(&format!("{word}."));
-        let named =
-            |need: &&Asked| rest.is_some_and(|it| it.starts_with(&format!("{}.", key(&need.slot))));
+        let named = |need: &&Asked| {
+            let after = rest.and_then(|it| it.strip_prefix(&key(&need.slot)));
+            after.is_some_and(|it| it.starts_with(['.', ' ']))
+        };
         let need = asked
             .iter()
             .filter(fits)
@@ -111,11 +113,11 @@ fn answers(need: &Asked, action: &Action<'_>) -> bool {
     }
 }
 
-/// What follows the first key of a dotted one, from its dot on.
+/// What follows the first key of a dotted one, from its dot or the space before its value on.
 fn after_key(text: &str) -> Option<&str> {
     let end = match text.strip_prefix('"') {
-        Some(quoted) => quoted.find("\".")? + 2,
-        None => text.find('.')?,
+        Some(quoted) => quoted.find('"')? + 2,
+        None => text.find(['.', ' '])?,
     };
     text.get(end..)
 }
@@ -169,7 +171,7 @@ mod tests {
     /// The line, made for a plugin that asked for these needs.
     fn line(action: &Action<'_>, fix: &str, needs: &[(Capability, &str, &str)]) -> Option<String> {
         let refusal = Refusal::new("r", "because").fix(fix);
-        refusal.as_asked(Some(&asked(needs)), action).fix
+        refusal.fitted_to(Some(&asked(needs)), action).fix
     }
 
     #[test]
@@ -235,8 +237,13 @@ mod tests {
             line(&read, "files.x.directory = 1", &[(Files, "x", "read")]),
             some("files.x.directory = 1")
         );
+        let table = "files.x = { directory = 1 }";
+        assert_eq!(
+            line(&read, table, &[(Files, "x", "read")]).as_deref(),
+            Some(table)
+        );
         // Where nobody knows what was asked, the line stays.
         let refusal = Refusal::new("r", "because").fix("sockets.SLOT.allow = [1]");
-        assert!(refusal.as_asked(None, &tcp).fix.is_some());
+        assert!(refusal.fitted_to(None, &tcp).fix.is_some());
     }
 }

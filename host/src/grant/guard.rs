@@ -163,7 +163,7 @@ impl Guard {
             }
             Err(refusal) => {
                 let denial = refusal
-                    .as_asked(effective.asked.as_deref(), action)
+                    .fitted_to(effective.asked.as_deref(), action)
                     .dress(&self.inner.plugin, action);
                 self.inner.host.audit.record(&denial);
                 Decision::Deny(Box::new(denial))

@@ -104,6 +104,9 @@ impl Stamp {
 /// Looks, [`QUIET`] apart, at files that do not stop changing before they are left to the watcher.
 const PATIENCE: usize = 10;
 
+/// What is said of a policy with a mistake.
+const POLICY_STAYS: &str = "policy not taken over; the one before stays";
+
 /// How long an old version may finish its last calls.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -621,8 +624,9 @@ impl Registry {
                 .loader
                 .repolicy(&plugin, self.shipped(&plugin.name), again)
             {
-                Ok(Changed::Nothing) => {}
+                Ok(Changed::Nothing) => self.refused_policy(&plugin.name, None),
                 Ok(changed) => {
+                    self.refused_policy(&plugin.name, None);
                     tracing::info!(
                         plugin = &*plugin.name,
                         "policy changed; it holds from now on"
@@ -647,13 +651,7 @@ impl Registry {
                         self.record(plugin.name.to_string(), record);
                     }
                 }
-                Err(trouble) => {
-                    tracing::error!(
-                        plugin = &*plugin.name,
-                        reason = trouble.reason(),
-                        "policy not taken over; the one before stays"
-                    );
-                }
+                Err(trouble) => self.refused_policy(&plugin.name, Some(&trouble.reason())),
             }
         }
         // What waits may have been granted.
@@ -677,6 +675,26 @@ impl Registry {
                 }
             }
         }
+    }
+
+    /// Shows why a policy is not taken over, as long as it is not, and tells it once.
+    fn refused_policy(&self, name: &str, reason: Option<&str>) {
+        let Some(mut record) = self.records.load().get(name).cloned() else {
+            return;
+        };
+        let shown = reason.map(|reason| format!("{POLICY_STAYS}: {reason}"));
+        let stood_there = record
+            .reason
+            .as_ref()
+            .is_some_and(|it| it.starts_with(POLICY_STAYS));
+        if record.reason == shown || (shown.is_none() && !stood_there) {
+            return;
+        }
+        if let Some(reason) = reason {
+            tracing::error!(plugin = name, reason, "{POLICY_STAYS}");
+        }
+        record.reason = shown;
+        self.record(name.to_owned(), record);
     }
 
     /// Has a running plugin served by new instances of the same version, which are made with the limits of now.

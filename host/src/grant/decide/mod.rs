@@ -134,7 +134,11 @@ pub(crate) fn decide<'e>(facts: Facts<'e>, action: &Action<'_>) -> Verdict<'e> {
         }
         Action::Secret { slot, reveal } => {
             let grant = slot_of(&rights.secrets, Capability::Secrets, slot, || {
-                "file = \"/path/to/secret\"".to_owned()
+                let file = "file = \"/path/to/secret\"";
+                match reveal {
+                    true => format!("{{ {file}, access = \"reveal\" }}"),
+                    false => file.to_owned(),
+                }
             })?;
             if reveal && grant.access != SecretAccess::Reveal {
                 let line = format!("secrets.{}.access = \"reveal\"", key(slot));
@@ -197,7 +201,7 @@ pub(crate) fn decide<'e>(facts: Facts<'e>, action: &Action<'_>) -> Verdict<'e> {
     }
 }
 
-/// The granted slot, or the refusal that shows the line which would grant it.
+/// The granted slot, or the refusal that shows the line which would grant it: `line` answers a key and its value, or a whole inline table.
 fn slot_of<'e, G>(
     slots: &'e Slots<G>,
     capability: Capability,
@@ -210,7 +214,10 @@ fn slot_of<'e, G>(
             format!("{capability}.{shown}"),
             format!("the policy grants no {capability} slot `{shown}`"),
         )
-        .fix(format!("{capability}.{}.{}", key(slot), line()))
+        .fix(match line() {
+            table if table.starts_with('{') => format!("{capability}.{} = {table}", key(slot)),
+            line => format!("{capability}.{}.{line}", key(slot)),
+        })
     })
 }
 
@@ -220,7 +227,11 @@ fn forbidden(found: Forbidden) -> Refusal {
 
 fn file_open<'e>(facts: Facts<'e>, slot: &str, path: &str, write: bool) -> Verdict<'e> {
     let grant = slot_of(&facts.effective.files, Capability::Files, slot, || {
-        "directory = \"/path/to/directory\"".to_owned()
+        let directory = "directory = \"/path/to/directory\"";
+        match write {
+            true => format!("{{ {directory}, access = \"read-write\" }}"),
+            false => directory.to_owned(),
+        }
     })?;
     if write && !grant.access.writes() {
         let line = format!("files.{}.access = \"read-write\"", key(slot));

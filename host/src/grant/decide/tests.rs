@@ -992,6 +992,6 @@ fn a_denial_is_remembered_with_its_line() {
     assert_eq!((known.len(), known[0].count), (1, 2));
     assert_eq!(
         known[0].denial.fix.as_deref(),
-        Some("files.root.directory = \"/path/to/directory\"")
+        Some("files.root = { directory = \"/path/to/directory\", access = \"read-write\" }")
     );
 }

@@ -13,7 +13,13 @@ use super::network::reaches;
 use super::{Facts, Verdict, forbidden, slot_of};
 
 pub(super) fn http<'e>(facts: Facts<'e>, slot: &str, method: &str, url: &str) -> Verdict<'e> {
-    let line = || format!("url = {}", quoted(origin_of(url)));
+    let line = || {
+        let url = format!("url = {}", quoted(origin_of(url)));
+        match method {
+            "GET" => url,
+            method => format!("{{ {url}, methods = [{}] }}", quoted(method)),
+        }
+    };
     let grant = slot_of(&facts.effective.http, Capability::Http, slot, line)?;
     let target = TargetUrl::parse(url)
         .map_err(|problem| Refusal::new("built-in", format!("the URL {problem}")))?;
