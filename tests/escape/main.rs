@@ -20,6 +20,7 @@ mod doors;
 mod dropin;
 mod example;
 mod impostors;
+mod limits;
 mod masks;
 mod matrix;
 mod policies;

@@ -165,7 +165,7 @@ const MAX_CORE_INSTANCES: u32 = 64;
 /// memories of the pool, which are places in the address space, and with them every other plugin's.
 const MAX_MEMORIES: u32 = 4;
 /// Tables of a component instance.
-const MAX_TABLES: u32 = 64;
+const MAX_TABLES: u32 = 32;
 /// 4 GiB a memory: wasm32 code then needs no bounds checks. Address space only, not memory.
 const FULL_RESERVATION: u64 = 4 << 30;
 /// How long a component runs before it has to let others run. 10 ms would delay a neighbour by as much (measured).
@@ -205,10 +205,11 @@ fn wasmtime_config(
     if reservation.is_some() {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances)
-            // Core instances cost no room, and tables little: as many as all components together may want.
+            // Core instances cost no room: as many as all components together may want.
             .total_core_instances(instances.saturating_mul(MAX_CORE_INSTANCES))
             .total_memories(instances + instances / 2)
-            .total_tables(instances.saturating_mul(MAX_TABLES))
+            // One plugin has some twenty instances by default; with all their tables it uses up not even the smallest pool.
+            .total_tables(instances.saturating_mul(16))
             .total_stacks(instances)
             .max_component_instance_size(4 << 20)
             .max_core_instance_size(4 << 20)

@@ -113,7 +113,7 @@ impl Drop for InstanceLimiter {
 }
 
 /// Tables, memories and core instances of one instance: Spin's and wasmtime's components stay far below.
-const TABLES: usize = 64;
+const TABLES: usize = 32;
 const MEMORIES: usize = 4;
 const INSTANCES: usize = 200;
 /// Elements of one table; Python has about 12,000 functions.

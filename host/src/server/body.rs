@@ -5,9 +5,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::BoxError;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -78,6 +80,73 @@ impl<B: Body<Data = Bytes> + Unpin> Body for TimedBody<B> {
                 }
             }
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body passed on that ends with an error when it is longer than the plugin's `limits.forward-body`.
+pub(super) struct BoundedBody<B> {
+    body: B,
+    left: u64,
+    exceeded: Arc<AtomicBool>,
+}
+
+impl<B: Body> BoundedBody<B> {
+    /// Refuses at once what says that it is longer. The flag is set when the body turns out to be.
+    pub(super) fn new(body: B, limit: u64) -> Result<(Self, Arc<AtomicBool>), Refusal> {
+        if body.size_hint().lower() > limit {
+            return Err(Refusal::BodyTooLarge { limit });
+        }
+        let exceeded = Arc::<AtomicBool>::default();
+        let this = Self {
+            body,
+            left: limit,
+            exceeded: exceeded.clone(),
+        };
+        Ok((this, exceeded))
+    }
+}
+
+/// A body passed on was longer than it may be.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body is longer than limits.forward-body")]
+pub(super) struct TooLong;
+
+impl<B> Body for BoundedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            None => return Poll::Ready(None),
+        };
+        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        Poll::Ready(Some(match self.left.checked_sub(length) {
+            Some(left) => {
+                self.left = left;
+                Ok(frame)
+            }
+            None => {
+                self.exceeded.store(true, Ordering::Relaxed);
+                Err(TooLong.into())
+            }
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -234,6 +303,24 @@ mod tests {
             SECOND,
             SECOND,
         )
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_passed_on_ends_at_its_limit() {
+        let known = http_body_util::Full::new(Bytes::from_static(b"four"));
+        assert!(matches!(
+            BoundedBody::new(known.clone(), 3),
+            Err(Refusal::BodyTooLarge { limit: 3 })
+        ));
+        let (fits, exceeded) = BoundedBody::new(known, 4).unwrap();
+        assert_eq!(fits.collect().await.unwrap().to_bytes(), "four");
+        assert!(!exceeded.load(Ordering::Relaxed));
+        let pieces =
+            [b"ab", b"cd"].map(|it| Ok::<_, BoxError>(Frame::data(Bytes::from_static(it))));
+        let unknown = http_body_util::StreamBody::new(futures::stream::iter(pieces));
+        let (longer, exceeded) = BoundedBody::new(unknown, 3).unwrap();
+        assert!(longer.collect().await.is_err());
+        assert!(exceeded.load(Ordering::Relaxed));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! component reaches the client as a status and a request id; the reason is in the log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -13,6 +14,7 @@ use http::{Response, StatusCode};
 
 use super::admitted::{Admitted, Caller, Dispatch, Payload};
 use super::answer::{Refusal, halt};
+use super::body::BoundedBody;
 use crate::capability::upstream::NoAnswer;
 use crate::capability::{Facilities, files};
 use crate::grant::{Action, Decision};
@@ -100,7 +102,11 @@ impl Served {
         let (body, incoming) = match request.body {
             Payload::Nothing => (Vec::new(), None),
             Payload::Whole(held) => (held.bytes().to_vec(), None),
-            Payload::Passed(stream) => (Vec::new(), Some(stream)),
+            Payload::Passed(stream) => {
+                let limit = self.plugin.sandbox.limits().forward_body;
+                let (stream, exceeded) = BoundedBody::new(stream, limit)?;
+                (Vec::new(), Some((Body::new(stream), exceeded)))
+            }
         };
         let call = Request {
             method: request.method.to_string(),
@@ -160,8 +166,9 @@ impl Served {
     async fn forward(
         &self,
         forward: Forward,
-        incoming: Option<Body>,
+        incoming: Option<(Body, Arc<AtomicBool>)>,
     ) -> Result<Response<Body>, Refusal> {
+        let (incoming, exceeded) = incoming.unzip();
         if forward.keep.len() > MAX_KEEP {
             return Err(self.misbehaved(format!(
                 "`forward.keep` has {} bytes, at most {MAX_KEEP} are allowed",
@@ -200,6 +207,12 @@ impl Served {
                 tracing::warn!(plugin = &*self.plugin.name, reason, "request turned away");
                 return Err(Refusal::Busy {
                     retry_after: spread(retry_after),
+                });
+            }
+            // The upstream cannot know why its request broke off; the client is told.
+            Err(NoAnswer::Failed(_)) if exceeded.is_some_and(|it| it.load(Ordering::Relaxed)) => {
+                return Err(Refusal::BodyTooLarge {
+                    limit: self.plugin.sandbox.limits().forward_body,
                 });
             }
             Err(NoAnswer::Failed(error)) => (Err(error), Body::empty()),

@@ -29,7 +29,8 @@
 //! | `/prober/call?name=` | asks the provider of `dns-provider` for a name |
 //! | `/prober/calls?count=&where=` | keeps a record of 200 bytes in the provider (`there`) or itself (`here`), and times asking for it so often |
 //! | `/prober/hold?address=&count=` | holds sockets open at the same time |
-//! | `/prober/take?what=&amount=` | uses up something: see [`taking`] |
+//! | `/prober/take?what=&amount=&hold=` | uses up something: see [`taking`] |
+//! | `/prober/count` | says the how manieth call this instance answers |
 //! | `/prober/stay?what=&address=&path=&slot=` | goes on with `tcp`, `udp`, `file` or `watch` until it is stopped, at most 30 s |
 //! | `POST /prober/body` | says how long the body was |
 //! | `POST /prober/pass?slot=&target=` | has the host forward, and stream the client's body into it |
@@ -46,6 +47,7 @@ use std::fmt::Display;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bulkhead_sdk::answer::{DEFAULT_TYPE, Forward};
@@ -61,6 +63,9 @@ mod face;
 use face::Face;
 
 const WHY: &str = "tries whether it gets there";
+
+/// Calls of `count` that this instance has answered.
+static CALLS: AtomicU32 = AtomicU32::new(0);
 
 struct Prober;
 
@@ -163,6 +168,9 @@ impl Plugin for Prober {
         })
         .route(at("stay"), |r: &Request| outcome(stay(r)))
         .route(at("take"), taking)
+        .route(at("count"), |_: &Request| {
+            format!("ok {}", CALLS.fetch_add(1, Ordering::Relaxed) + 1)
+        })
         .route(to("body").body_whole(), |r: &Request| {
             format!("ok {} bytes", r.body().len())
         })
@@ -497,13 +505,14 @@ fn milliseconds() -> u128 {
         .map_or(0, |it| it.as_millis())
 }
 
-/// `memory` (bytes), `cpu` (ms), `time` (ms), `reply` (bytes), `handles`, `random` (bytes in one call), `lines` (log lines), `codes` (log lines and
+/// `memory` (bytes, kept for `hold` ms), `cpu` (ms), `time` (ms), `reply` (bytes), `handles`, `random` (bytes in one call), `lines` (log lines), `codes` (log lines and
 /// printed ones that would clear a terminal, set its title, and forge a line), `line` (one log line of so many bytes).
 fn taking(request: &Request) -> Vec<u8> {
     let amount = number(request, "amount");
     match text(request, "what") {
         "memory" => {
             let taken = std::hint::black_box(vec![1_u8; amount]);
+            std::thread::sleep(Duration::from_millis(number(request, "hold") as u64));
             format!("ok {}", taken.len()).into_bytes()
         }
         "cpu" => {

@@ -1,0 +1,150 @@
+//! Limits that show in no single answer: each is set low, where it has to bite, and left as it is, where it must not.
+//!
+//! The limits of one call stand in the matrix; those of many calls at once in `tests/faults/hostile_plugins.rs`.
+
+use std::fs;
+
+use bulkhead_testkit::medium::Medium;
+use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually};
+
+use crate::stage::SONG;
+
+/// The program with the attacker, and a web server that it may forward to.
+struct Site {
+    bulkhead: Bulkhead,
+    /// The policy without `[limits]`.
+    policy: String,
+}
+
+impl Site {
+    fn start(web: &Medium) -> Self {
+        let grants = format!(
+            "[http.api]\nurl = \"http://{}/\"\nmethods = [\"POST\"]",
+            web.address
+        );
+        let configuration =
+            Configuration::empty().plugin("prober", bulkhead_fixtures::wasm("prober"), &grants);
+        let policy =
+            fs::read_to_string(configuration.scratch.join("policies/prober.toml")).unwrap();
+        Self {
+            bulkhead: Bulkhead::with(configuration),
+            policy,
+        }
+    }
+
+    /// Brings the attacker up anew with this limit.
+    #[track_caller]
+    fn limit(&self, line: &str) {
+        let up = || {
+            self.bulkhead
+                .log_lines("Successfully initialized 'prober'")
+                .len()
+        };
+        let before = up();
+        let scratch = &self.bulkhead.configuration.scratch;
+        let new = scratch.file("new-policy", format!("{}\n[limits]\n{line}\n", self.policy));
+        fs::rename(new, scratch.join("policies/prober.toml")).unwrap();
+        assert_eventually!(up() > before, "{line}:\n{}", self.bulkhead.log());
+    }
+
+    fn get(&self, path: &str) -> String {
+        let answer = self.bulkhead.foreman().get(&format!("/prober/{path}"));
+        format!("{} {}", answer.status, answer.text())
+    }
+
+    fn post(&self, path: &str, bytes: usize) -> String {
+        let target = self.bulkhead.foreman();
+        let body = "x".repeat(bytes);
+        let request = target.request("POST", &format!("/prober/{path}"));
+        let answer = request.body("application/octet-stream", body).send();
+        format!("{} {}", answer.status, answer.text())
+    }
+}
+
+#[test]
+fn limits_of_bodies_and_lines_bite_where_they_are_set() {
+    let web = Medium::start();
+    web.put("canary", SONG);
+    let site = Site::start(&web);
+    let pass = "pass?slot=api&target=/file/canary";
+    let printed = || site.bulkhead.log_lines("a line of many").len();
+    site.limit("request-body = \"8KiB\"\nforward-body = \"8KiB\"\nlog-lines = 1000");
+    assert!(
+        site.post("body", 4000).starts_with("200 ok 4000"),
+        "{}",
+        site.post("body", 4000)
+    );
+    assert!(
+        site.post(pass, 4000).contains(SONG),
+        "{}",
+        site.post(pass, 4000)
+    );
+    assert!(site.get("take?what=lines&amount=60").starts_with("200"));
+    assert_eventually!(printed() == 60, "{} lines", printed());
+    site.limit("request-body = \"1KiB\"\nforward-body = \"1KiB\"\nlog-lines = 5");
+    assert!(
+        site.post("body", 4000).starts_with("413"),
+        "{}",
+        site.post("body", 4000)
+    );
+    let seen = web.requests().len();
+    let passed = site.post(pass, 4000);
+    assert!(
+        passed.starts_with("413") && !passed.contains(SONG),
+        "{passed}"
+    );
+    let arrived: usize = web
+        .requests()
+        .iter()
+        .skip(seen)
+        .map(|it| it.body.len())
+        .sum();
+    assert!(arrived <= 1100, "{arrived} bytes were forwarded");
+    assert!(site.get("take?what=lines&amount=60").starts_with("200"));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let more = printed() - 60;
+    assert!((1..=15).contains(&more), "{more} lines were printed");
+}
+
+#[test]
+fn limits_of_instances_bite_where_they_are_set() {
+    let site = Site::start(&Medium::start());
+    let count = || site.get("count");
+    // A kept instance counts on; one that is not kept, or only for two calls, begins anew.
+    site.limit("warm = 1\nconcurrency = 1");
+    let counted: Vec<String> = (0..4).map(|_| count()).collect();
+    assert_eq!(counted, ["200 ok 1", "200 ok 2", "200 ok 3", "200 ok 4"]);
+    site.limit("warm = 0\nconcurrency = 1");
+    let counted: Vec<String> = (0..3).map(|_| count()).collect();
+    assert_eq!(counted, ["200 ok 1", "200 ok 1", "200 ok 1"]);
+    // Its start and its status are calls as well.
+    site.limit("warm = 1\nconcurrency = 1\nreuse = 2");
+    let counted: Vec<String> = (0..6).map(|_| count()).collect();
+    assert!(counted.contains(&"200 ok 2".to_owned()), "{counted:?}");
+    assert!(!counted.contains(&"200 ok 3".to_owned()), "{counted:?}");
+
+    // Two calls that hold 12 MiB each: the plugin may have both, or one.
+    let both = || {
+        let hold = "take?what=memory&amount=12582912&hold=1500";
+        let mut answers: Vec<String> = std::thread::scope(|scope| {
+            let calls: Vec<_> = (0..2).map(|_| scope.spawn(|| site.get(hold))).collect();
+            calls.into_iter().map(|call| call.join().unwrap()).collect()
+        });
+        answers.sort();
+        answers
+            .iter()
+            .map(|answer| answer[..3].to_owned())
+            .collect::<Vec<_>>()
+    };
+    site.limit("memory = \"24MiB\"\nmemory-total = \"64MiB\"\nwarm = 0");
+    assert_eq!(both(), ["200", "200"], "{}", site.bulkhead.log());
+    site.limit("memory = \"24MiB\"\nmemory-total = \"24MiB\"\nwarm = 0");
+    assert_eq!(both(), ["200", "500"], "{}", site.bulkhead.log());
+    assert_eventually!(
+        site.bulkhead
+            .log()
+            .contains("limits.memory-total = 25165824 bytes is used up"),
+        "{}",
+        site.bulkhead.log()
+    );
+}
