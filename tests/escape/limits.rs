@@ -26,25 +26,32 @@ impl Site {
             Configuration::empty().plugin("prober", bulkhead_fixtures::wasm("prober"), &grants);
         let policy =
             fs::read_to_string(configuration.scratch.join("policies/prober.toml")).unwrap();
-        Self {
+        let this = Self {
             bulkhead: Bulkhead::with(configuration),
             policy,
-        }
+        };
+        // The log comes a little later than what it tells.
+        assert_eventually!(this.brought_up() == 1, "{}", this.bulkhead.log());
+        this
+    }
+
+    fn brought_up(&self) -> usize {
+        let lines = self.bulkhead.log_lines("Successfully initialized 'prober'");
+        lines.len()
     }
 
     /// Brings the attacker up anew with this limit.
     #[track_caller]
     fn limit(&self, line: &str) {
-        let up = || {
-            self.bulkhead
-                .log_lines("Successfully initialized 'prober'")
-                .len()
-        };
-        let before = up();
+        let before = self.brought_up();
         let scratch = &self.bulkhead.configuration.scratch;
         let new = scratch.file("new-policy", format!("{}\n[limits]\n{line}\n", self.policy));
         fs::rename(new, scratch.join("policies/prober.toml")).unwrap();
-        assert_eventually!(up() > before, "{line}:\n{}", self.bulkhead.log());
+        assert_eventually!(
+            self.brought_up() > before,
+            "{line}:\n{}",
+            self.bulkhead.log()
+        );
     }
 
     fn get(&self, path: &str) -> String {

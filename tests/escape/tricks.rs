@@ -92,6 +92,8 @@ fn no_answer_sets_a_cookie_or_a_rule_for_others() {
         "strict-transport-security",
         "alt-svc",
         "clear-site-data",
+        "x-accel-redirect",
+        "x-sendfile",
         "transfer-encoding",
         "connection",
     ] {

@@ -3,8 +3,8 @@
 use super::super::denial::Refusal;
 use super::Verdict;
 
-/// Headers that belong to the host or to the connection, or would take over other pages of the same origin.
-const HOST_HEADERS: [&str; 18] = [
+/// Headers that belong to the host or to the connection, would take over other pages of the same origin, or command a server in front.
+const HOST_HEADERS: [&str; 22] = [
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -23,6 +23,11 @@ const HOST_HEADERS: [&str; 18] = [
     "strict-transport-security",
     "alt-svc",
     "clear-site-data",
+    // A web server in front takes these as orders to send a file of its own.
+    "x-accel-redirect",
+    "x-sendfile",
+    "x-lighttpd-send-file",
+    "x-reproxy-url",
 ];
 
 pub(super) fn response_header<'e>(name: &str) -> Verdict<'e> {

@@ -938,6 +938,7 @@ fn response_headers_of_the_host_stay_the_hosts() {
         "content-length",
         "connection",
         "server",
+        "x-accel-redirect",
         "Set-Cookie",
         "a b",
         "a\r\nb",
