@@ -15,6 +15,7 @@ use bulkhead_testkit::load::Load;
 use bulkhead_testkit::medium::Medium;
 use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, ports};
 
+use crate::masks::masked;
 use crate::stage::{SONG, quoted};
 
 /// The promise.
@@ -389,4 +390,57 @@ fn a_right_that_is_taken_away_ends_within_a_second_and_disturbs_nobody() {
         measured.failures.first()
     );
     assert!(measured.latencies.len() > 10);
+}
+
+/// A plugin that is being loaded meanwhile keeps no socket open: whoever waits for the port has it within a second.
+#[test]
+fn a_socket_closes_within_a_second_also_while_others_are_loaded() {
+    let port = ports::free();
+    let grants =
+        format!("[listen.echo]\nsockets = [\"udp 127.0.0.1:{port}\", \"tcp 127.0.0.1:{port}\"]");
+    let bulkhead = Bulkhead::with(Configuration::empty().plugin(
+        "echo-reactor",
+        bulkhead_fixtures::wasm("echo-reactor"),
+        &grants,
+    ));
+    let scratch = bulkhead.configuration.scratch.clone();
+    let mut open = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    open.set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    open.write_all(b"\x00\x02hi").unwrap();
+    open.read_exact(&mut [0; 4]).unwrap();
+    // Each of these takes the loader a second of processor time, one after the other.
+    const SLOW: usize = 6;
+    for number in 0..SLOW {
+        let text = format!("name=spins{number};mount=/spins{number};describe=spins;");
+        scratch.file(&format!("plugins/spins{number}.wasm"), masked(&text));
+    }
+    let told = || bulkhead.log_lines("`describe` failed").len();
+    assert_eventually!(told() > 0, "{}", bulkhead.log());
+    let policy = scratch.join("policies/echo-reactor.toml");
+    let text = fs::read_to_string(&policy).unwrap();
+    let approved: Vec<&str> = text.lines().take(2).collect();
+    let new = scratch.file("new-policy", approved.join("\n"));
+    let stalls = Stalls::watch();
+    let revoked = Revoked {
+        at: Instant::now(),
+        by_clock: SystemTime::now(),
+        stalls,
+    };
+    fs::rename(new, &policy).unwrap();
+    assert_eventually!(
+        UdpSocket::bind(("127.0.0.1", port)).is_ok(),
+        "the socket stays open:\n{}",
+        bulkhead.log()
+    );
+    revoked.ended("socket", revoked.at.elapsed());
+    assert!(
+        matches!(open.read(&mut [0; 4]), Ok(0) | Err(_)),
+        "the connection stays open"
+    );
+    revoked.ended("connection", revoked.at.elapsed());
+    assert!(
+        told() < SLOW,
+        "nothing was being loaded any more, so nothing is proven"
+    );
 }

@@ -200,6 +200,8 @@ impl Registry {
         }
         self.loader
             .repolicy_formers(Again::WhenChanged, |name| self.shipped(name));
+        // Sockets close with their right, also while something else is being loaded.
+        self.services.settle(|| self.loader.all_running());
     }
 
     fn shipped(&self, name: &str) -> Option<&'static str> {
@@ -262,7 +264,7 @@ impl Registry {
     pub async fn refresh(&self) {
         let mut changed = false;
         // A socket that could not be had may be free by now.
-        self.services.settle(&self.loader.all_running());
+        self.services.settle(|| self.loader.all_running());
         for plugin in self.loader.all_running() {
             changed |= plugin.refresh().await;
         }
@@ -750,7 +752,7 @@ impl Registry {
 
     /// Makes the picture that Foreman and the operator get.
     fn settle(&self) {
-        self.services.settle(&self.loader.all_running());
+        self.services.settle(|| self.loader.all_running());
         let records = self.records.load();
         let mut features = Vec::new();
         for (name, record) in records.iter() {

@@ -147,10 +147,12 @@ impl Services {
     }
 
     /// Opens what running plugins have a right to and is not open, closes what nobody has a right to any more, and has each queue fed to the version
-    /// that runs. A socket that cannot be bound is the plugin's problem, shown with its reason; the next call tries again.
-    pub fn settle(&self, running: &[Arc<Plugin>]) {
-        self.wakers.settle(running, &self.threads);
+    /// that runs. A socket that cannot be bound is the plugin's problem, shown with its reason; the next call tries again. What runs is asked when it is this
+    /// call's turn, so that an older picture never undoes a newer one.
+    pub fn settle(&self, running: impl FnOnce() -> Vec<Arc<Plugin>>) {
         let mut services = self.lock();
+        let running = running();
+        self.wakers.settle(&running, &self.threads);
         services.retain(|name, service| {
             let stays = running
                 .iter()
