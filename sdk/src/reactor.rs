@@ -8,6 +8,6 @@ pub use crate::bindings::reactor_part::exports::foreman::proxy::reactor::{
 
 /// A service that answers datagrams.
 pub trait Service: Plugin {
-    /// Takes what arrived (at most 64, in order) and answers with what shall happen. Each reaction is decided by policy.
+    /// Takes what arrived (at most 256, in order) and answers with what shall happen. Each reaction is decided by policy.
     fn datagrams(batch: Vec<Datagram>) -> Vec<Reaction>;
 }

@@ -23,12 +23,13 @@ use serde_json::json;
 use crate::table::{Promise, Table};
 
 /// What is offered, exchanges a second.
-const RATES: [u32; 9] = [
-    2_000, 4_000, 5_500, 7_000, 8_500, 10_000, 12_500, 15_000, 20_000,
-];
+const RATES: [u32; 8] = [1_000, 3_000, 5_100, 6_000, 7_500, 10_000, 12_500, 15_000];
 
 /// Seconds at each rate.
 const WINDOW: u32 = 4;
+
+/// Microseconds for answers after the last question.
+const STRAGGLERS: &str = "500000";
 
 /// The most of all exchanges that may be lost at a rate that counts.
 const LOST: f64 = 0.01;
@@ -120,7 +121,7 @@ fn figure<S>(
 fn offer(relay: &Namespace, rate: u32, turn: usize) -> Exchanged {
     let output = relay
         .command("perfdhcp")
-        .args(["-4", "-W", "1", "-d", "1"])
+        .args(["-4", "-d", "1", "-W", STRAGGLERS])
         .args(["-r", &rate.to_string(), "-p", &WINDOW.to_string()])
         .args(["-R", &(rate * (WINDOW + 1)).to_string()])
         .args(["-b", &format!("mac=02:{turn:02x}:00:00:00:00")])
@@ -133,13 +134,6 @@ fn offer(relay: &Namespace, rate: u32, turn: usize) -> Exchanged {
 
 /// Out of what `perfdhcp` prints: a block a kind of exchange, `DISCOVER-OFFER` and `REQUEST-ACK`.
 fn read(text: &str) -> Option<Exchanged> {
-    let rate = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Rate: "))?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()?;
     let numbers = |name: &str| -> Vec<f64> {
         let of = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
         text.lines().filter_map(of).collect()
@@ -147,7 +141,7 @@ fn read(text: &str) -> Option<Exchanged> {
     let begun = *numbers("sent packets:").first()?;
     let done = *numbers("received packets:").get(1)?;
     Some(Exchanged {
-        rate,
+        rate: done / f64::from(WINDOW),
         lost: 1.0 - done / begun.max(1.0),
     })
 }
@@ -158,10 +152,12 @@ fn wait_for(relay: &Namespace) {
     loop {
         let output = relay
             .command("perfdhcp")
-            .args(["-4", "-n", "1", "-W", "0", "-l", RELAY, SERVER])
+            .args(["-4", "-n", "1", "-r", "10", "-p", "1"])
+            .args(["-W", STRAGGLERS, "-l", RELAY, SERVER])
             .output()
             .expect("perfdhcp can be started");
-        if output.status.success() {
+        let text = String::from_utf8_lossy(&output.stdout);
+        if read(&text).is_some_and(|it| it.lost < 1.0) {
             return;
         }
         assert!(Instant::now() < end, "no answer: {output:?}");

@@ -183,8 +183,12 @@ impl Kea {
             .append(true)
             .open(self.scratch.join(format!("{program}.log")))
             .expect("a log can be written");
+        // Everything is logged, unless the test says what.
+        if self.setup.dhcp4.get("loggers").is_none() {
+            command.arg("-d");
+        }
         command
-            .args(["-d", "-c", &self.named("etc", config)])
+            .args(["-c", &self.named("etc", config)])
             .env("KEA_PIDFILE_DIR", self.inside("run"))
             .env("KEA_LOCKFILE_DIR", "none")
             .stdin(Stdio::null())
