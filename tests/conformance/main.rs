@@ -17,6 +17,7 @@
 mod boot_files;
 mod core;
 mod dhcp;
+mod dhcp_files;
 mod dhcp_races;
 mod discovery;
 mod dns;

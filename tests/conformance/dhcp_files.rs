@@ -1,0 +1,343 @@
+//! Rows of contract/dhcp.md that need files and no dhcpd: what is read from them, what makes the feature fail, how addresses are held; and the built-in
+//! server, which is the default here, where the original has ISC.
+//!
+//! Different on purpose: `_method` and `X-HTTP-Method-Override` are not honoured. Foreman does not send them, and a form that any web page can post must
+//! not delete.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use bulkhead_testkit::eventually::until_within;
+use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually};
+use serde_json::{Value, json};
+
+use crate::{HTML, JSON};
+
+/// A program on an ISC configuration and leases file; nobody listens for OMAPI.
+fn isc(config: &str, leases: &str, feature: &str) -> Bulkhead {
+    let configuration = Configuration::empty();
+    let file = |name: &str, text: &str| {
+        let path = configuration.scratch.file(name, text);
+        format!("{:?}", path.display().to_string())
+    };
+    let lines = format!(
+        "enabled = true\nconfig = {}\nleases = {}\nomapi_port = 1",
+        file("dhcpd.conf", config),
+        file("dhcpd.leases", leases)
+    );
+    let feature =
+        format!("enabled = true\nuse_provider = \"dhcp-isc\"\nping_free_ip = false\n{feature}");
+    Bulkhead::with(
+        configuration
+            .feature("dhcp", &feature)
+            .feature("dhcp-isc", &lines),
+    )
+}
+
+const SUBNET: &str = "subnet 192.0.2.0 netmask 255.255.255.0 { }\n";
+
+fn builtin(lines: &str) -> Bulkhead {
+    Bulkhead::with(
+        Configuration::empty()
+            .feature("dhcp", "enabled = true\nping_free_ip = false")
+            .feature(
+                "dhcp-builtin",
+                &format!("enabled = true\nsubnets = [\"192.0.2.0/24\"]\n{lines}"),
+            ),
+    )
+}
+
+/// "Missing starts/ends/state are null"; MACs are lower-cased; a free lease and one whose next state is free and whose end has passed are none; of two
+/// leases for one MAC the later counts.
+#[test]
+fn leases_are_shown_as_the_file_has_them() {
+    let leases = "lease 192.0.2.13 { hardware ethernet 00:AA:AA:AA:AA:0D; }\n\
+        lease 192.0.2.14 { starts epoch 1795428000; ends never; binding state active; hardware ethernet 00:aa:aa:aa:aa:0e; }\n\
+        lease 192.0.2.15 { binding state free; hardware ethernet 00:aa:aa:aa:aa:0f; }\n\
+        lease 192.0.2.16 { ends 1 2020/11/23 10:00:00; binding state active; next binding state free; hardware ethernet 00:aa:aa:aa:aa:10; }\n\
+        lease 192.0.2.17 { binding state active; hardware ethernet 00:aa:aa:aa:aa:11; }\n\
+        lease 192.0.2.18 { binding state active; hardware ethernet 00:aa:aa:aa:aa:11; }\n";
+    let bulkhead = isc(SUBNET, leases, "");
+    let target = bulkhead.foreman();
+    let bare = r#"{"name":"lease-00aaaaaaaa0d","ip":"192.0.2.13","mac":"00:aa:aa:aa:aa:0d","subnet":"192.0.2.0/255.255.255.0","starts":null,"ends":null,"state":null,"type":"lease","hardware_type":"ethernet"}"#;
+    target
+        .get("/dhcp/192.0.2.0/mac/00:aa:aa:aa:aa:0d")
+        .assert_is(200, JSON, bare);
+    let all = target.get("/dhcp/192.0.2.0").json();
+    let shown: Vec<(&Value, &Value)> = all["leases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lease| (&lease["ip"], &lease["ends"]))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (&json!("192.0.2.13"), &Value::Null),
+            (&json!("192.0.2.14"), &json!("2038-01-19 03:14:07 UTC")),
+            (&json!("192.0.2.18"), &Value::Null),
+        ]
+    );
+}
+
+/// "A host needs `hardware` and an IP fixed-address inside a known subnet, else ignored"; options by their names; hosts of the configuration are not
+/// deletable, `dynamic` ones are.
+#[test]
+fn hosts_are_shown_as_the_files_have_them() {
+    let config = format!(
+        "{SUBNET}host a {{ hardware ethernet AA:bb:cc:dd:ee:01; fixed-address 192.0.2.40; filename \"pxelinux.0\"; next-server 192.0.2.9; option host-name \"a.example.com\"; option routers 192.0.2.1, 192.0.2.2; }}\n\
+         host named {{ hardware ethernet aa:bb:cc:dd:ee:02; fixed-address host.example.com; }}\n\
+         host elsewhere {{ hardware ethernet aa:bb:cc:dd:ee:03; fixed-address 203.0.113.1; }}\n\
+         host nobody {{ fixed-address 192.0.2.41; }}\n"
+    );
+    let leases = "host b { dynamic; hardware ethernet aa:bb:cc:dd:ee:04; fixed-address 192.0.2.42; supersede server.filename = \"grub2/grubx64.efi\"; supersede server.next-server = c0:00:02:09; }\n\
+        host gone { dynamic; hardware ethernet aa:bb:cc:dd:ee:05; fixed-address 192.0.2.43; }\nhost gone { dynamic; deleted; }\n";
+    let bulkhead = isc(&config, leases, "");
+    let all = bulkhead.foreman().get("/dhcp/192.0.2.0").json();
+    let subnet = "192.0.2.0/255.255.255.0";
+    assert_eq!(
+        all["reservations"],
+        json!([
+            { "name": "a", "ip": "192.0.2.40", "mac": "aa:bb:cc:dd:ee:01", "subnet": subnet, "type": "reservation", "deleteable": false, "hostname": "a.example.com",
+              "hardware_type": "ethernet", "filename": "pxelinux.0", "nextServer": "192.0.2.9", "routers": ["192.0.2.1", "192.0.2.2"] },
+            { "name": "b", "ip": "192.0.2.42", "mac": "aa:bb:cc:dd:ee:04", "subnet": subnet, "type": "reservation", "deleteable": true, "hostname": "b",
+              "hardware_type": "ethernet", "filename": "grub2/grubx64.efi", "nextServer": "192.0.2.9" },
+        ])
+    );
+}
+
+/// The host asks a plugin for its health every 60 seconds.
+const HEALTH: Duration = Duration::from_secs(90);
+
+/// "Failed when ..": each with the file, the line and what is wrong, in every answer at once, and to Foreman with the next look at the feature's health.
+#[test]
+fn what_cannot_be_read_fails_the_feature_and_says_where() {
+    let programs = [
+        (
+            "subnet 192.0.2.0 netmask 255.255.255.0 { range 192.0.2.20 192.0.2.10; }",
+            "dhcpd.conf:1: this range is not one of the subnet 192.0.2.0/24",
+        ),
+        (
+            "subnet 192.0.2.0 netmask 255.255.255.0 { range 192.0.2.250 192.0.3.10; }",
+            "dhcpd.conf:1: this range is not one of the subnet 192.0.2.0/24",
+        ),
+        (
+            "subnet 192.0.2.0 netmask 255.255.255.0 { }\nsubnet 192.0.2.0 netmask 255.255.255.0 { }",
+            "dhcpd.conf:2: Unable to add subnet 192.0.2.0/255.255.255.0",
+        ),
+    ]
+    .map(|(config, reason)| (isc(config, "", ""), reason));
+    for (bulkhead, reason) in &programs {
+        let target = bulkhead.foreman();
+        assert_eventually!(
+            target.get("/dhcp").text().contains(reason),
+            "{reason}\n{}",
+            bulkhead.log()
+        );
+        let failed = until_within(HEALTH, || {
+            let features = target.get("/v2/features").json();
+            (features["dhcp"]["state"] == "failed").then_some(())
+        });
+        assert!(failed.is_some(), "{}", target.get("/v2/features"));
+    }
+}
+
+/// "file renamed onto it (dhcpd's rewrite): drop all state, re-read config and leases"; and, better than the original, a mistake in the configuration
+/// does not make the copy stale: what was good stays until it is mended.
+#[test]
+fn a_rewritten_leases_file_is_read_anew_with_the_configuration() {
+    let bulkhead = isc(
+        SUBNET,
+        "lease 192.0.2.13 { binding state active; hardware ethernet 00:aa:aa:aa:aa:01; }\n",
+        "",
+    );
+    let target = bulkhead.foreman();
+    let get = |address: &str| {
+        let path = format!("/dhcp/192.0.2.0/ip/{address}");
+        target.get(&path).status
+    };
+    assert_eq!((get("192.0.2.13"), get("192.0.2.40")), (200, 404));
+    let scratch = &bulkhead.configuration.scratch;
+    scratch.file(
+        "dhcpd.conf",
+        format!(
+            "{SUBNET}host a {{ hardware ethernet aa:bb:cc:dd:ee:01; fixed-address 192.0.2.40; }}\n"
+        ),
+    );
+    let new = scratch.file(
+        "dhcpd.leases.new",
+        "lease 192.0.2.14 { binding state active; hardware ethernet 00:aa:aa:aa:aa:02; }\n",
+    );
+    fs::rename(new, scratch.join("dhcpd.leases")).unwrap();
+    assert_eventually!(get("192.0.2.40") == 200, "{}", bulkhead.log());
+    assert_eq!((get("192.0.2.13"), get("192.0.2.14")), (404, 200));
+}
+
+/// The address a MAC has is found by the spelling the file has, and not by another; "from" alone and "to" alone bound the range on one side.
+#[test]
+fn free_addresses_follow_the_contract_letter_by_letter() {
+    let leases =
+        "host a { dynamic; hardware ethernet aa:bb:cc:dd:ee:04; fixed-address 192.0.2.42; }\n";
+    let bulkhead = isc(SUBNET, leases, "");
+    let target = bulkhead.foreman();
+    let unused = |query: &str| {
+        let path = format!("/dhcp/192.0.2.0/unused_ip?{query}");
+        target.get(&path)
+    };
+    let found = r#"{"ip":"192.0.2.42"}"#;
+    unused("mac=aa:bb:cc:dd:ee:04").assert_is(200, JSON, found);
+    assert_ne!(unused("mac=AA:BB:CC:DD:EE:04").text(), found);
+    assert_ne!(
+        unused("mac=aa:bb:cc:dd:ee:04&from=192.0.2.50&to=192.0.2.60").text(),
+        found
+    );
+    unused("from=192.0.2.254").assert_is(200, JSON, r#"{"ip":"192.0.2.254"}"#);
+    unused("to=192.0.2.1").assert_is(200, JSON, r#"{"ip":"192.0.2.1"}"#);
+    unused("to=192.0.2.1").assert_is(200, JSON, r#"{"ip":null}"#);
+    unused("to=192.0.1.1").assert_is(400, JSON, "Zero or negative number of indices");
+    // Any order, each once.
+    let order: Vec<String> = (0..12)
+        .map(|_| unused("from=192.0.2.100&to=192.0.2.111").text())
+        .collect();
+    let mut sorted = order.clone();
+    sorted.sort_by_key(|text| (text.len(), text.clone()));
+    assert_ne!(order, sorted, "the order is random");
+    sorted.dedup();
+    assert_eq!(sorted.len(), 12);
+}
+
+/// "An entry lives `blacklist_duration_minutes` seconds."
+#[test]
+fn a_suggestion_is_held_for_so_many_seconds() {
+    let bulkhead = isc(SUBNET, "", "blacklist_duration_minutes = 2");
+    let target = bulkhead.foreman();
+    let ask = || {
+        let path = "/dhcp/192.0.2.0/unused_ip?from=192.0.2.50&to=192.0.2.50";
+        target.get(path).json()["ip"].clone()
+    };
+    let begun = Instant::now();
+    assert_eq!(ask(), "192.0.2.50");
+    assert!(ask().is_null());
+    assert_eventually!(ask() == "192.0.2.50");
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+}
+
+/// What is checked before any provider is asked, in the contract's words.
+#[test]
+fn addresses_are_checked_in_every_route() {
+    let bulkhead = builtin("");
+    let target = bulkhead.foreman();
+    for (path, text) in [
+        ("/dhcp/x/ip/192.0.2.1", "Invalid IP Address x"),
+        ("/dhcp/192.0.2.0/ip/192.0.2", "Invalid IP Address 192.0.2"),
+        (
+            "/dhcp/192.0.2.0/ip/2001:db8::1",
+            "Invalid IP Address 2001:db8::1",
+        ),
+        (
+            "/dhcp/192.0.2.0/mac/aa:bb:cc:dd:ee:01:02:03",
+            "Invalid MAC aa:bb:cc:dd:ee:01:02:03",
+        ),
+        (
+            "/dhcp/192.0.2.0/mac/aa-bb-cc-dd-ee-01",
+            "Invalid MAC aa-bb-cc-dd-ee-01",
+        ),
+    ] {
+        target.get(path).assert_is(400, JSON, text);
+        target.delete(path).assert_is(400, JSON, text);
+    }
+    target
+        .get("/dhcp/x")
+        .assert_is(400, JSON, "Invalid IP Address x");
+    target
+        .get("/dhcp/203.0.113.0/mac/aa:bb:cc:dd:ee:01")
+        .assert_is(404, JSON, "Subnet 203.0.113.0 could not found");
+    target
+        .delete("/dhcp/203.0.113.0/mac/aa:bb:cc:dd:ee:01")
+        .assert_is(200, HTML, "");
+    let port = "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:00:00:01";
+    target
+        .get(&format!("/dhcp/192.0.2.0/mac/{port}"))
+        .assert_is(
+            404,
+            JSON,
+            &format!("No DHCP record for MAC 192.0.2.0/{port} found"),
+        );
+    // A POST is a POST.
+    target
+        .request("POST", "/dhcp/192.0.2.0/ip/192.0.2.1")
+        .header("X-HTTP-Method-Override", "DELETE")
+        .form(&[("_method", "delete")])
+        .send()
+        .assert_is(404, JSON, "Requested url was not found");
+}
+
+/// Steps 1 to 8 of creating a reservation, on the default provider, whose records have nothing that Foreman did not send.
+#[test]
+fn the_built_in_server_is_the_default_and_keeps_what_foreman_sends() {
+    let bulkhead = builtin("");
+    let target = bulkhead.foreman();
+    let features = target.get("/v2/features").json();
+    assert_eq!(features["dhcp"]["state"], "running", "{features}");
+    assert_eq!(
+        features["dhcp"]["settings"],
+        json!({ "use_provider": "dhcp-builtin" })
+    );
+    assert_eq!(
+        features["dhcp"]["capabilities"],
+        json!(["dhcp_filename_hostname", "dhcp_filename_ipv4"])
+    );
+    let form = [
+        ("hostname", "a.example.com"),
+        ("mac", "AA:BB:CC:DD:EE:01"),
+        ("ip", "192.0.2.40"),
+        ("network", "203.0.113.0"),
+        ("subnet", "203.0.113.0/24"),
+        ("nextServer", "tftp.example.com"),
+        ("filename", "grub2/grubx64.efi"),
+        ("type", "reservation"),
+        ("PXEClient", ""),
+    ];
+    for _ in 0..2 {
+        target
+            .post("/dhcp/192.0.2.0", &form)
+            .assert_is(200, JSON, "");
+    }
+    let record = r#"{"name":"a.example.com","ip":"192.0.2.40","mac":"aa:bb:cc:dd:ee:01","subnet":"192.0.2.0/255.255.255.0","type":"reservation","deleteable":true,"nextServer":"tftp.example.com","filename":"grub2/grubx64.efi","PXEClient":"","hostname":"a.example.com"}"#;
+    target
+        .get("/dhcp/192.0.2.0/ip/192.0.2.40")
+        .assert_is(200, JSON, &format!("[{record}]"));
+    let conflict = "Record 192.0.2.0/192.0.2.40 already exists";
+    let other = |mac: &str, related: &str| {
+        let form = [
+            ("name", "b.example.com"),
+            ("ip", "192.0.2.40"),
+            ("mac", mac),
+            ("related_macs[]", related),
+        ];
+        target.post("/dhcp/192.0.2.0", &form)
+    };
+    other("aa:bb:cc:dd:ee:02", "aa:bb:cc:dd:ee:03").assert_is(409, JSON, conflict);
+    other("aa:bb:cc:dd:ee:02", "aa:bb:cc:dd:ee:01").assert_is(200, JSON, "");
+    let bond = target.get("/dhcp/192.0.2.0/ip/192.0.2.40").json();
+    assert_eq!(bond.as_array().unwrap().len(), 2, "{bond}");
+    assert_eq!(bond[1].get("related_macs"), None, "{bond}");
+    target
+        .delete("/dhcp/192.0.2.0/ip/192.0.2.40")
+        .assert_is(200, HTML, "");
+    target
+        .get("/dhcp/192.0.2.0")
+        .assert_is(200, JSON, r#"{"reservations":[],"leases":[]}"#);
+}
+
+/// A server that is away when something should be removed.
+#[test]
+fn a_removal_without_the_server_is_told() {
+    let leases =
+        "host a { dynamic; hardware ethernet aa:bb:cc:dd:ee:04; fixed-address 192.0.2.42; }\n";
+    let bulkhead = isc(SUBNET, leases, "");
+    let answer = bulkhead.foreman().delete("/dhcp/192.0.2.0/ip/192.0.2.42");
+    let told = "Failed to remove DHCP reservation for a => a (192.0.2.42 / aa:bb:cc:dd:ee:04): No response from DHCP server";
+    assert_eq!(answer.status, 400, "{answer}");
+    assert!(answer.text().starts_with(told), "{answer}");
+}
