@@ -144,7 +144,7 @@ async fn call(
 ) -> Result<Vec<Val>, CallError> {
     bounded(&params)?;
     let values = callee
-        .call(class, peer, move |live| {
+        .call_by_plugin(class, peer, move |live| {
             Box::pin(async move {
                 let Live {
                     store, instance, ..

@@ -2,8 +2,10 @@
 //!
 //! Wall time would charge a call for waiting; the epoch clock would charge it for its neighbours. A call that has used more than
 //! [`DEMOTE_AFTER`] of CPU time is handed to the background runtime, so that loops, however many, run behind honest requests; one that
-//! has used its grant is ended.
+//! has used its grant is ended. A plugin that calls another does so within its own poll: what the other used is charged to the other
+//! alone.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,6 +24,11 @@ pub(crate) enum Turn<T> {
     Demote,
     /// It has used its CPU limit.
     Exhausted,
+}
+
+thread_local! {
+    /// CPU time that calls inside the current poll were charged with; none outside of every poll.
+    static INSIDE: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 /// Polls a future and adds up its CPU time.
@@ -54,11 +61,18 @@ impl<F: Future + ?Sized> Future for Metered<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let start = thread_time();
+        let around = INSIDE.replace(Some(Duration::ZERO));
         let polled = self.future.as_mut().poll(context);
+        let others = INSIDE.replace(around).unwrap_or_default();
+        if polled.is_ready() && around.is_none() {
+            return polled.map(Turn::Done); // nobody asks any more
+        }
+        let spent = thread_time().saturating_sub(start);
+        INSIDE.set(around.map(|others| others + spent));
         if let Poll::Ready(done) = polled {
             return Poll::Ready(Turn::Done(done));
         }
-        *self.used += thread_time().saturating_sub(start);
+        *self.used += spent.saturating_sub(others);
         if *self.used >= self.limit {
             Poll::Ready(Turn::Exhausted)
         } else if self.demote && *self.used >= DEMOTE_AFTER {
@@ -98,6 +112,24 @@ mod tests {
         let second =
             Metered::new(future.as_mut(), &mut used, Duration::from_millis(30), false).await;
         assert!(matches!(second, Turn::Exhausted));
+    }
+
+    #[tokio::test]
+    async fn a_call_inside_a_call_is_charged_to_itself() {
+        let (mut outer, mut inner) = (Duration::ZERO, Duration::ZERO);
+        let limit = Duration::from_secs(9);
+        let mut work = Box::pin(async {
+            let mut burning = Box::pin(burn(10));
+            Metered::new(burning.as_mut(), &mut inner, limit, false).await;
+            burn(3).await;
+        });
+        Metered::new(work.as_mut(), &mut outer, limit, false).await;
+        drop(work);
+        assert!(inner >= Duration::from_millis(20), "{inner:?}");
+        assert!(
+            (Duration::from_millis(6)..Duration::from_millis(12)).contains(&outer),
+            "{outer:?}"
+        );
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@
 //! | `http_guest` | components that export `wasi:http/incoming-handler` |
 //! | `imports`, `outgoing` | the host side of what components import |
 //! | `peers` | which plugin serves an interface that another imports |
+//! | `unstoppable` | a call of one plugin by another: done where its caller is, finished without it |
 //! | `providers` | calls between plugins through the first-party provider interfaces |
 //! | `bridge` | calls between plugins through interfaces the host does not know |
 
@@ -38,6 +39,7 @@ pub mod peers;
 pub mod pool;
 mod providers;
 pub mod runtimes;
+mod unstoppable;
 
 pub use context::Peer;
 pub use engine::{Engine, EngineConfig};

@@ -19,6 +19,7 @@ use super::instance::{Live, Program};
 use super::limits::MemoryMeter;
 use super::metered::{Metered, Turn};
 use super::runtimes::{Class, Handles};
+use super::unstoppable::Unstoppable;
 use crate::grant::limits::Limits;
 use crate::telemetry::context;
 
@@ -197,25 +198,55 @@ impl Sandbox {
         R: Send + 'static,
         F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
     {
+        let work = self.admitted(class, peer, call).await?;
+        // What the plugin logs belongs to the request it works for.
+        let work = context::carried(context::request_id(), work);
+        let done = self.runtimes.of(class).spawn(work).await;
+        done.unwrap_or_else(|error| Err(self.broken(&error)))
+    }
+
+    /// The same for a caller that is a plugin itself, and thus on a thread for components already: the call is done there.
+    pub(super) async fn call_by_plugin<R, F>(
+        self: &Arc<Self>,
+        class: Class,
+        peer: Option<Arc<Peer>>,
+        call: F,
+    ) -> Result<R, CallError>
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
+    {
+        let work = self.admitted(class, peer, call).await?;
+        let done = Unstoppable::new(work, self.runtimes.of(class).clone()).await;
+        done.unwrap_or_else(|_panic| Err(self.broken(&"it panicked")))
+    }
+
+    /// Waits for a turn; then the call is ready to run.
+    async fn admitted<R, F>(
+        self: &Arc<Self>,
+        class: Class,
+        peer: Option<Arc<Peer>>,
+        call: F,
+    ) -> Result<impl Future<Output = Result<R, CallError>> + Send + use<R, F>, CallError>
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
+    {
         let turn = self.turn().await?;
         let this = self.clone();
-        let work = async move {
+        Ok(async move {
             let _turn = turn;
             let _running = Counted::new(&this.running);
             this.run(class, peer, call).await
-        };
-        // What the plugin logs belongs to the request it works for.
-        let work = context::carried(context::request_id(), work);
-        match self.runtimes.of(class).spawn(work).await {
-            Ok(result) => result,
-            // A host panic costs this call; the instance went down with the task.
-            Err(error) => {
-                self.traps.fetch_add(1, Ordering::Relaxed);
-                Err(CallError::Trapped {
-                    kind: "host",
-                    detail: format!("the call's task ended: {error}"),
-                })
-            }
+        })
+    }
+
+    /// A host panic costs this call; the instance went down with it.
+    fn broken(&self, how: &dyn std::fmt::Display) -> CallError {
+        self.traps.fetch_add(1, Ordering::Relaxed);
+        CallError::Trapped {
+            kind: "host",
+            detail: format!("the call's task ended: {how}"),
         }
     }
 

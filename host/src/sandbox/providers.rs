@@ -95,7 +95,7 @@ impl Context {
         let (class, peer) = (self.class(), self.peer().cloned());
         async move {
             let callee = callee.map_err(G::failed)?;
-            let called = callee.call(class, peer, move |live| match G::exported(live) {
+            let called = callee.call_by_plugin(class, peer, move |live| match G::exported(live) {
                 (Some(guest), store) => call(guest, store),
                 (None, _) => Box::pin(async {
                     Err(wasmtime::Error::msg(format!(
