@@ -175,9 +175,10 @@ const SERVERS: &[Row] = &[
     // `dns-builtin` keeps zones, and sees no lease: what the one above kept is there meanwhile.
     ("dns-builtin", "store", "slot=zones&key=zone", Works("revision")),
     ("dns-builtin", "keys", "what=scan&slot=zones", Works("1 keys")),
-    ("dns-builtin", "read", "path=/zone-files/example.com.zone", Works("SOA")),
-    ("dns-builtin", "write", "path=/zone-files/example.com.zone&text=x", Denied("write `example.com.zone`")),
-    ("dns-builtin", "read", "path=/zone-files/../boot/menu", Denied("../boot/menu")),
+    ("dns-builtin", "watch", "slot=zone-files&path=example.com.zone", Works("SOA")),
+    ("dns-builtin", "watch", "slot=zone-files&path=../boot/menu", Denied("../boot/menu")),
+    ("dns-builtin", "read", "path=/zone-files/example.com.zone", Shut),
+    ("dns-builtin", "write", "path=/zone-files/example.com.zone&text=x", Shut),
     ("dns-builtin", "keys", "what=read&slot=leases&key=lease", Denied("store slot `leases`")),
     ("dns-builtin", "keys", "what=scan&slot=leases", Denied("store slot `leases`")),
     ("dns-builtin", "leases", "", Denied("dhcp-provider")),
