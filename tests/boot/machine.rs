@@ -18,7 +18,6 @@ pub(crate) enum Firmware {
     /// SeaBIOS with the PXE code in the card's ROM.
     Bios,
     /// OVMF, which boots over HTTP.
-    #[cfg_attr(not(feature = "unfinished"), allow(dead_code))]
     Uefi,
 }
 
@@ -64,6 +63,9 @@ impl Machine {
                     .arg(format!("if=pflash,format=raw,readonly=on,file={CODE}"))
                     .arg("-drive")
                     .arg(format!("if=pflash,format=raw,file={}", variables.display()))
+                    // Set up to boot over HTTP; else it would wait for PXE servers of IPv6 first.
+                    .args(["-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"])
+                    .args(["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"])
                     // The firmware has a driver of its own; the card's ROM would only take its place.
                     .args(["-device", &format!("{card},romfile=")]);
             }

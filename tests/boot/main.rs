@@ -44,7 +44,6 @@ const BIOS: Host = Host {
     tap: "tap0",
 };
 
-#[cfg_attr(not(feature = "unfinished"), allow(dead_code))]
 const UEFI: Host = Host {
     name: "uefi.example.com",
     mac: "52:54:00:ab:cd:ef",
@@ -65,8 +64,7 @@ fn a_machine_with_bios_boots_from_one_program_and_no_other_server() {
     boots(&BIOS, Firmware::Bios);
 }
 
-/// A machine with UEFI: HTTP boot. Its loader arrives and starts, but does not find the menu yet.
-#[cfg(feature = "unfinished")]
+/// A machine with UEFI: HTTP boot, and the same system.
 #[test]
 fn a_machine_with_uefi_boots_from_one_program_and_no_other_server() {
     boots(&UEFI, Firmware::Uefi);

@@ -1,7 +1,7 @@
 //! The first minute: `bulkhead serve` without a configuration, and the lines it prints.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,8 @@ use bulkhead_testkit::scratch::files_below;
 use bulkhead_testkit::{Scratch, Target, program, skip};
 
 /// The ports of a trial are fixed, so that the printed lines can be.
-const PORTS: [u16; 4] = [8000, 8443, 8080, 9180];
+const PORTS: [u16; 5] = [8000, 8443, 8080, 9180, 8053];
+const UDP_PORTS: [u16; 2] = [8053, 8069];
 
 /// A cold start compiles all plugins.
 const START: Duration = Duration::from_secs(60);
@@ -22,7 +23,7 @@ struct Trial {
 }
 
 impl Trial {
-    /// Starts a trial and reads what it prints until it has printed three `curl` lines.
+    /// Starts a trial and reads what it prints until it has printed its last line.
     fn start() -> Self {
         let state = Scratch::new();
         let mut child = Command::new(program::executable())
@@ -47,24 +48,21 @@ impl Trial {
             state,
         };
         let end = Instant::now() + START;
-        while this.curl_lines().len() < 3 {
+        while !this.lines.iter().any(|it| it.contains("Stop with Ctrl-C")) {
             match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => this.lines.push(line),
-                Err(_) => panic!("no three curl lines in:\n{}", this.lines.join("\n")),
+                Err(_) => panic!("no greeting in:\n{}", this.lines.join("\n")),
             }
-        }
-        // What else belongs to the greeting.
-        while let Ok(line) = receiver.recv_timeout(Duration::from_millis(300)) {
-            this.lines.push(line);
         }
         this
     }
 
-    fn curl_lines(&self) -> Vec<String> {
+    /// The lines to paste.
+    fn lines_to_paste(&self) -> Vec<String> {
         self.lines
             .iter()
             .map(|line| line.trim())
-            .filter(|line| line.starts_with("curl "))
+            .filter(|line| line.starts_with("curl ") || line.starts_with("dig "))
             .map(str::to_owned)
             .collect()
     }
@@ -89,13 +87,21 @@ fn target(port: u16) -> Target {
 /// One test, because the ports are fixed: the printed lines work when pasted, and the promises of a trial hold.
 #[test]
 fn the_printed_lines_work_when_pasted() {
-    if bulkhead_testkit::skip::program("curl").is_none() {
-        skip!("there is no curl on this machine");
+    for needed in ["curl", "dig"] {
+        if bulkhead_testkit::skip::program(needed).is_none() {
+            skip!("there is no {needed} on this machine");
+        }
     }
-    if let Some(port) = PORTS
+    let local = Ipv4Addr::LOCALHOST;
+    let taken = PORTS
         .iter()
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, **port)).is_err())
-    {
+        .find(|it| TcpListener::bind((local, **it)).is_err());
+    let taken = taken.or_else(|| {
+        UDP_PORTS
+            .iter()
+            .find(|it| UdpSocket::bind((local, **it)).is_err())
+    });
+    if let Some(port) = taken {
         skip!("port {port} of the trial is in use on this machine");
     }
     let trial = Trial::start();
@@ -106,25 +112,67 @@ fn the_printed_lines_work_when_pasted() {
             "port {port} is not named:\n{greeting}"
         );
     }
-    for feature in ["tftp", "httpboot"] {
+    for plugin in [
+        "tftp",
+        "tftp-server",
+        "httpboot",
+        "dns",
+        "dns-builtin",
+        "dhcp",
+        "dhcp-builtin",
+        "templates",
+        "registration",
+    ] {
         assert!(
-            greeting.contains(feature),
-            "{feature} is not named:\n{greeting}"
+            trial
+                .lines
+                .iter()
+                .any(|it| it.split_whitespace().eq([plugin, "running"])),
+            "{plugin} does not run:\n{greeting}"
         );
     }
-    let mut outputs = String::new();
-    for line in trial.curl_lines() {
+    // What they may reach is said: the server of names holds its sockets and its records, and DHCP has no network.
+    for reach in [
+        "may: listen dns: udp 127.0.0.1:8053, tcp 127.0.0.1:8053",
+        "may: link network: nothing",
+        "may: listen tftp: udp 127.0.0.1:8069",
+    ] {
+        assert!(greeting.contains(reach), "{reach}:\n{greeting}");
+    }
+    let mut outputs = Vec::new();
+    for line in trial.lines_to_paste() {
         let output = Command::new("sh")
             .arg("-c")
             .arg(&line)
             .output()
             .expect("a shell");
         assert!(output.status.success(), "{line}\n{output:?}");
-        outputs.push_str(&String::from_utf8_lossy(&output.stdout));
+        outputs.push(String::from_utf8_lossy(&output.stdout).into_owned());
     }
+    let [
+        features,
+        menu,
+        http,
+        tftp,
+        record,
+        looked_up,
+        reserved,
+        listed,
+    ] = outputs.as_slice()
+    else {
+        panic!("other lines than expected:\n{greeting}");
+    };
+    assert!(features.contains("\"state\":\"running\""), "{features}");
+    let written = [menu, record, reserved].map(String::as_str);
+    assert_eq!(written, [""; 3], "{greeting}");
+    assert_eq!(
+        (http.as_str(), tftp.as_str()),
+        ("set timeout=5", "set timeout=5")
+    );
+    assert_eq!(looked_up, "192.0.2.10\n");
     assert!(
-        outputs.contains("\"state\":\"running\""),
-        "none of the lines shows the features:\n{outputs}"
+        listed.contains("192.0.2.10") && listed.contains("aa:bb:cc:dd:ee:ff"),
+        "{listed}"
     );
 
     // Whatever the lines do, this is promised: a POST whose two files appear below the TFTP root, and a GET that returns them.
@@ -196,6 +244,13 @@ fn the_printed_lines_work_when_pasted() {
             "{host}"
         );
     }
+
+    // What needs Foreman says so.
+    let answer = target(8080).get("/unattended/provision?token=x");
+    assert!(
+        answer.status >= 400 && answer.text().contains("Failed to proxy"),
+        "{answer}"
+    );
 
     // Hosts have their own door.
     assert_eq!(target(8080).get("/httpboot/").status, 403);

@@ -22,6 +22,9 @@ pub enum Failure {
     /// The host does not start.
     #[error("{0}")]
     Start(String),
+    /// `doctor` found so many problems; they are printed already.
+    #[error("{0} problem(s) found; what to do stands beside each")]
+    Found(usize),
     /// A file could not be read or written.
     #[error("{path}: {source}", path = .path.display())]
     File {
@@ -41,9 +44,11 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) => ExitCode::from(3),
-            Self::Client(_) | Self::Start(_) | Self::File { .. } | Self::Output(_) => {
-                ExitCode::FAILURE
-            }
+            Self::Client(_)
+            | Self::Start(_)
+            | Self::Found(_)
+            | Self::File { .. }
+            | Self::Output(_) => ExitCode::FAILURE,
         }
     }
 

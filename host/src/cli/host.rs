@@ -33,7 +33,6 @@ use crate::capability::upstream::{Foreman as UpstreamForeman, Upstream};
 use crate::grant::approvals::Approvals;
 use crate::grant::matchers::port::Ports;
 use crate::grant::matchers::url::BaseUrl;
-use crate::grant::sentence::sentence;
 use crate::grant::{Deny, HostRules, explain};
 use crate::plugin::compile::Compiler;
 use crate::plugin::library::Library;
@@ -616,7 +615,6 @@ impl Control for Desk {
             plugin: plugin.to_owned(),
             digest: running.digest.clone(),
             policy: policy.path().display().to_string(),
-            sentence: sentence(&running.guard.effective()),
             needs,
             warnings: self.registry.loader().warnings(plugin),
         })

@@ -7,6 +7,7 @@ pub mod check;
 pub mod client;
 pub mod compile;
 pub mod completions;
+pub mod doctor;
 pub mod exit;
 pub mod host;
 pub mod man;
@@ -54,6 +55,7 @@ pub struct Cli {
 pub enum Command {
     Serve(serve::Serve),
     Check(check::Check),
+    Doctor(doctor::Doctor),
     #[command(subcommand)]
     Plugin(plugin::Plugin),
     #[command(subcommand)]
@@ -70,6 +72,7 @@ impl Command {
         match self {
             Self::Serve(serve) => serve.run(bundled),
             Self::Check(check) => check.run(&bundled, out),
+            Self::Doctor(doctor) => doctor.run(&bundled, out),
             Self::CompileComponent(compile) => compile.run(),
             Self::Plugin(plugin) => plugin.run(out),
             Self::Policy(policy) => policy.run(out),

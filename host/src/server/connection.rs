@@ -224,6 +224,8 @@ impl Connection {
                 .header_read_timeout(None)
                 // A client may close its sending side and still wait for the answer.
                 .half_close(true)
+                // GRUB 2.06 knows `Content-Length` in this form only, and waits for the end of the connection else.
+                .title_case_headers(true)
                 .max_headers(limits.header_lines.saturating_add(1))
                 .max_buf_size(limits.head.saturating_add(BUFFER_BEYOND_HEAD))
                 .serve_connection(TokioIo::new(gate), service)

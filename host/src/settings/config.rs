@@ -354,17 +354,32 @@ impl Config {
             },
             features: BTreeMap::from([
                 ("tftp".into(), feature(&[("tftproot", files.clone())])),
+                (
+                    "tftp-server".into(),
+                    feature(&[
+                        ("tftproot", files.clone()),
+                        ("listen", texts(&[TRIAL_TFTP])),
+                    ]),
+                ),
                 ("httpboot".into(), feature(&[("root_dir", files)])),
+                (
+                    "templates".into(),
+                    feature(&[("template_url", toml::Value::from(TRIAL_HOSTS_URL))]),
+                ),
+                ("registration".into(), feature(&[])),
                 ("dns".into(), feature(&[])),
                 (
                     "dns-builtin".into(),
                     feature(&[
-                        (
-                            "listen",
-                            texts(&["udp 127.0.0.1:8053", "tcp 127.0.0.1:8053"]),
-                        ),
-                        ("zones", texts(&["trial.example", "127.0.0.0/8"])),
+                        ("listen", texts(&TRIAL_DNS)),
+                        ("zones", texts(&["trial.example", TRIAL_NETWORK])),
                     ]),
+                ),
+                ("dhcp".into(), feature(&[])),
+                // Records only: it answers on the wire where an interface is named, and on trial none is.
+                (
+                    "dhcp-builtin".into(),
+                    feature(&[("subnets", texts(&[TRIAL_SUBNET]))]),
                 ),
             ]),
             engine: Engine {
@@ -405,6 +420,14 @@ impl Config {
 pub const LOGS: &str = "logs";
 /// The name in the trial's client certificate.
 pub const TRIAL_CLIENT: &str = "bulkhead-trial-client";
+/// Where a trial's own services listen: ports that need no right.
+const TRIAL_TFTP: &str = "udp 127.0.0.1:8069";
+const TRIAL_DNS: [&str; 2] = ["udp 127.0.0.1:8053", "tcp 127.0.0.1:8053"];
+/// How hosts reach a trial.
+const TRIAL_HOSTS_URL: &str = "http://127.0.0.1:8080";
+/// Addresses that belong to nobody (RFC 5737).
+const TRIAL_NETWORK: &str = "192.0.2.0/24";
+const TRIAL_SUBNET: &str = "192.0.2.0/24 range=192.0.2.100-192.0.2.200 domain=trial.example";
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
 pub(super) const ADMIN: SocketAddr =
     SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9180);

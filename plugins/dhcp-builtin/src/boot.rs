@@ -1,7 +1,7 @@
 //! What a machine shall boot: by its reservation, else by its architecture.
 //!
-//! Firmware that boots over HTTP (vendor class `HTTPClient`) takes only URLs, and only from an answer that says `HTTPClient` back; all other firmware
-//! takes file names of the TFTP server. A file of the wrong kind is left out: nothing is better than a boot that hangs.
+//! Firmware that boots over HTTP (vendor class `HTTPClient`) takes only URLs, and only from an answer that says `HTTPClient` back. It is told name
+//! servers only where the URL has a name. All other firmware takes file names of the TFTP server. A file of the wrong kind is left out: nothing is better than a boot that hangs.
 
 use std::net::Ipv4Addr;
 
@@ -41,8 +41,23 @@ pub fn fill(
     }
     if is_http {
         reply.option(code::VENDOR_CLASS, HTTP_CLIENT);
+        // Told name servers, firmware writes them into the path of what it loaded, and GRUB 2.06 then finds neither its network nor its menu.
+        if names_an_address(&bytes) {
+            reply.without(code::DNS);
+        }
     }
     reply.file = bytes;
+}
+
+/// Whether a URL is reached without asking for a name.
+fn names_an_address(url: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(url);
+    let Some((_, rest)) = text.split_once("://") else {
+        return false;
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    let host = host.split(':').next().unwrap_or_default();
+    host.parse::<Ipv4Addr>().is_ok()
 }
 
 fn file(

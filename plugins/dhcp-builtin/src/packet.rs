@@ -261,6 +261,11 @@ impl Reply {
         self.options.push((code, data.into()));
     }
 
+    /// Takes an option back.
+    pub fn without(&mut self, code: u8) {
+        self.options.retain(|(it, _)| *it != code);
+    }
+
     /// Adds an option that is a number of seconds.
     pub fn seconds(&mut self, code: u8, seconds: u32) {
         self.option(code, seconds.to_be_bytes());

@@ -409,6 +409,28 @@ fn an_infiniband_port_is_known_by_the_end_of_its_address() {
 }
 
 #[test]
+fn firmware_that_boots_over_http_is_told_name_servers_only_for_a_url_with_a_name() {
+    let mut site = site();
+    for (number, url, told) in [
+        (1, "http://192.0.2.9:8000/grub2/grubx64.efi", false),
+        (2, "http://192.0.2.9/grub2/grubx64.efi", false),
+        (3, "http://proxy.example.com:8000/grub2/grubx64.efi", true),
+    ] {
+        let address = format!("192.0.2.5{number}");
+        DhcpBuiltin::add(reservation(number, &address, &[("filename", url)])).unwrap();
+        let mut told_to = |class: &[u8]| {
+            let mut message = client(number, MessageType::Discover);
+            raw(&mut message, 60, class);
+            let offer = site.send(&message).unwrap();
+            let told = offer.message.opts().get(OptionCode::DomainNameServer);
+            told.is_some()
+        };
+        assert_eq!(told_to(b"HTTPClient:Arch:00016"), told, "{url}");
+        assert!(told_to(b"udhcp"), "{url}: the booted system");
+    }
+}
+
+#[test]
 fn boot_files_go_by_architecture_and_kind_of_client() {
     let mut site = site();
     let mut ask = |class: &str, architecture: u16, user: Option<&[u8]>, number: u8| {

@@ -1,0 +1,205 @@
+//! What the configuration and the policies ask of this machine: sockets, directories, interfaces.
+//!
+//! The one idea: the bundled plugins are described as at a start, and their policies are applied to their settings, so that defaults and settings that
+//! name a place are known from one place, the policy.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::runtime::Runtime;
+use wasmtime::component::Component;
+
+use super::finding::{Area, Finding};
+use crate::grant::Deny;
+use crate::grant::effective::{Effective, FilesTarget};
+use crate::grant::matchers::socket::Transport;
+use crate::grant::policy::{Policy, Problems};
+use crate::plugin::compile::{Compiler, Origin};
+use crate::plugin::inspect;
+use crate::plugin::registry::Bundled;
+use crate::sandbox::{Engine, EngineConfig, Runtimes};
+use crate::settings::{Config, Enabled, schema};
+
+/// What is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub sockets: Vec<Wanted>,
+    pub places: Vec<Place>,
+    /// To answer DHCP on.
+    pub interfaces: Vec<String>,
+    /// Plugins that would not run.
+    pub troubles: Vec<Finding>,
+}
+
+/// A socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub owner: String,
+    pub transport: Transport,
+    pub address: SocketAddr,
+}
+
+/// A file or directory of a plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub plugin: String,
+    pub slot: String,
+    pub path: PathBuf,
+    pub is_directory: bool,
+    pub writes: bool,
+}
+
+impl Plan {
+    pub(super) fn of(config: &Config, bundled: &[Bundled], runtime: &Runtime) -> Self {
+        let mut plan = Self::default();
+        for listener in &config.listeners {
+            plan.sockets
+                .extend(listener.addresses.iter().map(|address| Wanted {
+                    owner: format!("listener `{}`", listener.name),
+                    transport: Transport::Tcp,
+                    address: *address,
+                }));
+        }
+        plan.sockets.extend(config.admin.map(|address| Wanted {
+            owner: "the admin listener".into(),
+            transport: Transport::Tcp,
+            address,
+        }));
+        let enabled = |it: &&Bundled| {
+            let feature = config.features.get(it.name);
+            config.plugins.bundled && feature.is_some_and(|it| it.enabled != Enabled::Off)
+        };
+        let asked: Vec<&Bundled> = bundled.iter().filter(enabled).collect();
+        if asked.is_empty() {
+            return plan;
+        }
+        let desk = match Desk::open(config) {
+            Ok(desk) => desk,
+            Err(reason) => {
+                plan.troubles.push(Finding::unknown(
+                    Area::Plugins,
+                    "bundled plugins",
+                    reason,
+                    "their sockets and directories were not looked at",
+                ));
+                return plan;
+            }
+        };
+        for bundled in asked {
+            match runtime.block_on(desk.rights(config, bundled)) {
+                Ok(effective) => plan.add(bundled.name, &effective),
+                Err(reason) => plan.troubles.push(Finding::problem(
+                    Area::Plugins,
+                    bundled.name,
+                    reason,
+                    "correct its section of the configuration or its policy",
+                )),
+            }
+        }
+        plan
+    }
+
+    fn add(&mut self, plugin: &str, effective: &Effective) {
+        for grant in effective.listen.values() {
+            self.sockets
+                .extend(grant.sockets.iter().map(|socket| Wanted {
+                    owner: format!("plugin `{plugin}`"),
+                    transport: socket.transport,
+                    address: socket.address,
+                }));
+        }
+        for grant in effective.link.values() {
+            self.interfaces.extend(grant.interfaces.iter().cloned());
+            if !grant.interfaces.is_empty() {
+                self.sockets.push(Wanted {
+                    owner: format!("plugin `{plugin}`"),
+                    transport: Transport::Udp,
+                    address: SocketAddr::from(([0, 0, 0, 0], grant.port)),
+                });
+            }
+        }
+        for (slot, grant) in &effective.files {
+            let (path, is_directory) = match &grant.target {
+                FilesTarget::Directory(path) => (path.clone(), true),
+                FilesTarget::File(path) => (path.clone(), false),
+            };
+            self.places.push(Place {
+                plugin: plugin.to_owned(),
+                slot: slot.to_string(),
+                path,
+                is_directory,
+                writes: grant.access.writes(),
+            });
+        }
+    }
+}
+
+/// What describing a plugin takes.
+struct Desk {
+    engine: Engine,
+    runtimes: Runtimes,
+    /// Machine code of earlier starts, if there is any that this user may use.
+    compiler: Option<Compiler>,
+}
+
+impl Desk {
+    fn open(config: &Config) -> Result<Self, String> {
+        let told = |error: &dyn std::fmt::Display| error.to_string();
+        let engine = Engine::new(&EngineConfig::for_machine()).map_err(|error| told(&error))?;
+        let runtimes = Runtimes::start().map_err(|error| told(&error))?;
+        let cache = config.state.join("compiled");
+        let compiler = std::env::current_exe()
+            .ok()
+            .filter(|_| cache.is_dir())
+            .and_then(|program| {
+                let limits = config.engine.compile.clone();
+                Compiler::open(engine.clone(), cache, limits, program).ok()
+            });
+        Ok(Self {
+            engine,
+            runtimes,
+            compiler,
+        })
+    }
+
+    async fn rights(&self, config: &Config, bundled: &Bundled) -> Result<Effective, String> {
+        let component = match &self.compiler {
+            Some(compiler) => compiler
+                .component(bundled.wasm, Origin::FirstParty)
+                .await
+                .map_err(|error| error.to_string())?,
+            None => Component::new(self.engine.inner(), bundled.wasm)
+                .map_err(|error| format!("{error:#}"))?,
+        };
+        let manifest = inspect::describe(&self.engine, &component, self.runtimes.handles())
+            .await
+            .map_err(|error| error.to_string())?;
+        let values = schema::resolve(config, bundled.name, &manifest.settings)
+            .map_err(|problems| problems.to_string())?;
+        let own = config.plugins.policies.as_ref();
+        let own = own.map(|directory| directory.join(format!("{}.toml", bundled.name)));
+        let policy = match own.filter(|path| path.exists()) {
+            Some(path) => {
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|error| format!("{}: {error}", path.display()))?;
+                Policy::parse(&path, &text)
+            }
+            None => {
+                let path = PathBuf::from(format!("policies/{}.toml", bundled.name));
+                Policy::parse(&path, bundled.policy)
+            }
+        };
+        let policy = policy.map_err(|problems| problems.to_string())?;
+        let resolution = policy.resolve(&manifest, &values, &config.limits, &Deny::default());
+        if !resolution.problems.is_empty() {
+            return Err(Problems(resolution.problems).to_string());
+        }
+        let missing = resolution.missing.iter().filter(|it| it.required);
+        let missing: Vec<String> = missing.map(ToString::to_string).collect();
+        if missing.is_empty() {
+            Ok(resolution.effective)
+        } else {
+            Err(missing.join("; "))
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `bulkhead doctor` against real faults: a second DHCP server on the wire, a taken port, a Foreman whose clock is off, a directory of somebody else.
+
+use std::net::UdpSocket;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bulkhead_testkit::foreman::{Foreman, reply};
+use bulkhead_testkit::namespace::Namespace;
+use bulkhead_testkit::skip::program;
+use bulkhead_testkit::{Configuration, Scratch, assert_eventually, program, skip};
+
+/// What it found, and its exit code.
+struct Report {
+    findings: Vec<serde_json::Value>,
+    code: Option<i32>,
+}
+
+impl Report {
+    fn of(arguments: &[&str]) -> Self {
+        let mut command = Command::new(program::executable());
+        command.args(["doctor", "--format", "json"]).args(arguments);
+        Self::from(command)
+    }
+
+    fn from(mut command: Command) -> Self {
+        let output = command.output().expect("the program can be started");
+        let findings = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        Self {
+            findings,
+            code: output.status.code(),
+        }
+    }
+
+    /// The one finding of this level in this area whose subject contains these words.
+    #[track_caller]
+    fn one(&self, area: &str, level: &str, subject: &str) -> String {
+        let found = self.findings.iter().find(|it| {
+            it["area"] == area
+                && it["level"] == level
+                && it["subject"]
+                    .as_str()
+                    .is_some_and(|it| it.contains(subject))
+        });
+        let found =
+            found.unwrap_or_else(|| panic!("no {area} {level} {subject}: {:#?}", self.findings));
+        assert_eq!(found["advice"].is_string(), level != "good", "{found}");
+        found["found"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Real dnsmasq at the other end of a wire, and then nobody; without rights it says so.
+#[test]
+fn another_dhcp_server_on_the_wire_is_found() {
+    if program("dnsmasq").is_none() {
+        skip!("dnsmasq is missing");
+    }
+    let (Some(site), Some(far)) = (Namespace::new("site"), Namespace::new("far")) else {
+        skip!("no network namespaces here: they need root and `ip`");
+    };
+    site.wire("eth0", "192.0.2.1/24", &far, "eth1", "192.0.2.9/24");
+    let state = Scratch::new();
+    let place = state.path().display().to_string();
+    let mut rogue = far
+        .command("dnsmasq")
+        .args([
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--port=0",
+            "--interface=eth1",
+        ])
+        .args(["--dhcp-range=192.0.2.150,192.0.2.160,2m", "--leasefile-ro"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("dnsmasq can be started");
+    assert_eventually!(
+        String::from_utf8_lossy(&far.run("ss", &["-lun"]).stdout).contains(":67 "),
+        "dnsmasq does not listen"
+    );
+    site.enter();
+    let report = Report::of(&["--state", &place, "--interface", "eth0"]);
+    let _ = rogue.kill();
+    let _ = rogue.wait();
+    let found = report.one("dhcp", "problem", "eth0");
+    assert!(
+        found.contains("another DHCP server, 192.0.2.9, offered 192.0.2.1"),
+        "{found}"
+    );
+    assert_eq!(report.code, Some(1));
+
+    let report = Report::of(&["--state", &place, "--interface", "eth0"]);
+    let found = report.one("dhcp", "good", "eth0");
+    assert!(found.contains("nobody offered"), "{found}");
+    assert_eq!(report.code, Some(0), "{:#?}", report.findings);
+
+    let report = Report::of(&["--state", &place, "--interface", "nope0"]);
+    report.one("dhcp", "problem", "nope0");
+
+    let mut command = Command::new(program::executable());
+    command
+        .args([
+            "doctor",
+            "--format",
+            "json",
+            "--interface",
+            "eth0",
+            "--state",
+            "/nowhere",
+        ])
+        .current_dir("/")
+        .uid(65_534)
+        .gid(65_534);
+    let report = Report::from(command);
+    let found = report.one("dhcp", "unknown", "eth0");
+    assert!(found.contains("may not ask"), "{found}");
+    report.one("directories", "problem", "state");
+}
+
+/// A Foreman that runs, whose clock is an hour behind, and a port that somebody has.
+#[test]
+fn what_a_configured_site_misses_is_found() {
+    let configuration = Configuration::standard();
+    let foreman = Foreman::answering(&configuration.authority, |_| {
+        let mut answer = reply("200 OK", "text/plain", "hello");
+        let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        let date = format!("Date: {}\r\n", httpdate::fmt_http_date(hour_ago));
+        let line = answer.windows(2).position(|it| it == b"\r\n").unwrap() + 2;
+        answer.splice(line..line, date.into_bytes());
+        answer
+    });
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let missing = configuration.scratch.join("missing").display().to_string();
+    let configuration = configuration.foreman(&foreman).feature(
+        "tftp-server",
+        &format!("enabled = true\ntftproot = {missing:?}\nlisten = [\"udp 127.0.0.1:{port}\"]"),
+    );
+    let file = configuration.write().display().to_string();
+    let report = Report::of(&["--config", &file]);
+    assert_eq!(report.code, Some(1));
+    let found = report.one("ports", "problem", &format!("udp 127.0.0.1:{port}"));
+    assert!(
+        found.contains("plugin `tftp-server` cannot have it")
+            && found.contains(&format!("process {}", std::process::id())),
+        "{found}"
+    );
+    let found = report.one("foreman", "good", "https://");
+    assert!(found.contains("took the client certificate"), "{found}");
+    let found = report.one("clock", "problem", "this machine");
+    assert!(found.contains("ahead of Foreman's"), "{found}");
+    report.one("certificates", "good", "client.pem");
+    let found = report.one("directories", "problem", "tftp-server");
+    assert!(found.contains("No such file"), "{found}");
+    report.one("directories", "good", "tftp (files slot `root`)");
+    report.one("plugins", "unknown", "the proxy");
+
+    // Nobody there, and a configuration with a mistake.
+    drop(foreman);
+    let report = Report::of(&["--config", &file]);
+    let found = report.one("foreman", "problem", "https://");
+    assert!(found.contains("not reached"), "{found}");
+    std::fs::write(&file, "nonsense = 1").unwrap();
+    let output = Command::new(program::executable())
+        .args(["doctor", "--config", &file])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
