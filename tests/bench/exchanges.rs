@@ -146,14 +146,15 @@ fn read(text: &str) -> Option<Exchanged> {
     })
 }
 
-/// Until the server answers.
+/// Until the server answers; each time somebody else asks, whom nobody takes for a flood.
 fn wait_for(relay: &Namespace) {
-    let end = Instant::now() + Duration::from_secs(20);
-    loop {
+    let end = Instant::now() + Duration::from_secs(30);
+    for attempt in 0_u8.. {
         let output = relay
             .command("perfdhcp")
-            .args(["-4", "-n", "1", "-r", "10", "-p", "1"])
-            .args(["-W", STRAGGLERS, "-l", RELAY, SERVER])
+            .args(["-4", "-n", "1", "-r", "10", "-p", "1", "-W", "1000000"])
+            .args(["-b", &format!("mac=06:{attempt:02x}:00:00:00:00")])
+            .args(["-l", RELAY, SERVER])
             .output()
             .expect("perfdhcp can be started");
         let text = String::from_utf8_lossy(&output.stdout);
