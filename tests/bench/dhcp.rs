@@ -97,14 +97,7 @@ fn measure(table: &mut Table, count: u32) {
         .unwrap_or_default()
         .parse()
         .unwrap();
-    let metrics = bulkhead.admin().get("/metrics").text();
-    let memory = metrics
-        .lines()
-        .find(|line| line.starts_with("bulkhead_memory_bytes{plugin=\"dhcp-isc\"}"));
-    let memory: f64 = memory
-        .and_then(|line| line.rsplit(' ').next())
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0.0);
+    let memory = bulkhead.plugin_memory("dhcp-isc") as f64;
     let mut seen = Vec::new();
     for number in 0..20 {
         let mut file = fs::File::options().append(true).open(&leases).unwrap();

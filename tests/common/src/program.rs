@@ -332,6 +332,18 @@ impl Bulkhead {
         process::usage(self.pid()).expect("the program runs")
     }
 
+    /// Bytes of linear memory of a plugin that runs, as the metrics have them; they are counted every few seconds.
+    #[track_caller]
+    pub fn plugin_memory(&self, plugin: &str) -> u64 {
+        let line = format!("bulkhead_memory_bytes{{plugin=\"{plugin}\"}} ");
+        let counted = until_within(crate::eventually::PATIENCE, || {
+            let metrics = self.admin().get("/metrics").text();
+            let bytes = metrics.lines().find_map(|it| it.strip_prefix(&line))?;
+            bytes.parse().ok().filter(|bytes| *bytes > 0)
+        });
+        counted.unwrap_or_else(|| panic!("{plugin} has no memory"))
+    }
+
     /// Everything it printed so far, both outputs in order of arrival.
     pub fn log(&self) -> String {
         lock(&self.process.lines).join("\n")
