@@ -10,6 +10,7 @@ first_party! {
     "dns-builtin",
     "dns-powerdns",
     "dns-rfc2136",
+    "facts",
     "httpboot",
     "pulpcore",
     "registration",

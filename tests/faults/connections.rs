@@ -17,7 +17,7 @@ fn bulkhead() -> Bulkhead {
 }
 
 /// Thousands of connections need as many descriptors on this side too.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     setrlimit(

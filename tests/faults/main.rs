@@ -14,7 +14,9 @@
 mod attack;
 mod certificates;
 mod connections;
+mod control;
 mod crash;
+mod flood;
 mod hostile_plugins;
 mod reload;
 mod smuggling;

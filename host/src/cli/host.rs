@@ -190,7 +190,13 @@ impl Host {
             resolver: Box::new(SystemNames::new().map_err(told)?),
             metrics: metrics.clone(),
         }));
-        let listeners = Listeners::serve(sockets, &config, server.clone()).map_err(told)?;
+        let listeners = Listeners::serve(
+            sockets,
+            &config,
+            server.clone(),
+            runtimes.host_connections(),
+        )
+        .map_err(told)?;
         for socket in inherited.unused() {
             tracing::warn!(
                 socket,

@@ -93,7 +93,8 @@ impl Sandbox {
         if !self.program().is_service() {
             return Err(CallError::Missing("foreman:proxy/reactor".into()));
         }
-        self.call(Class::Control, None, move |live| {
+        // Whoever sends packets is no more than a host.
+        self.call(Class::Hosts, None, move |live| {
             Box::pin(async move {
                 let Live { store, reactor, .. } = live;
                 let reactor = reactor

@@ -12,6 +12,7 @@
 //! | `limits` | the limiter of an instance, and the counter of its plugin's memory |
 //! | `context` | what an instance can see: the host side of every WIT import |
 //! | `instance` | one instance and its exports |
+//! | `line` | who waits for a place, and whose turn it is |
 //! | `pool` | admission, warm instances, deadlines: [`Sandbox::call`] |
 //! | `calls` | the typed calls: `describe`, `status`, `handle`, ... |
 //! | `events` | what a kept instance is woken for |
@@ -33,6 +34,7 @@ pub mod http_guest;
 pub mod imports;
 pub mod instance;
 pub mod limits;
+pub(crate) mod line;
 pub mod metered;
 mod outgoing;
 pub mod peers;

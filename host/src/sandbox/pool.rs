@@ -5,18 +5,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use std::sync::Mutex;
-use tokio::sync::Semaphore;
 
 use super::bindings::types::Lifetime;
 use super::context::{Peer, Surroundings};
 use super::error::CallError;
 use super::instance::{Live, Program};
 use super::limits::MemoryMeter;
+use super::line::{Full, Line, Permit};
 use super::metered::{Metered, Turn};
 use super::runtimes::{Class, Handles};
 use super::unstoppable::Unstoppable;
@@ -46,8 +44,7 @@ pub struct Sandbox {
     runtimes: Handles,
     /// Unlike that of any other set of this host.
     set: u64,
-    turns: Arc<Semaphore>,
-    waiting: Arc<AtomicU32>,
+    turns: Arc<Line>,
     warm: Mutex<Vec<Live>>,
     meter: Arc<MemoryMeter>,
     live: Arc<AtomicU32>,
@@ -104,9 +101,8 @@ impl Sandbox {
             surroundings,
             lifetime,
             runtimes,
-            turns: Arc::new(Semaphore::new(turns)),
+            turns: Line::new(turns),
             limits,
-            waiting: Arc::default(),
             warm: Mutex::new(Vec::new()),
             meter,
             live: Arc::default(),
@@ -167,7 +163,7 @@ impl Sandbox {
     /// Calls that wait for their turn now.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
+        u32::try_from(self.turns.waiting()).unwrap_or(u32::MAX)
     }
 
     /// Calls that ended by a trap, an overrun or a deadline.
@@ -232,7 +228,7 @@ impl Sandbox {
         R: Send + 'static,
         F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
     {
-        let turn = self.turn().await?;
+        let turn = self.turn(peer.as_deref()).await?;
         let this = self.clone();
         Ok(async move {
             let _turn = turn;
@@ -250,31 +246,21 @@ impl Sandbox {
         }
     }
 
-    async fn turn(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CallError> {
-        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
-            return Ok(turn);
-        }
-        let place = Counted::new(&self.waiting);
-        if self.waiting.load(Ordering::Relaxed) > self.limits.queue {
-            return Err(CallError::Busy {
-                reason: format!("limits.queue = {} calls wait already", self.limits.queue),
-                retry_after: RETRY_AFTER,
-            });
-        }
-        let turn =
-            tokio::time::timeout(self.limits.queue_time, self.turns.clone().acquire_owned()).await;
-        drop(place);
-        match turn {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_closed)) => Err(CallError::NotReady("the plugin is stopping".into())),
-            Err(_elapsed) => Err(CallError::Busy {
-                reason: format!(
-                    "no turn within limits.queue-time = {} ms",
-                    self.limits.queue_time.as_millis()
-                ),
-                retry_after: RETRY_AFTER,
-            }),
-        }
+    async fn turn(&self, peer: Option<&Peer>) -> Result<Permit, CallError> {
+        let client = peer.and_then(|peer| peer.address.parse().ok());
+        let turn = self.turns.turn(client, self.limits.queue as usize);
+        let reason = match tokio::time::timeout(self.limits.queue_time, turn).await {
+            Ok(Ok(turn)) => return Ok(turn),
+            Ok(Err(Full)) => format!("limits.queue = {} calls wait already", self.limits.queue),
+            Err(_elapsed) => format!(
+                "no turn within limits.queue-time = {} ms",
+                self.limits.queue_time.as_millis()
+            ),
+        };
+        Err(CallError::Busy {
+            reason,
+            retry_after: self.turns.retry_after(),
+        })
     }
 
     /// On the plugin's runtime: an instance, the call, its end.
@@ -515,8 +501,6 @@ impl Sandbox {
 
 /// Numbers of sets of instances; 0 is the host's own.
 static SETS: AtomicU64 = AtomicU64::new(1);
-/// What a refused caller is told to wait; `server` spreads it out.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Host resources a pooled instance may still hold after a call (its own stdin, preopens) before it is replaced.
 const MAX_LEFTOVERS: usize = 256;
 /// `start` may use this many times the limits of a call.

@@ -26,6 +26,7 @@ pub struct Runtimes {
     hosts: Option<Runtime>,
     heavy: Option<Runtime>,
     services: Option<Runtime>,
+    host_connections: Option<Runtime>,
     handles: Handles,
 }
 
@@ -49,6 +50,8 @@ impl Handles {
     }
 }
 
+/// How far threads step back that work for hosts: with 5, a thread of Foreman's gets three times the time of one of theirs.
+const HOSTS: i32 = 5;
 /// Threads that wait for files, a runtime. A hanging file system takes these and no others (platform: a blocked open never ends).
 const BLOCKING_THREADS: usize = 64;
 /// How long an idle file thread is kept: a burst should not leave threads behind.
@@ -60,9 +63,10 @@ impl Runtimes {
     /// Starts the threads: a worker a core and runtime.
     pub fn start() -> std::io::Result<Self> {
         let control = runtime("plugin", 0)?;
-        let hosts = runtime("plugin-hosts", 5)?;
+        let hosts = runtime("plugin-hosts", HOSTS)?;
         let heavy = runtime("plugin-heavy", 15)?;
-        let services = runtime("services", 0)?;
+        let services = runtime("services", HOSTS)?;
+        let host_connections = runtime("serve-hosts", HOSTS)?;
         let handles = Handles {
             control: control.handle().clone(),
             hosts: hosts.handle().clone(),
@@ -73,6 +77,7 @@ impl Runtimes {
             hosts: Some(hosts),
             heavy: Some(heavy),
             services: Some(services),
+            host_connections: Some(host_connections),
             handles,
         })
     }
@@ -87,6 +92,17 @@ impl Runtimes {
         }
     }
 
+    /// The threads on which connections are served of listeners that Foreman does not use. A flood of hosts, their handshakes and their
+    /// bodies take what Foreman's connections leave.
+    #[must_use]
+    pub fn host_connections(&self) -> Handle {
+        match &self.host_connections {
+            Some(threads) => threads.handle().clone(),
+            // Only while it is being dropped.
+            None => self.handles.hosts.clone(),
+        }
+    }
+
     /// Handles for those who spawn calls.
     #[must_use]
     pub fn handles(&self) -> Handles {
@@ -98,6 +114,7 @@ impl Drop for Runtimes {
     fn drop(&mut self) {
         for runtime in [
             self.services.take(),
+            self.host_connections.take(),
             self.control.take(),
             self.hosts.take(),
             self.heavy.take(),

@@ -95,6 +95,12 @@ pub enum Refusal {
         /// When to come back.
         retry_after: Duration,
     },
+    /// This client asks more often than one may.
+    #[error("Too many requests from this address, try again later")]
+    TooOften {
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// The plugin is starting or being replaced.
     #[error("This feature is not ready yet, try again later")]
     NotReady {
@@ -113,6 +119,11 @@ pub enum Refusal {
         /// For finding the reason in the log.
         request_id: String,
     },
+}
+
+/// Spreads callers that come back, so that they do not come back together: up to twice the time.
+pub(super) fn spread(time: Duration) -> Duration {
+    time + time.mul_f64(rand::random::<f64>())
 }
 
 /// How a refusal is shown.
@@ -141,6 +152,7 @@ impl Refusal {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Identity(_) | Self::NotOwnName | Self::ForeignPage => StatusCode::FORBIDDEN,
             Self::Busy { .. } | Self::NotReady { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooOften { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -164,7 +176,9 @@ impl Refusal {
             Self::NotFound => {
                 headers.insert(X_CASCADE, HeaderValue::from_static("pass"));
             }
-            Self::Busy { retry_after } | Self::NotReady { retry_after } => {
+            Self::Busy { retry_after }
+            | Self::TooOften { retry_after }
+            | Self::NotReady { retry_after } => {
                 let seconds = retry_after
                     .as_secs()
                     .saturating_add(u64::from(retry_after.subsec_nanos() > 0));
@@ -208,6 +222,7 @@ impl Refusal {
             Self::NotFound
             | Self::Identity(_)
             | Self::Busy { .. }
+            | Self::TooOften { .. }
             | Self::NotReady { .. }
             | Self::Deadline { .. }
             | Self::Failed { .. } => Shape::Halt,

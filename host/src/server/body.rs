@@ -1,8 +1,10 @@
 //! Request bodies: read in time, within size and within the listener's memory.
 //!
-//! It refuses bodies that stall, take too long, are larger than the route allows, or would together fill the memory. Trailer fields of
+//! A body that is passed on is begun here: its first part has to come before anybody waits for the rest, so that who sends slowly holds no place
+//! in the line to Foreman. It refuses bodies that stall, take too long, are larger than the route allows, or would together fill the memory. Trailer fields of
 //! chunked bodies are dropped: nothing of the contract uses them, and forwarded they could smuggle headers.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -222,6 +224,46 @@ impl BodyMemory {
         })
     }
 
+    /// Reads the beginning of a body that is passed on: all of it, or at least `enough` bytes, within `time`.
+    pub(super) async fn begin<B>(
+        &self,
+        body: B,
+        enough: u64,
+        time: Duration,
+    ) -> Result<BegunBody<B>, Refusal>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    {
+        let mut begun = BegunBody {
+            first: VecDeque::new(),
+            size: 0,
+            rest: Some(body),
+            memory: None,
+        };
+        let mut reserved = 0;
+        let reading = async {
+            while begun.size < enough
+                && let Some(rest) = &mut begun.rest
+            {
+                let Some(frame) = rest.frame().await else {
+                    begun.rest = None;
+                    break;
+                };
+                let Ok(piece) = frame?.into_data() else {
+                    continue;
+                };
+                begun.size = begun.size.saturating_add(piece.len() as u64);
+                self.reserve(begun.size, &mut reserved, &mut begun.memory)?;
+                begun.first.push_back(piece);
+            }
+            Ok::<_, Refusal>(())
+        };
+        tokio::time::timeout(time, reading)
+            .await
+            .map_err(|_| Refusal::BodyTimeout)??;
+        Ok(begun)
+    }
+
     /// Makes sure that `needed` bytes are reserved.
     fn reserve(
         &self,
@@ -249,6 +291,52 @@ impl BodyMemory {
         }
         *reserved = reserved.saturating_add(missing.saturating_mul(MEMORY_UNIT as u64));
         Ok(())
+    }
+}
+
+/// A body of which the first part has come.
+pub(super) struct BegunBody<B> {
+    first: VecDeque<Bytes>,
+    /// Bytes in `first`.
+    size: u64,
+    rest: Option<B>,
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for BegunBody<B> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(piece) = self.first.pop_front() {
+            self.size = self.size.saturating_sub(piece.len() as u64);
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        self.memory = None;
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self
+            .rest
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(self.size));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(self.size));
+        }
+        hint
     }
 }
 
@@ -407,5 +495,41 @@ mod tests {
         });
         assert_eq!(discard(body, 1000).await, Err(Refusal::BodyTimeout));
         dripping.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_passed_on_is_begun_first_and_arrives_whole() {
+        let memory = BodyMemory::new(1 << 20);
+        for (sizes, in_memory) in [
+            (&[10, 10][..], 20),
+            (&[100, 100, 100], 100),
+            (&[], 0),
+            (&[60, 60, 60], 120),
+        ] {
+            let begun = memory.begin(pieces(sizes), 100, SECOND).await.unwrap();
+            assert_eq!(begun.size, in_memory);
+            assert_eq!(begun.size_hint().lower(), in_memory);
+            let whole = begun.collect().await.unwrap().to_bytes();
+            assert_eq!(whole.len(), sizes.iter().sum::<usize>());
+        }
+        let exact = memory.begin(full(50), 100, SECOND).await.unwrap();
+        assert_eq!(exact.size_hint().exact(), Some(50));
+        assert_eq!(memory.0.available_permits(), 1024 - 1, "held by `exact`");
+        drop(exact);
+        assert_eq!(memory.0.available_permits(), 1024);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_passed_on_and_does_not_begin_is_refused() {
+        let memory = BodyMemory::new(1 << 20);
+        let trickle = StreamBody::new(futures::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let frame = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")));
+            Some((frame, ()))
+        }));
+        let body = TimedBody::new(Box::pin(trickle), SECOND, SECOND * 60);
+        let outcome = memory.begin(body, 1 << 16, SECOND / 20).await;
+        assert_eq!(outcome.err(), Some(Refusal::BodyTimeout));
+        assert_eq!(memory.0.available_permits(), 1024, "nothing stays reserved");
     }
 }

@@ -23,6 +23,7 @@ use super::endpoint::Endpoint;
 use super::gate::Gate;
 use super::head::may_begin_request;
 use super::identity::Certificate;
+use super::rates::Rates;
 use super::service::Server;
 use super::stall::StallGuard;
 use crate::telemetry::labels::ConnectionRejection;
@@ -75,6 +76,7 @@ pub(super) struct Connection {
     /// The client's certificate, verified in the handshake.
     pub(super) certificate: Option<Arc<Certificate>>,
     pub(super) memory: BodyMemory,
+    pub(super) rates: Arc<Rates>,
     pub(super) metrics: Arc<ListenerMetrics>,
     leaving: Leaving,
 }
@@ -86,6 +88,7 @@ pub(super) struct Accepted {
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) memory: BodyMemory,
+    pub(super) rates: Arc<Rates>,
     pub(super) metrics: Arc<ListenerMetrics>,
     pub(super) leaving: Leaving,
     pub(super) lease: Lease,
@@ -126,6 +129,7 @@ impl Accepted {
             local: self.local,
             certificate: None,
             memory: self.memory,
+            rates: self.rates,
             metrics: self.metrics,
             leaving: self.leaving,
         };

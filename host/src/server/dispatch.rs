@@ -13,7 +13,7 @@ use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, SER
 use http::{Response, StatusCode};
 
 use super::admitted::{Admitted, Caller, Dispatch, Payload};
-use super::answer::{Refusal, halt};
+use super::answer::{Refusal, halt, spread};
 use super::body::BoundedBody;
 use crate::capability::upstream::NoAnswer;
 use crate::capability::{Facilities, files};
@@ -362,11 +362,6 @@ impl Served {
 const MAX_KEEP: usize = 64 << 10;
 /// Header lines of an answer: what clients accept at least.
 const MAX_HEADERS: usize = 100;
-
-/// Spreads callers that come back, so that they do not come back together: up to twice the time.
-fn spread(time: Duration) -> Duration {
-    time + time.mul_f64(rand::random::<f64>())
-}
 
 fn peer(caller: &Caller) -> Arc<Peer> {
     Arc::new(Peer {

@@ -14,6 +14,11 @@ pub struct Limits {
     /// Open connections of one client address, handled likewise. 1,024: sites behind one NAT address are common, yet one address must
     /// not own the listener. Trusted fronts are not counted.
     pub connections_per_address: usize,
+    /// Requests a second that one client address may make for long, of routes that are not Foreman's. 100: a site behind one NAT address that
+    /// installs and registers 20 machines a second; Foreman renders less than that for all. Trusted fronts are not counted.
+    pub requests_per_address: usize,
+    /// Requests one address may make at once before that counts. 2,000: a thousand hosts behind one address, two requests each.
+    pub request_burst: usize,
     /// From accept to the end of the TLS handshake. 10 s: a handshake is two round trips, even a satellite link does it in 2 s.
     pub handshake: Duration,
     /// From the first byte of a request head to its last; on a new connection from accept. 30 s: what the Ruby proxy allows.
@@ -22,7 +27,7 @@ pub struct Limits {
     pub idle: Duration,
     /// Between two pieces of a request body. 30 s, as for the head.
     pub body_idle: Duration,
-    /// For a body that is read whole (at most 1 MiB by default). 60 s: 17 KiB/s, below any link that provisions hosts.
+    /// For a body that is read whole (at most 1 MiB by default), and for the first 64 KiB of one that is passed on. 60 s: 17 KiB/s, below any link that provisions hosts.
     pub body_time: Duration,
     /// For a body that is passed on in a stream. 4 h: a 1 GB report over a slow link, but not for ever.
     pub passed_body_time: Duration,
@@ -47,6 +52,8 @@ impl Default for Limits {
         Self {
             connections: 4096,
             connections_per_address: 1024,
+            requests_per_address: 100,
+            request_burst: 2000,
             handshake: Duration::from_secs(10),
             head_time: Duration::from_secs(30),
             idle: Duration::from_secs(30),
@@ -68,5 +75,8 @@ impl Default for Limits {
 pub(super) const LINGER_TIME: Duration = Duration::from_secs(2);
 /// The most bytes dropped that way. 4 MiB: a client that sends more has not looked for an answer.
 pub(super) const LINGER_BYTES: u64 = 4 * 1024 * 1024;
+/// So much of a body that is passed on has to come before anybody waits for the rest. 64 KiB: a registration is some 10 KiB, so whoever sends
+/// one slowly holds a little memory and no place in the line to Foreman.
+pub(super) const FIRST_PART: u64 = 64 * 1024;
 /// The most bytes of a body that is sent to a route which takes none; they are read and dropped (wit/types.wit, `body-mode`).
 pub(super) const UNWANTED_BODY: u64 = 64 * 1024;

@@ -17,6 +17,7 @@ use super::body::BodyMemory;
 use super::connection::{Accepted, Leaving};
 use super::connections::{Connections, Full};
 use super::endpoint::Endpoint;
+use super::rates::Rates;
 use super::service::Server;
 use crate::telemetry::labels::ConnectionRejection;
 use crate::telemetry::metrics::ListenerMetrics;
@@ -92,6 +93,7 @@ struct Ground {
     endpoint: Arc<Endpoint>,
     connections: Arc<Connections>,
     memory: BodyMemory,
+    rates: Arc<Rates>,
     metrics: Arc<ListenerMetrics>,
     leave_soon: CancellationToken,
 }
@@ -102,6 +104,10 @@ impl Ground {
         Self {
             connections: Connections::new(limits.connections, limits.connections_per_address),
             memory: BodyMemory::new(limits.held_bodies),
+            rates: Arc::new(Rates::new(
+                limits.requests_per_address,
+                limits.request_burst,
+            )),
             metrics: server.metrics().listener(&endpoint.name),
             endpoint: Arc::new(endpoint),
             leave_soon: CancellationToken::new(),
@@ -214,6 +220,7 @@ impl<D: Dispatch> Listener<D> {
             peer,
             local,
             memory: ground.memory.clone(),
+            rates: ground.rates.clone(),
             metrics: ground.metrics.clone(),
             leaving: Leaving {
                 soon: ground.leave_soon.clone(),

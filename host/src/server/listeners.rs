@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +83,8 @@ impl Sockets {
 /// Listeners that run.
 pub struct Listeners<D> {
     server: Arc<Server<D>>,
+    /// Serve connections of listeners that are not Foreman's.
+    host_threads: Handle,
     running: Vec<Running>,
     /// Those that were removed and let their last requests finish.
     leaving: Vec<JoinHandle<()>>,
@@ -97,15 +100,17 @@ struct Running {
 }
 
 impl<D: Dispatch + 'static> Listeners<D> {
-    /// Serves sockets.
+    /// Serves sockets: those that Foreman or the administrator uses on the caller's threads, all others on `host_threads`.
     pub fn serve(
         sockets: Sockets,
         config: &Config,
         server: Arc<Server<D>>,
+        host_threads: Handle,
     ) -> Result<Self, ListenersError> {
         let tls = load_tls(config)?;
         let mut listeners = Self {
             server,
+            host_threads,
             running: Vec::new(),
             leaving: Vec::new(),
             tls: Arc::new(ArcSwapOption::new(tls.clone())),
@@ -303,6 +308,14 @@ impl<D: Dispatch + 'static> Listeners<D> {
         tls: Option<Arc<Tls>>,
         time: Duration,
     ) -> Running {
+        let audiences = &wanted.listener.audiences;
+        let hosts_only = !audiences.is_empty() && !audiences.contains(&Audience::Foreman);
+        // A listener that is given Foreman's audience by a reload keeps its threads until the next start.
+        let threads = if hosts_only {
+            self.host_threads.clone()
+        } else {
+            Handle::current()
+        };
         let listener = Listener::new(socket, endpoint(&wanted, address, tls), self.server.clone());
         let (door, stop) = (listener.door(), CancellationToken::new());
         let drain = Drain {
@@ -310,7 +323,7 @@ impl<D: Dispatch + 'static> Listeners<D> {
             time,
         };
         let name = wanted.listener.name.clone();
-        let task = tokio::spawn(async move {
+        let task = threads.spawn(async move {
             let drained = listener.run(drain).await;
             if drained.cut_off > 0 {
                 tracing::warn!(
@@ -474,6 +487,10 @@ fn limits(given: &settings::config::ListenerLimits) -> Limits {
         connections_per_address: given
             .connections_per_address
             .unwrap_or(default.connections_per_address),
+        requests_per_address: given
+            .requests_per_address
+            .unwrap_or(default.requests_per_address),
+        request_burst: given.request_burst.unwrap_or(default.request_burst),
         handshake: given.handshake.unwrap_or(default.handshake),
         head_time: given.head_time.unwrap_or(default.head_time),
         idle: given.idle.unwrap_or(default.idle),

@@ -5,7 +5,7 @@
 //!
 //! The way of a request through the files: `listener` accepts, `connections` finds it a place, `connection` shakes hands (`tls`), `gate` lets
 //! complete heads through (`head`, `chunks`), hyper parses, `service` decides (`fronts`, `own_names`, `path`, `identity`, and the routes of
-//! `plugin::routes`), `body` reads, `admitted` hands over, `answer` makes every error HTTP, `record` writes it down. `stall` watches
+//! `plugin::routes`), `rates` counts, `body` reads, `admitted` hands over, `answer` makes every error HTTP, `record` writes it down. `stall` watches
 //! over clients that do not read, `limits` holds all numbers.
 
 mod activation;
@@ -28,6 +28,7 @@ mod listeners;
 mod names;
 mod own_names;
 mod path;
+mod rates;
 mod record;
 mod service;
 mod stall;

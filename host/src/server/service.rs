@@ -19,13 +19,13 @@ use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use super::admitted::{Admitted, Caller, Dispatch, Payload};
-use super::answer::{Manners, Refusal};
+use super::answer::{Manners, Refusal, spread};
 use super::body::{TimedBody, discard};
 use super::connection::Connection;
 use super::endpoint::Serves;
 use super::fronts::{Forwarded, Fronts};
 use super::identity::{Identity, Trust, verify};
-use super::limits::UNWANTED_BODY;
+use super::limits::{FIRST_PART, UNWANTED_BODY};
 use super::names::ReverseNames;
 use super::own_names::split_port;
 use super::path::NormalPath;
@@ -34,6 +34,7 @@ use crate::api::core::CoreApi;
 use crate::plugin::routes::{Audiences, Outcome, RouteTable};
 use crate::sandbox::bindings::types::{Audience, BodyMode};
 use crate::telemetry::context;
+use crate::telemetry::labels::Rejection;
 use crate::telemetry::metrics::Metrics;
 
 /// Below these the host itself answers, on every listener but the admin one; the paths below `/v2` and `/logs` to Foreman only.
@@ -294,6 +295,12 @@ impl<D: Dispatch> Server<D> {
                     .captures
                     .iter()
                     .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+                let caller = self
+                    .identify(connection, rules, arrival, route.audience, rest)
+                    .await?;
+                if route.audience != Audience::Foreman {
+                    self.charge(connection, rules, arrival, route.plugin)?;
+                }
                 Ok(Chosen {
                     plugin: route.plugin.clone(),
                     index: route.route,
@@ -301,9 +308,7 @@ impl<D: Dispatch> Server<D> {
                     captures: captures.collect(),
                     body: route.body,
                     whole_body_limit: route.whole_body_limit,
-                    caller: self
-                        .identify(connection, rules, arrival, route.audience, rest)
-                        .await?,
+                    caller,
                 })
             }
         }
@@ -329,6 +334,30 @@ impl<D: Dispatch> Server<D> {
             rest,
         )
         .await?)
+    }
+}
+
+impl<D: Dispatch> Server<D> {
+    /// Counts a request that is not Foreman's. A front that names no client stands for all of them.
+    fn charge(
+        &self,
+        connection: &Connection,
+        rules: &Rules,
+        arrival: &Arrival,
+        plugin: &str,
+    ) -> Result<(), Refusal> {
+        let address = arrival.identity.address;
+        if rules.fronts.contains(address) {
+            return Ok(());
+        }
+        connection.rates.charge(address).map_err(|early| {
+            self.metrics()
+                .plugin(plugin)
+                .rejected(Rejection::ClientRate);
+            Refusal::TooOften {
+                retry_after: spread(early),
+            }
+        })
     }
 }
 
@@ -399,7 +428,14 @@ async fn receive(
                 .hold(timed(limits.body_time), limit)
                 .await?,
         )),
-        BodyMode::Passed => Ok(Payload::Passed(Body::new(timed(limits.passed_body_time)))),
+        BodyMode::Passed => {
+            let begun = connection.memory.begin(
+                timed(limits.passed_body_time),
+                FIRST_PART,
+                limits.body_time,
+            );
+            Ok(Payload::Passed(Body::new(begun.await?)))
+        }
     }
 }
 

@@ -118,6 +118,10 @@ pub struct ListenerLimits {
     pub connections: Option<usize>,
     /// `connections_per_address`
     pub connections_per_address: Option<usize>,
+    /// `requests_per_address`
+    pub requests_per_address: Option<usize>,
+    /// `request_burst`
+    pub request_burst: Option<usize>,
     /// `handshake`
     pub handshake: Option<Duration>,
     /// `head_time`

@@ -410,6 +410,8 @@ impl Reader<'_> {
         let limits = ListenerLimits {
             connections: count("connections"),
             connections_per_address: count("connections_per_address"),
+            requests_per_address: count("requests_per_address"),
+            request_burst: count("request_burst"),
             handshake: time("handshake"),
             head_time: time("head_time"),
             idle: time("idle"),

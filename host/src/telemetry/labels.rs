@@ -90,6 +90,8 @@ labels! {
         NotReady = "not-ready",
         /// The pool had no slot left.
         NoSlot = "no-slot",
+        /// Its client asked more often than one may.
+        ClientRate = "client-rate",
     }
 }
 

@@ -20,6 +20,9 @@ pub const SHOWN_VERSION: &str = "3.11.0-develop";
 /// The name of the client that every test trusts: Foreman.
 pub const FOREMAN: &str = "foreman.example.com";
 
+/// In a test one address stands for many clients. Tests of the limits set their own.
+const ANY_RATE: &str = "limits = { requests_per_address = 1000000, request_burst = 1000000 }\n";
+
 /// Which listeners a program has, by what they are for.
 #[derive(Debug, Clone, Copy)]
 pub struct Doors {
@@ -338,9 +341,14 @@ impl Configuration {
                 "[\"host\", \"public\"]",
             ),
         ];
+        let limits = if self.listener_keys.contains("limits") {
+            ""
+        } else {
+            ANY_RATE
+        };
         for (name, port, tls, audiences) in listeners {
             text.push_str(&format!(
-                "\n[[listener]]\nname = {name:?}\nlisten = [\"127.0.0.1:{port}\"]\ntls = {tls}\naudiences = {audiences}\n{}",
+                "\n[[listener]]\nname = {name:?}\nlisten = [\"127.0.0.1:{port}\"]\ntls = {tls}\naudiences = {audiences}\n{}{limits}",
                 self.listener_keys
             ));
         }

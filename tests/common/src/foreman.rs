@@ -52,6 +52,7 @@ type Answer = dyn Fn(&Recorded) -> Vec<u8> + Send + Sync;
 pub struct Foreman {
     /// Where it listens.
     pub address: SocketAddr,
+    config: Arc<Mutex<Arc<ServerConfig>>>,
     recorded: Arc<Mutex<Vec<Recorded>>>,
     connections: Arc<AtomicUsize>,
     stopped: Arc<AtomicBool>,
@@ -92,11 +93,13 @@ impl Foreman {
             address: listener
                 .local_addr()
                 .expect("a bound socket has an address"),
+            config: Arc::new(Mutex::new(config)),
             recorded: Arc::default(),
             connections: Arc::default(),
             stopped: Arc::default(),
         };
-        let (recorded, connections, stopped) = (
+        let (config, recorded, connections, stopped) = (
+            this.config.clone(),
             this.recorded.clone(),
             this.connections.clone(),
             this.stopped.clone(),
@@ -109,12 +112,18 @@ impl Foreman {
                 }
                 let Ok(socket) = socket else { continue };
                 let number = connections.fetch_add(1, Ordering::Relaxed) + 1;
-                let (config, answer, recorded) = (config.clone(), answer.clone(), recorded.clone());
+                let config = lock(&config).clone();
+                let (answer, recorded) = (answer.clone(), recorded.clone());
                 // A connection that fails is the peer's doing; what matters is what was recorded.
                 std::thread::spawn(move || serve(socket, config, number, &*answer, &recorded));
             }
         });
         this
+    }
+
+    /// Shows this certificate to new connections, and asks them for one of this authority.
+    pub fn present(&self, identity: &Identity, authority: &Authority) {
+        *lock(&self.config) = server_config(identity, Some(authority));
     }
 
     /// Its URL; the certificate is for `localhost`.

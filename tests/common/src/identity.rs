@@ -103,6 +103,17 @@ impl Authority {
         self.issue(params, form)
     }
 
+    /// A server's identity whose time is over.
+    pub fn expired_server(&self, names: &[&str]) -> Identity {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names.clone()).expect("test names are valid");
+        params.distinguished_name = common_name(names.first().map_or("server", String::as_str));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        self.issue(params, KeyForm::Pkcs8)
+    }
+
     /// The identity of a proxy, which is a server to some and Foreman's client: one certificate for both.
     pub fn proxy(&self, names: &[&str]) -> Identity {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

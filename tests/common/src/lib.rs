@@ -18,6 +18,7 @@
 pub mod bind;
 mod compiled;
 pub mod configuration;
+pub mod crowd;
 pub mod debian;
 pub mod dhcpd;
 pub mod eventually;

@@ -167,21 +167,41 @@ impl http_body::Body for AnswerBody {
     }
 }
 
-/// When the last piece of an upload went out: the time-out for the answer counts from there.
+/// The slowest upload, in bytes a second, that may go on beyond the time-out: an upload holds a place that others wait for.
+const PACE: u64 = 16 << 10;
+
+/// How an upload gets on: the time-out for the answer counts from its last piece, as long as it keeps pace.
 #[derive(Debug, Clone)]
-pub(super) struct Progress(Arc<Mutex<Instant>>);
+pub(super) struct Progress(Arc<Mutex<Sent>>);
+
+#[derive(Debug)]
+struct Sent {
+    began: Instant,
+    last: Instant,
+    bytes: u64,
+}
 
 impl Progress {
     pub(super) fn start() -> Self {
-        Progress(Arc::new(Mutex::new(Instant::now())))
+        let now = Instant::now();
+        Progress(Arc::new(Mutex::new(Sent {
+            began: now,
+            last: now,
+            bytes: 0,
+        })))
     }
 
-    pub(super) fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Until when the answer has time.
+    pub(super) fn until(&self, timeout: Duration) -> Instant {
+        let sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pace = Duration::from_secs(sent.bytes / PACE);
+        (sent.last + timeout).min(sent.began + timeout + pace)
     }
 
-    fn made(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn made(&self, bytes: usize) {
+        let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.last = Instant::now();
+        sent.bytes = sent.bytes.saturating_add(bytes as u64);
     }
 }
 
@@ -207,8 +227,12 @@ impl http_body::Body for Upload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
-        if polled.is_ready() {
-            self.progress.made();
+        if let Poll::Ready(piece) = &polled {
+            let data = match piece {
+                Some(Ok(frame)) => frame.data_ref(),
+                _ => None,
+            };
+            self.progress.made(data.map_or(0, Bytes::len));
         }
         match polled {
             // Trailers of a client could smuggle in headers that the host has dropped.
@@ -223,5 +247,21 @@ impl http_body::Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upload_that_trickles_does_not_go_on_for_ever() {
+        const TIMEOUT: Duration = Duration::from_secs(10);
+        let began = Instant::now();
+        let last = began + Duration::from_secs(60);
+        let until =
+            |bytes| Progress(Arc::new(Mutex::new(Sent { began, last, bytes }))).until(TIMEOUT);
+        assert_eq!(until(64 << 20), last + TIMEOUT);
+        assert_eq!(until(60), began + TIMEOUT);
     }
 }

@@ -118,6 +118,20 @@ impl Dialer {
         decide: &Decide<'_>,
         deadline: Instant,
     ) -> Result<(Box<dyn Transport>, IpAddr), UpstreamError> {
+        self.dial_on(&self.io, plugin, origin, trust, decide, deadline)
+            .await
+    }
+
+    /// [`Dialer::dial`], with the connection on other threads.
+    pub(super) async fn dial_on(
+        &self,
+        io: &Handle,
+        plugin: &str,
+        origin: &Origin,
+        trust: &Trust,
+        decide: &Decide<'_>,
+        deadline: Instant,
+    ) -> Result<(Box<dyn Transport>, IpAddr), UpstreamError> {
         let late =
             |what: &str| UpstreamError::Unreachable(format!("{what} {origin} took too long"));
         let tls = match origin.tls {
@@ -146,7 +160,7 @@ impl Dialer {
             return Err(UpstreamError::Denied(text));
         }
         let origin = origin.clone();
-        let connecting = AbortOnDropHandle::new(self.io.spawn(async move {
+        let connecting = AbortOnDropHandle::new(io.spawn(async move {
             let stream = connect(&origin, addresses).await?;
             let peer = stream
                 .peer_addr()

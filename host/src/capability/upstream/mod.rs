@@ -11,14 +11,13 @@
 //! - [`headers`]: which headers pass
 //! - [`dial`], [`trust`]: connecting, TLS
 //! - [`pool`]: kept connections
-//! - [`line`]: who waits for one, in turn
+//! - [`crate::sandbox::line`]: who waits for one, in turn
 //! - [`body`]: streamed bodies
 
 pub mod body;
 pub mod dial;
 pub(crate) mod error;
 pub mod headers;
-mod line;
 mod plan;
 mod pool;
 pub mod trust;
@@ -35,6 +34,7 @@ use futures::FutureExt as _;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use body::{AnswerBody, BodyTimes, Progress, Upload};
@@ -50,6 +50,7 @@ use crate::capability::throttle::Throttle;
 use crate::grant::matchers::url::BaseUrl;
 use crate::grant::{Action, Guard};
 use crate::sandbox::bindings::types::{Forward, Incoming, Outgoing, Source, UpstreamError};
+use crate::sandbox::line::Full;
 
 /// How long a streamed answer may stand still.
 const BODY_IDLE: Duration = Duration::from_secs(60);
@@ -173,6 +174,7 @@ impl Upstream {
                 &request.headers,
                 Outbound::Bytes(request.body.into()),
                 times,
+                self.shared.dialer.io(),
             )
             .await
             .map_err(|none| match none {
@@ -205,7 +207,8 @@ impl Upstream {
     }
 
     /// Sends a forward, streaming the client's body if the plugin wants that, and answers as soon as the upstream's head is there.
-    /// The slot is a `foreman` slot if there is one of that name, else an `http` slot.
+    /// The slot is a `foreman` slot if there is one of that name, else an `http` slot. A connection that is opened for it lives on the threads
+    /// that serve the client: those of hosts work for Foreman's connections no more than hosts do.
     pub async fn forward(
         &self,
         guard: &Guard,
@@ -235,7 +238,15 @@ impl Upstream {
             total: BODY_TOTAL,
         };
         Ok(self
-            .exchange(guard, plan, via, &forward.headers, body, times)
+            .exchange(
+                guard,
+                plan,
+                via,
+                &forward.headers,
+                body,
+                times,
+                &Handle::current(),
+            )
             .await?
             .map(Body::new))
     }
@@ -259,6 +270,7 @@ impl Upstream {
         )
     }
 
+    #[allow(clippy::too_many_arguments)] // Each is another thing.
     async fn exchange(
         &self,
         guard: &Guard,
@@ -267,6 +279,7 @@ impl Upstream {
         from_plugin: &crate::sandbox::bindings::types::Headers,
         body: Outbound,
         times: BodyTimes,
+        io: &Handle,
     ) -> Result<Response<AnswerBody>, NoAnswer> {
         let started = Instant::now();
         let mut headers = headers::of_request(from_plugin, &plan.key.origin.authority(), via)?;
@@ -275,7 +288,7 @@ impl Upstream {
         }
         let gone = plan.right.clone().gone(guard.clone(), plan.rights.clone());
         let outcome = tokio::select! {
-            outcome = self.attempt(guard, &plan, via, headers, body, times) => outcome,
+            outcome = self.attempt(guard, &plan, via, headers, body, times, io) => outcome,
             text = gone => Err(NoAnswer::Failed(UpstreamError::Denied(text))),
         };
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -304,6 +317,7 @@ impl Upstream {
         outcome
     }
 
+    #[allow(clippy::too_many_arguments)] // Each is another thing.
     async fn attempt(
         &self,
         guard: &Guard,
@@ -312,6 +326,7 @@ impl Upstream {
         headers: HeaderMap,
         body: Outbound,
         times: BodyTimes,
+        io: &Handle,
     ) -> Result<Response<AnswerBody>, NoAnswer> {
         let deadline = Instant::now() + plan.timeout;
         let pool = self
@@ -322,7 +337,7 @@ impl Upstream {
             reason,
             retry_after: pool.retry_after(),
         };
-        let place = timeout_at(deadline, pool.place(via.client, plan.queue))
+        let place = timeout_at(deadline, pool.place(via.client, plan.queue, io))
             .await
             .map_err(|_| {
                 busy(format!(
@@ -330,9 +345,7 @@ impl Upstream {
                     plan.timeout.as_millis()
                 ))
             })?
-            .map_err(|line::Full| {
-                busy(format!("`queue` = {} requests wait already", plan.queue))
-            })?;
+            .map_err(|Full| busy(format!("`queue` = {} requests wait already", plan.queue)))?;
         let (spare, progress, body) = match body {
             Outbound::Bytes(bytes) => (
                 is_idempotent(&plan.method).then(|| bytes.clone()),
@@ -411,7 +424,7 @@ impl Upstream {
         match self
             .shared
             .dialer
-            .dial(plugin, origin, trust, &decide, connect_by)
+            .dial_on(place.io(), plugin, origin, trust, &decide, connect_by)
             .await
         {
             Ok(transport) => place.open(origin, transport).await,
@@ -444,7 +457,7 @@ impl Upstream {
                 }),
                 () = sleep_until(wait_until) => {
                     // As long as an upload goes on, the upstream is not late.
-                    match upload.map(|progress| progress.last() + plan.timeout) {
+                    match upload.map(|progress| progress.until(plan.timeout)) {
                         Some(later) if later > Instant::now() => wait_until = later,
                         _ => return Err(Failure { error: timeout_of(plan), unsent: None }),
                     }

@@ -4,7 +4,7 @@
 //! changed since: a pool belongs to one generation of one plugin's policy and closes with it.
 //!
 //! The one idea: a permit stands for a connection in use. Whoever has a permit takes an idle connection or opens one; permits are
-//! given out in turn ([`super::line`]), so a burst of requests waits instead of opening a burst of connections.
+//! given out in turn ([`crate::sandbox::line`]), so a burst of requests waits instead of opening a burst of connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,9 +20,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::{Origin, Transport};
 use super::error;
-use super::line::{Full, Line, Permit};
 use super::trust::Trust;
 use crate::sandbox::bindings::types::UpstreamError;
+use crate::sandbox::line::{Full, Line, Permit};
 
 /// How long a connection stays open without a request. Shorter than what servers grant (Apache: 5 s), so that rather the host closes it
 /// than that a request meets a closing server.
@@ -66,7 +66,6 @@ pub(super) struct Pool {
     generation: u64,
     places: Arc<Line>,
     idle: Mutex<Idle>,
-    io: Handle,
     _watch: AbortOnDropHandle<()>,
 }
 
@@ -90,6 +89,7 @@ pub(super) struct Connection {
 pub(super) struct Place {
     pool: Arc<Pool>,
     permit: Permit,
+    io: Handle,
 }
 
 impl Pools {
@@ -129,7 +129,6 @@ impl Pools {
             generation,
             places: Line::new(connections),
             idle: Mutex::default(),
-            io: self.io.clone(),
             _watch: AbortOnDropHandle::new(self.io.spawn(close_on_change(
                 weak.clone(),
                 rights.clone(),
@@ -182,16 +181,18 @@ fn sweep(pools: &Mutex<HashMap<PoolKey, Arc<Pool>>>) {
 }
 
 impl Pool {
-    /// Waits for a connection's turn, in the line of this client, unless as many wait as may.
+    /// Waits for a connection's turn, in the line of this client, unless as many wait as may. What is opened lives on `io`.
     pub(super) async fn place(
         self: &Arc<Self>,
         client: Option<IpAddr>,
         queue: usize,
+        io: &Handle,
     ) -> Result<Place, Full> {
         let permit = self.places.turn(client, queue).await?;
         Ok(Place {
             pool: self.clone(),
             permit,
+            io: io.clone(),
         })
     }
 
@@ -208,6 +209,11 @@ impl Pool {
 }
 
 impl Place {
+    /// The threads of connections that are opened here.
+    pub(super) fn io(&self) -> &Handle {
+        &self.io
+    }
+
     /// The youngest idle connection. Those that are idle for longer than `youth` are closed instead: the caller opens one, and the pool
     /// never holds more than it has places.
     pub(super) fn idle(&self, youth: Duration) -> Option<Connection> {
@@ -238,7 +244,7 @@ impl Place {
             .handshake(TokioIo::new(transport))
             .await
             .map_err(|failed| error::of_hyper(origin, &failed))?;
-        let driver = self.pool.io.spawn(async move {
+        let driver = self.io.spawn(async move {
             // Its errors reach the request that was running; an idle connection has nobody to tell.
             let _ = driver.await;
         });
@@ -251,7 +257,7 @@ impl Place {
 
     /// Keeps the connection for the next request once it is ready for one.
     pub(super) fn give_back(self, mut connection: Connection) {
-        let io = self.pool.io.clone();
+        let io = self.io.clone();
         drop(io.spawn(async move {
             let ready = tokio::time::timeout(READY_TIME, connection.sender.ready()).await;
             if matches!(ready, Ok(Ok(()))) {

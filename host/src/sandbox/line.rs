@@ -1,12 +1,13 @@
 //! Who waits for a place, and whose turn it is.
 //!
-//! It refuses whoever comes when as many wait as may. Who gives up waiting leaves at once and takes nobody's place.
+//! It refuses who comes when as many wait as may; if another client has more waiting than this one would have, the last of those is refused
+//! instead. Who gives up waiting leaves at once and takes nobody's place.
 //!
-//! The one idea: each client's address has a line of its own, and the lines are served in turn. One machine that asks a thousand times delays
-//! another by one turn, not by a thousand.
+//! The one idea: each client has a line of its own, and the lines are served in turn. One machine that asks a thousand times delays
+//! another by one turn, not by a thousand, and cannot keep it out of a full line.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,13 +19,23 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 /// How much the last use of a place counts in the mean.
 const NEWEST: f64 = 0.1;
 
+/// The address that stands for a client: of IPv6 that of its network of 64 bits, from which a single machine may take any.
+pub(crate) fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address => address,
+    }
+}
+
 /// As many wait as may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Full;
+pub(crate) struct Full;
 
 /// A number of places, and who waits for one.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(crate) struct Line {
     places: usize,
     state: Mutex<State>,
 }
@@ -44,7 +55,7 @@ struct State {
 
 /// The right to a place until it is dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(crate) struct Permit {
     line: Option<Arc<Line>>,
     since: Instant,
 }
@@ -57,7 +68,7 @@ struct Waiting<'a> {
 }
 
 impl Line {
-    pub(super) fn new(places: usize) -> Arc<Self> {
+    pub(crate) fn new(places: usize) -> Arc<Self> {
         let places = places.max(1);
         Arc::new(Self {
             places,
@@ -69,18 +80,19 @@ impl Line {
     }
 
     /// Waits for this client's turn. `limit`: how many may wait, of all clients together.
-    pub(super) async fn turn(
+    pub(crate) async fn turn(
         self: &Arc<Self>,
         client: Option<IpAddr>,
         limit: usize,
     ) -> Result<Permit, Full> {
         let (receiver, _waiting) = {
+            let client = client.map(client_of);
             let mut state = self.state();
             if state.free > 0 {
                 state.free -= 1;
                 return Ok(self.permit());
             }
-            if state.waiting >= limit {
+            if state.waiting >= limit && !state.displace(client) {
                 return Err(Full);
             }
             let ticket = state.next_ticket;
@@ -99,12 +111,17 @@ impl Line {
             };
             (receiver, waiting)
         };
-        // The sender is dropped by nobody but `Waiting`, which lives here.
+        // The sender is dropped by whoever was let in instead.
         receiver.await.map_err(|_| Full)
     }
 
+    /// How many wait now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state().waiting
+    }
+
     /// How long it takes until those who wait now have been served.
-    pub(super) fn retry_after(&self) -> Duration {
+    pub(crate) fn retry_after(&self) -> Duration {
         let state = self.state();
         #[allow(clippy::cast_precision_loss)] // An estimate.
         let seconds = state.held * state.waiting as f64 / self.places as f64;
@@ -155,6 +172,19 @@ impl State {
             self.turns.push_back(client);
         }
         Some(sender)
+    }
+
+    /// Sends away the last of the client that has most waiting, if that is more than this one would have.
+    fn displace(&mut self, client: Option<IpAddr>) -> bool {
+        let own = self.lines.get(&client).map_or(0, VecDeque::len);
+        let longest = self.lines.values_mut().max_by_key(|line| line.len());
+        let Some(longest) = longest.filter(|line| line.len() > own + 1) else {
+            return false;
+        };
+        // At least one is left, so the line keeps its turn.
+        longest.pop_back();
+        self.waiting -= 1;
+        true
     }
 
     fn note(&mut self, held: Duration) {
@@ -238,6 +268,44 @@ mod tests {
         assert_eq!(line.turn(client(2), 1).await.unwrap_err(), Full);
         drop(two);
         assert!(waiting.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_full_line_has_room_for_who_has_less_waiting_than_another() {
+        let line = Line::new(1);
+        let held = line.turn(None, 0).await.unwrap();
+        let wait = |asker| {
+            let line = line.clone();
+            tokio::spawn(async move { line.turn(client(asker), 4).await })
+        };
+        let mut greedy = Vec::new();
+        for _ in 0..4 {
+            greedy.push(wait(1));
+            settle().await;
+        }
+        let polite = [wait(2), wait(3)];
+        settle().await;
+        // Two of each, or one and one: nobody has more waiting than another would.
+        assert_eq!(line.turn(client(1), 4).await.unwrap_err(), Full);
+        assert_eq!(line.turn(client(2), 4).await.unwrap_err(), Full);
+        drop(held);
+        for one in polite {
+            assert!(one.await.unwrap().is_ok());
+        }
+        let mut served = 0;
+        for one in greedy {
+            served += usize::from(one.await.unwrap().is_ok());
+        }
+        assert_eq!(served, 2, "the two that came first");
+        assert_eq!(line.waiting(), 0);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let of = |text: &str| client_of(text.parse().unwrap()).to_string();
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(of("192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
     }
 
     #[tokio::test]
