@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 /// The shortest and the longest time after which one is asked to come back: shorter brings back a crowd, longer looks like an outage.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// How much the last use of a place counts in the mean.
-const NEWEST: f64 = 0.1;
+/// So many of the last uses of a place are remembered.
+const REMEMBERED: usize = 64;
 
 /// The address that stands for a client: of IPv6 that of its network of 64 bits, from which a single machine may take any.
 pub(crate) fn client_of(address: IpAddr) -> IpAddr {
@@ -49,8 +49,8 @@ struct State {
     lines: HashMap<Option<IpAddr>, VecDeque<(u64, oneshot::Sender<Permit>)>>,
     /// Whose turn it is; each client of `lines` once.
     turns: VecDeque<Option<IpAddr>>,
-    /// Mean time a place was held, in seconds.
-    held: f64,
+    /// How long places were held lately, oldest first.
+    held: VecDeque<Duration>,
 }
 
 /// The right to a place until it is dropped.
@@ -120,14 +120,15 @@ impl Line {
         self.state().waiting
     }
 
-    /// How long it takes until those who wait now have been served.
+    /// How long it takes until those who wait now have been served. A crowd that comes at once makes this machine slow for a moment, and every
+    /// place seems to be held long; so the quicker quarter of the last uses counts.
     pub(crate) fn retry_after(&self) -> Duration {
         let state = self.state();
-        #[allow(clippy::cast_precision_loss)] // An estimate.
-        let seconds = state.held * state.waiting as f64 / self.places as f64;
-        Duration::try_from_secs_f64(seconds)
-            .unwrap_or(RETRY.1)
-            .clamp(RETRY.0, RETRY.1)
+        let mut held: Vec<Duration> = state.held.iter().copied().collect();
+        held.sort_unstable();
+        let held = held.get(held.len() / 4).copied().unwrap_or_default();
+        let turns = u32::try_from(state.waiting / self.places).unwrap_or(u32::MAX);
+        held.saturating_mul(turns).clamp(RETRY.0, RETRY.1)
     }
 
     fn permit(self: &Arc<Self>) -> Permit {
@@ -188,7 +189,10 @@ impl State {
     }
 
     fn note(&mut self, held: Duration) {
-        self.held += (held.as_secs_f64() - self.held) * NEWEST;
+        if self.held.len() == REMEMBERED {
+            self.held.pop_front();
+        }
+        self.held.push_back(held);
     }
 }
 
@@ -276,7 +280,8 @@ mod tests {
         let held = line.turn(None, 0).await.unwrap();
         let wait = |asker| {
             let line = line.clone();
-            tokio::spawn(async move { line.turn(client(asker), 4).await })
+            // A place is given back at once.
+            tokio::spawn(async move { line.turn(client(asker), 4).await.map(drop) })
         };
         let mut greedy = Vec::new();
         for _ in 0..4 {
@@ -334,10 +339,21 @@ mod tests {
     async fn a_longer_line_is_asked_to_come_back_later() {
         let line = Line::new(1);
         assert_eq!(line.retry_after(), RETRY.0);
-        line.state().held = 3.0;
+        line.state().note(Duration::from_secs(3));
         line.state().waiting = 10;
         assert_eq!(line.retry_after(), Duration::from_secs(30));
         line.state().waiting = 10_000;
         assert_eq!(line.retry_after(), RETRY.1);
+        // Slow for a moment is not slow.
+        line.state().waiting = 10;
+        for _ in 0..2 {
+            line.state().note(Duration::from_secs(50));
+        }
+        assert_eq!(line.retry_after(), Duration::from_secs(30));
+        for _ in 0..REMEMBERED {
+            line.state().note(Duration::from_secs(5));
+        }
+        assert_eq!(line.retry_after(), Duration::from_secs(50));
+        assert_eq!(line.state().held.len(), REMEMBERED);
     }
 }

@@ -20,6 +20,9 @@ const MOST_KNOWN: usize = 1 << 16;
 /// The first look for addresses that need no entry any more, at so many.
 const FIRST_SWEEP: usize = 1024;
 
+/// Between two of those looks: one takes a millisecond when all that may be known are.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
 /// The longest time after which one is asked to come back: longer looks like an outage.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -38,6 +41,7 @@ struct Known {
     whole: HashMap<IpAddr, Instant>,
     /// Sweep when there are so many.
     sweep_at: usize,
+    swept: Option<Instant>,
 }
 
 impl Rates {
@@ -82,9 +86,12 @@ impl Known {
             *moment = whole;
             return;
         }
-        if self.whole.len() >= self.sweep_at.max(FIRST_SWEEP) {
+        if self.whole.len() >= self.sweep_at.max(FIRST_SWEEP)
+            && self.swept.is_none_or(|last| now >= last + SWEEP_PAUSE)
+        {
             self.whole.retain(|_, whole| *whole > now);
             self.sweep_at = self.whole.len().saturating_mul(2).min(MOST_KNOWN);
+            self.swept = Some(now);
         }
         if self.whole.len() < MOST_KNOWN {
             self.whole.insert(address, whole);
@@ -149,7 +156,8 @@ mod tests {
             let now = start + Duration::from_micros(100) * number;
             let _ = rates.charge_at(IpAddr::from(number.to_be_bytes()), now);
         }
-        assert!(rates.known.lock().unwrap().whole.len() <= FIRST_SWEEP + 1);
+        // Those of a second, at the pace of this test.
+        assert!(rates.known.lock().unwrap().whole.len() <= 20_000);
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Progress {
     /// Until when the answer has time.
     pub(super) fn until(&self, timeout: Duration) -> Instant {
         let sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let pace = Duration::from_secs(sent.bytes / PACE);
+        let pace = Duration::from_millis(sent.bytes.saturating_mul(1000) / PACE);
         (sent.last + timeout).min(sent.began + timeout + pace)
     }
 

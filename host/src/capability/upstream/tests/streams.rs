@@ -107,7 +107,7 @@ async fn an_upload_that_goes_on_is_not_late() {
     });
     let slow = Body::from_stream(futures::stream::iter(0..6).then(|_| async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        Ok::<_, std::io::Error>(Bytes::from_static(b"x"))
+        Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 4096]))
     }));
     client()
         .forward(
