@@ -262,6 +262,6 @@ mod tests {
         let until =
             |bytes| Progress(Arc::new(Mutex::new(Sent { began, last, bytes }))).until(TIMEOUT);
         assert_eq!(until(64 << 20), last + TIMEOUT);
-        assert_eq!(until(60), began + TIMEOUT);
+        assert_eq!(until(15), began + TIMEOUT);
     }
 }
