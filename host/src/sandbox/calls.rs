@@ -69,7 +69,8 @@ impl Sandbox {
             return Err(CallError::Missing("foreman:proxy/feature".into()));
         }
         let limit = self.limits().reply_body;
-        self.call(class, Some(peer), move |live| {
+        // Foreman has done its work already.
+        self.call_again(class, Some(peer), move |live| {
             Box::pin(async move {
                 let Live { store, feature, .. } = live;
                 let feature = feature

@@ -16,6 +16,9 @@ use tokio::sync::oneshot;
 /// The shortest and the longest time after which one is asked to come back: shorter brings back a crowd, longer looks like an outage.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
+/// How often a request is handed from task to task while it holds a place: sent, answered, given back.
+const HANDED_ON: u32 = 3;
+
 /// So many of the last uses of a place are remembered.
 const REMEMBERED: usize = 64;
 
@@ -47,6 +50,8 @@ struct State {
     next_ticket: u64,
     /// By client; those without an address (the plugin asks by itself) are one client. Never an empty one.
     lines: HashMap<Option<IpAddr>, VecDeque<(u64, oneshot::Sender<Permit>)>>,
+    /// Those who were admitted before and come back for the rest: they are served first, and sent away by nobody.
+    again: VecDeque<(u64, oneshot::Sender<Permit>)>,
     /// Whose turn it is; each client of `lines` once.
     turns: VecDeque<Option<IpAddr>>,
     /// How long places were held lately, oldest first.
@@ -58,6 +63,8 @@ struct State {
 pub(crate) struct Permit {
     line: Option<Arc<Line>>,
     since: Instant,
+    /// How long it took until its task ran, once it was its turn.
+    delay: Duration,
 }
 
 /// One that waits; leaves the line when dropped.
@@ -112,16 +119,43 @@ impl Line {
             (receiver, waiting)
         };
         // The sender is dropped by whoever was let in instead.
-        receiver.await.map_err(|_| Full)
+        receiver.await.map(Permit::taken_up).map_err(|_| Full)
+    }
+
+    /// Waits for the turn of somebody who was admitted before: what was begun is ended first, and never refused.
+    pub(crate) async fn turn_again(self: &Arc<Self>) -> Permit {
+        let (receiver, _waiting) = {
+            let mut state = self.state();
+            if state.free > 0 {
+                state.free -= 1;
+                return self.permit();
+            }
+            let ticket = state.next_ticket;
+            state.next_ticket += 1;
+            let (sender, receiver) = oneshot::channel();
+            state.again.push_back((ticket, sender));
+            let waiting = Waiting {
+                line: self,
+                client: None,
+                ticket,
+            };
+            (receiver, waiting)
+        };
+        match receiver.await {
+            Ok(permit) => permit.taken_up(),
+            // Nobody drops those senders while their line is there.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// How many wait now.
     pub(crate) fn waiting(&self) -> usize {
-        self.state().waiting
+        let state = self.state();
+        state.waiting + state.again.len()
     }
 
     /// How long it takes until those who wait now have been served. A crowd that comes at once makes this machine slow for a moment, and every
-    /// place seems to be held long; so the quicker quarter of the last uses counts.
+    /// place seems to be held long; so the time until tasks run is taken off, and the quicker quarter of the last uses counts.
     pub(crate) fn retry_after(&self) -> Duration {
         let state = self.state();
         let mut held: Vec<Duration> = state.held.iter().copied().collect();
@@ -135,6 +169,7 @@ impl Line {
         Permit {
             line: Some(self.clone()),
             since: Instant::now(),
+            delay: Duration::ZERO,
         }
     }
 
@@ -163,6 +198,9 @@ impl Line {
 
 impl State {
     fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
+        if let Some((_, sender)) = self.again.pop_front() {
+            return Some(sender);
+        }
         let client = self.turns.pop_front()?;
         let line = self.lines.get_mut(&client)?;
         let (_, sender) = line.pop_front()?;
@@ -196,9 +234,19 @@ impl State {
     }
 }
 
+impl Permit {
+    /// Its task runs.
+    fn taken_up(mut self) -> Self {
+        self.delay = self.since.elapsed();
+        self.since = Instant::now();
+        self
+    }
+}
+
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = self.line.state();
+        state.again.retain(|(ticket, _)| *ticket != self.ticket);
         let Some(line) = state.lines.get_mut(&self.client) else {
             return;
         };
@@ -216,7 +264,8 @@ impl Drop for Waiting<'_> {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(line) = self.line.take() {
-            line.release(self.since.elapsed());
+            let held = self.since.elapsed();
+            line.release(held.saturating_sub(self.delay * HANDED_ON));
         }
     }
 }
@@ -303,6 +352,40 @@ mod tests {
         }
         assert_eq!(served, 2, "the two that came first");
         assert_eq!(line.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_is_ended_first_and_never_refused() {
+        let line = Line::new(1);
+        let held = line.turn(None, 0).await.unwrap();
+        let order: Arc<Order<Vec<&str>>> = Arc::default();
+        let first = tokio::spawn({
+            let (line, order) = (line.clone(), order.clone());
+            async move {
+                let _permit = line.turn(client(1), 1).await.unwrap();
+                order.lock().unwrap().push("new");
+            }
+        });
+        settle().await;
+        let again = tokio::spawn({
+            let (line, order) = (line.clone(), order.clone());
+            async move {
+                let _permit = line.turn_again().await;
+                order.lock().unwrap().push("begun");
+            }
+        });
+        let gone = tokio::spawn({
+            let line = line.clone();
+            async move { line.turn_again().await }
+        });
+        settle().await;
+        gone.abort();
+        let _ = gone.await;
+        drop(held);
+        again.await.unwrap();
+        first.await.unwrap();
+        assert_eq!(*order.lock().unwrap(), ["begun", "new"]);
+        assert!(line.state().again.is_empty() && line.turn(None, 0).await.is_ok());
     }
 
     #[test]

@@ -229,6 +229,38 @@ impl Sandbox {
         F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
     {
         let turn = self.turn(peer.as_deref()).await?;
+        self.call_with(turn, class, peer, call).await
+    }
+
+    /// Runs a call that ends what another began: it is served before new ones, and no queue is too full for it.
+    pub async fn call_again<R, F>(
+        self: &Arc<Self>,
+        class: Class,
+        peer: Option<Arc<Peer>>,
+        call: F,
+    ) -> Result<R, CallError>
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
+    {
+        let turn = self.turns.turn_again();
+        let turn = tokio::time::timeout(self.limits.queue_time, turn)
+            .await
+            .map_err(|_elapsed| self.late())?;
+        self.call_with(turn, class, peer, call).await
+    }
+
+    async fn call_with<R, F>(
+        self: &Arc<Self>,
+        turn: Permit,
+        class: Class,
+        peer: Option<Arc<Peer>>,
+        call: F,
+    ) -> Result<R, CallError>
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
+    {
         let this = self.clone();
         Ok(async move {
             let _turn = turn;
@@ -249,18 +281,24 @@ impl Sandbox {
     async fn turn(&self, peer: Option<&Peer>) -> Result<Permit, CallError> {
         let client = peer.and_then(|peer| peer.address.parse().ok());
         let turn = self.turns.turn(client, self.limits.queue as usize);
-        let reason = match tokio::time::timeout(self.limits.queue_time, turn).await {
-            Ok(Ok(turn)) => return Ok(turn),
-            Ok(Err(Full)) => format!("limits.queue = {} calls wait already", self.limits.queue),
-            Err(_elapsed) => format!(
+        match tokio::time::timeout(self.limits.queue_time, turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(Full)) => Err(CallError::Busy {
+                reason: format!("limits.queue = {} calls wait already", self.limits.queue),
+                retry_after: self.turns.retry_after(),
+            }),
+            Err(_elapsed) => Err(self.late()),
+        }
+    }
+
+    fn late(&self) -> CallError {
+        CallError::Busy {
+            reason: format!(
                 "no turn within limits.queue-time = {} ms",
                 self.limits.queue_time.as_millis()
             ),
-        };
-        Err(CallError::Busy {
-            reason,
             retry_after: self.turns.retry_after(),
-        })
+        }
     }
 
     /// On the plugin's runtime: an instance, the call, its end.
