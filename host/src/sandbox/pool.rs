@@ -195,6 +195,34 @@ impl Sandbox {
         F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
     {
         let work = self.admitted(class, peer, call).await?;
+        self.done(class, work).await
+    }
+
+    /// Runs a call that ends what another began: it is served before new ones, and no queue is too full for it.
+    pub async fn call_again<R, F>(
+        self: &Arc<Self>,
+        class: Class,
+        peer: Option<Arc<Peer>>,
+        call: F,
+    ) -> Result<R, CallError>
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
+    {
+        let turn = self.turns.turn_again();
+        let turn = tokio::time::timeout(self.limits.queue_time, turn)
+            .await
+            .map_err(|_elapsed| self.late())?;
+        let work = self.clone().work(turn, class, peer, call);
+        self.done(class, work).await
+    }
+
+    /// Has the work done on the plugin's threads.
+    async fn done<R: Send + 'static>(
+        &self,
+        class: Class,
+        work: impl Future<Output = Result<R, CallError>> + Send + 'static,
+    ) -> Result<R, CallError> {
         // What the plugin logs belongs to the request it works for.
         let work = context::carried(context::request_id(), work);
         let done = self.runtimes.of(class).spawn(work).await;
@@ -229,29 +257,12 @@ impl Sandbox {
         F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
     {
         let turn = self.turn(peer.as_deref()).await?;
-        self.call_with(turn, class, peer, call).await
+        Ok(self.clone().work(turn, class, peer, call))
     }
 
-    /// Runs a call that ends what another began: it is served before new ones, and no queue is too full for it.
-    pub async fn call_again<R, F>(
-        self: &Arc<Self>,
-        class: Class,
-        peer: Option<Arc<Peer>>,
-        call: F,
-    ) -> Result<R, CallError>
-    where
-        R: Send + 'static,
-        F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
-    {
-        let turn = self.turns.turn_again();
-        let turn = tokio::time::timeout(self.limits.queue_time, turn)
-            .await
-            .map_err(|_elapsed| self.late())?;
-        self.call_with(turn, class, peer, call).await
-    }
-
-    async fn call_with<R, F>(
-        self: &Arc<Self>,
+    /// A call whose turn it is.
+    async fn work<R, F>(
+        self: Arc<Self>,
         turn: Permit,
         class: Class,
         peer: Option<Arc<Peer>>,
@@ -261,12 +272,9 @@ impl Sandbox {
         R: Send + 'static,
         F: for<'a> FnOnce(&'a mut Live) -> CallFuture<'a, R> + Send + 'static,
     {
-        let this = self.clone();
-        Ok(async move {
-            let _turn = turn;
-            let _running = Counted::new(&this.running);
-            this.run(class, peer, call).await
-        })
+        let _turn = turn;
+        let _running = Counted::new(&self.running);
+        self.clone().run(class, peer, call).await
     }
 
     /// A host panic costs this call; the instance went down with it.
