@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         .map(|it| Bundled {
             name: it.name,
             wasm: it.wasm,
+            digest: it.digest,
             policy: it.policy,
         })
         .collect();

@@ -1,7 +1,7 @@
-//! The load run: what a sandbox costs, measured against a native axum route behind the same listener stack.
+//! The load run: what a sandbox costs, measured against a native axum route behind the same listener stack, in the same process.
 //!
 //! `cargo bench -p bulkhead-proxy --bench load` prints a table: figure, promise, verdict. With `-- --check` a broken promise is
-//! exit code 1. Figures are of this machine on this day; the ratios are what is promised, so both sides of a ratio are measured
+//! exit code 1. `-- bridge` and `-- idle` measure a part of it (book, "Measuring"). Figures are of this machine on this day; the ratios are what is promised, so both sides of a ratio are measured
 //! in turn, several rounds, and the median ratio counts. Client and server share the machine, as they did when the promises were
 //! made: on two cores each has about one.
 //!
@@ -13,7 +13,7 @@
 //! | 100 MB `file` answer | at least 0.9 of a native file route's rate |
 //! | a call between two plugins, 200 bytes, beyond the same work in one | at most 8 µs |
 //! | ready with a warm cache, cold | within 0.5 s, 15 s |
-//! | resident memory at idle, all bundled plugins | at most 48 MiB |
+//! | resident memory at idle, all bundled plugins, after either start | at most 48 MiB |
 //! | new mutual-TLS connections with one GET each | printed |
 
 // A measurement may fail loudly.
@@ -25,6 +25,7 @@
 )]
 
 mod bridge;
+mod idle;
 mod native;
 mod table;
 
@@ -33,9 +34,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bulkhead_testkit::load::{Load, Measured};
-use bulkhead_testkit::{Bulkhead, Configuration, Signal, Target};
+use bulkhead_testkit::{Bulkhead, Configuration, Target};
 
-use native::Native;
 use table::{Promise, Table};
 
 /// Connections of the throughput figures.
@@ -50,90 +50,53 @@ const ROUNDS: usize = 3;
 /// Bytes of the large file.
 const LARGE: usize = 100_000_000;
 
+/// The product's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
-    if let Some(exit) = native::serve_if_asked() {
+    if let Some(exit) = native::be_the_product_if_asked() {
         return exit;
     }
+    let asked = |word: &str| std::env::args().any(|argument| argument == word);
+    let part = asked("bridge") || asked("idle");
     let mut table = Table::default();
-    // `cargo bench --bench load -- bridge` measures that alone.
-    if std::env::args().any(|argument| argument == "bridge") {
+    if !part || asked("bridge") {
         bridge::measure(&mut table);
-        return ExitCode::from(u8::from(table.is_broken()));
     }
-    bridge::measure(&mut table);
-    start_times(&mut table);
-    let program = program();
-    idle_memory(&mut table, &program);
-    let native = Native::start(&program.boot().join("large"));
-    routes(&mut table, &program, &native);
-    large_file(&mut table, &program, &native);
-    one_connection(&mut table, &program, &native);
-    new_connections(&mut table, &program);
+    if !part || asked("idle") {
+        idle::measure(&mut table);
+    }
+    if !part {
+        throughput(&mut table);
+    }
     println!("\n{table}");
-    let check = std::env::args().any(|argument| argument == "--check");
-    if check && table.is_broken() {
+    if asked("--check") && table.is_broken() {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
     }
 }
 
-/// Everything bundled, and the fixture whose one function answers on a pooled and on a fresh route.
-fn program() -> Bulkhead {
+fn throughput(table: &mut Table) {
+    // Everything by default, and the fixture whose one function answers on a pooled and on a fresh route.
     let configuration = Configuration::standard()
         .plugin("hostile", bulkhead_fixtures::wasm("hostile"), "")
         .section("[log]\nlevel = \"warn\"");
-    fs::write(configuration.boot().join("large"), vec![0x5a; LARGE])
-        .expect("room for the large file");
-    let bulkhead = Bulkhead::with(configuration);
+    let file = configuration.boot().join("large");
+    fs::write(&file, vec![0x5a; LARGE]).expect("room for the large file");
+    let (program, native) = native::start(configuration, &file);
     for path in ["/hostile/foreman/fine", "/tftp/serverName", "/v2/features"] {
-        Load::full(CONNECTIONS, Duration::from_secs(1)).get(&bulkhead.foreman(), path);
+        Load::full(CONNECTIONS, Duration::from_secs(1)).get(&program.foreman(), path);
     }
-    bulkhead
+    routes(table, &program, &native);
+    large_file(table, &program, &native);
+    one_connection(table, &program, &native);
+    new_connections(table, &program);
 }
 
-fn start_times(table: &mut Table) {
-    let mut bulkhead = Bulkhead::trial();
-    table.add(
-        "ready, cold",
-        seconds(bulkhead.ready_after),
-        Promise::AtMost(15.0),
-        "s",
-    );
-    let mut warm: Vec<f64> = (0..5)
-        .map(|_| {
-            bulkhead.restart_after(Signal::Terminate);
-            seconds(bulkhead.ready_after)
-        })
-        .collect();
-    table.add(
-        "ready, warm cache",
-        median(&mut warm),
-        Promise::AtMost(0.5),
-        "s",
-    );
-}
-
-fn idle_memory(table: &mut Table, program: &Bulkhead) {
-    let idle = Bulkhead::trial();
-    std::thread::sleep(Duration::from_secs(3));
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    table.add(
-        "resident at idle, all bundled",
-        mib(idle.usage().resident),
-        Promise::AtMost(48.0),
-        "MiB",
-    );
-    table.add(
-        "resident after warming up",
-        mib(program.usage().resident),
-        Promise::Printed,
-        "MiB",
-    );
-}
-
-fn routes(table: &mut Table, program: &Bulkhead, native: &Native) {
-    let plain = (native.target(), "/native/json");
+fn routes(table: &mut Table, program: &Bulkhead, native: &Target) {
+    let plain = (native.clone(), "/native/json");
     for (name, target, path, least) in [
         (
             "pooled component route",
@@ -178,12 +141,12 @@ fn routes(table: &mut Table, program: &Bulkhead, native: &Native) {
     }
 }
 
-fn large_file(table: &mut Table, program: &Bulkhead, native: &Native) {
+fn large_file(table: &mut Table, program: &Bulkhead, native: &Target) {
     let load = Load::full(4, WINDOW);
     let (rates, ratio) = compare(
         &load,
         &(program.hosts(), "/httpboot/large"),
-        &(native.target(), "/native/file"),
+        &(native.clone(), "/native/file"),
         |measured| measured.throughput() / 1e6,
     );
     table.add(
@@ -201,10 +164,10 @@ fn large_file(table: &mut Table, program: &Bulkhead, native: &Native) {
     table.add("    of native", ratio, Promise::AtLeast(0.9), "");
 }
 
-fn one_connection(table: &mut Table, program: &Bulkhead, native: &Native) {
+fn one_connection(table: &mut Table, program: &Bulkhead, native: &Target) {
     let load = Load::full(1, WINDOW);
     for (name, target, path) in [
-        ("native", native.target(), "/native/json"),
+        ("native", native.clone(), "/native/json"),
         ("pooled", program.foreman(), "/hostile/foreman/fine"),
         ("fresh", program.hosts(), "/hostile/public/fine"),
     ] {
@@ -271,10 +234,6 @@ fn successful(measured: Measured, path: &str) -> Measured {
         "{path}: {measured}"
     );
     measured
-}
-
-fn seconds(time: Duration) -> f64 {
-    time.as_secs_f64()
 }
 
 fn median(figures: &mut [f64]) -> f64 {

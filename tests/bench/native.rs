@@ -1,12 +1,13 @@
-//! The native side of a comparison: axum routes behind the product's own listener stack, without any sandbox.
+//! The native side of a comparison: axum routes behind the product's own listener stack, without any sandbox, in the process that serves the
+//! components.
 //!
-//! It runs in a process of its own (this program, called again), as the product does, so that the load generator stands
+//! This program, called again with `serve`, *is* the product: the same library, the same bundled plugins, the same allocator. Beside it, on threads of
+//! their own, it serves the native routes. So both sides share one build, one process and one pair of cores, and the load generator stands
 //! beside both alike.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use axum::body::Body;
 use axum::routing::get;
 use bulkhead::api::core::CoreApi;
 use bulkhead::api::features::{Features, Snapshot};
+use bulkhead::plugin::registry::Bundled;
 use bulkhead::plugin::routes::{Audiences, Claim, RouteTable};
 use bulkhead::sandbox::bindings::types::{Audience, BodyMode, Route};
 use bulkhead::server::{
@@ -23,72 +25,58 @@ use bulkhead::server::{
 };
 use bulkhead::telemetry::metrics::Metrics;
 use bulkhead::telemetry::ring::LogRing;
-use bulkhead_testkit::Target;
+use bulkhead_testkit::{Bulkhead, Configuration, Target};
 use http::{HeaderValue, Request, Response};
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-/// The first argument that makes this program the native server.
-const ROLE: &str = "serve-native";
+/// The variable with the path of the file that is served as `/native/file`; without it there are no native routes.
+const FILE: &str = "BULKHEAD_BENCH_FILE";
+
+/// What the line begins with that says where the native routes are.
+const LISTENS: &str = "native routes at ";
 
 /// Bytes read from the file at a time: as much as the product reads.
 const PIECE: usize = 256 * 1024;
 
-/// The running native server.
-pub(crate) struct Native {
-    child: Child,
-    address: SocketAddr,
+/// Starts the product with native routes beside it, and answers the way to these.
+pub(crate) fn start(configuration: Configuration, file: &Path) -> (Bulkhead, Target) {
+    let own = std::env::current_exe().expect("a program has a path");
+    let bulkhead = Bulkhead::start(configuration.program(own), &[(FILE, file)]);
+    let line = bulkhead.log_lines(LISTENS);
+    let address = line
+        .first()
+        .and_then(|line| line.strip_prefix(LISTENS)?.parse().ok());
+    let address: SocketAddr = address.unwrap_or_else(|| panic!("it does not say where: {line:?}"));
+    (bulkhead, Target::plain(address))
 }
 
-impl Native {
-    /// Starts it; it serves that file as `/native/file`.
-    pub(crate) fn start(file: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("a program has a path"))
-            .arg(ROLE)
-            .arg(file)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this program can be started again");
-        let mut line = String::new();
-        let output = child.stdout.take().expect("piped");
-        BufReader::new(output)
-            .read_line(&mut line)
-            .expect("it says where it listens");
-        let address = line
-            .trim()
-            .parse()
-            .unwrap_or_else(|_| panic!("not an address: {line:?}"));
-        Self { child, address }
-    }
-
-    /// The way in.
-    pub(crate) fn target(&self) -> Target {
-        Target::plain(self.address)
-    }
-}
-
-impl Drop for Native {
-    fn drop(&mut self) {
-        // It serves nothing but these measurements.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Serves until killed, if this process was started to.
-pub(crate) fn serve_if_asked() -> Option<ExitCode> {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != ROLE {
+/// The product's `main`, if this process was started to be the product or the child in which it compiles.
+pub(crate) fn be_the_product_if_asked() -> Option<ExitCode> {
+    let command = std::env::args().nth(1)?;
+    if !matches!(command.as_str(), "serve" | "compile-component") {
         return None;
     }
-    let file: Arc<Path> = Path::new(&arguments.next()?).into();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(serve(file));
-    Some(ExitCode::SUCCESS)
+    if let Some(file) = std::env::var_os(FILE).map(PathBuf::from) {
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(serve(file.into()));
+        });
+    }
+    let bundled = bulkhead_bundle::PLUGINS
+        .iter()
+        .map(|it| Bundled {
+            name: it.name,
+            wasm: it.wasm,
+            digest: it.digest,
+            policy: it.policy,
+        })
+        .collect();
+    Some(bulkhead::cli::main(bundled))
 }
 
 async fn serve(file: Arc<Path>) {
@@ -139,10 +127,8 @@ async fn serve(file: Arc<Path>) {
         metrics: Metrics::new("0"),
     }));
     let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
-    println!(
-        "{}",
-        socket.local_addr().expect("a bound socket has an address")
-    );
+    let address = socket.local_addr().expect("a bound socket has an address");
+    println!("{LISTENS}{address}");
     let endpoint = Endpoint {
         name: "native".into(),
         serves: Serves::Audiences(Audiences::of(&[Audience::Public])),

@@ -54,7 +54,7 @@ fn the_answer_comes_before_the_file() {
     let start = Instant::now();
     fetch(&bulkhead, "boot/slow", &medium.url("slow/slow-image")).assert_is(200, HTML, "");
     assert!(
-        start.elapsed() < Duration::from_millis(350),
+        start.elapsed() < Duration::from_millis(1_500),
         "it took {:?}",
         start.elapsed()
     );

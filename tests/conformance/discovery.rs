@@ -1,5 +1,7 @@
 //! contract/plugins/discovery.md: new machines hand in facts, Foreman commands them.
 
+use bulkhead_testkit::assert_eventually;
+
 use crate::HTML;
 use crate::site::{bulkhead, foreman_got, foreman_got_any, node_got};
 
@@ -64,7 +66,7 @@ fn other_machines_are_out_of_reach() {
     let foreman = bulkhead.foreman_tls();
     assert_eq!(foreman.get("/discovery/localhost/facts").status, 400);
     assert_eq!(foreman.get("/discovery/127.0.0.2/facts").status, 500);
-    assert!(
+    assert_eventually!(
         bulkhead.log().contains("http.nodes.networks"),
         "{}",
         bulkhead.log()

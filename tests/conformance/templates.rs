@@ -1,5 +1,7 @@
 //! contract/templates.md: what machines ask while they are installed, passed on to Foreman.
 
+use bulkhead_testkit::assert_eventually;
+
 use crate::HTML;
 use crate::site::{TEMPLATE_URL, bulkhead, foreman_got, foreman_got_any};
 
@@ -217,7 +219,7 @@ fn no_usable_answer_is_told_and_logged() {
             500
         );
     }
-    assert!(
+    assert_eventually!(
         !bulkhead.log_lines("Failed to proxy /junk").is_empty(),
         "{}",
         bulkhead.log()

@@ -207,13 +207,12 @@ fn denials_show_the_line_that_would_allow_them() {
     let address = format!("127.0.0.1:{}", stage.tcp);
     stage.try_to("tcp", &[("address", &address)]);
     stage.assert_denied(&format!("tcp {address}"));
-    let logs = stage.bulkhead.foreman().get("/logs/").text();
-    assert!(logs.contains(&address), "{logs}");
-    let metrics = stage.bulkhead.admin().get("/metrics").text();
-    let counted = metrics
-        .lines()
-        .any(|line| line.contains("denial") && line.contains("prober") && !line.ends_with(" 0"));
-    assert!(counted, "{metrics}");
+    let logs = || stage.bulkhead.foreman().get("/logs/").text();
+    assert_eventually!(logs().contains(&address), "{}", logs());
+    let metrics = || stage.bulkhead.admin().get("/metrics").text();
+    let counted =
+        |line: &str| line.contains("denial") && line.contains("prober") && !line.ends_with(" 0");
+    assert_eventually!(metrics().lines().any(counted), "{}", metrics());
 }
 
 /// The same denial again is counted, not printed.

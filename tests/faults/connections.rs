@@ -363,7 +363,6 @@ fn endless_chunk_extensions_and_trailers_are_refused() {
 }
 
 /// A client that asks for much and reads nothing is dropped.
-#[cfg(feature = "unfinished")]
 #[test]
 fn readers_that_stop_reading_are_dropped() {
     let bulkhead = bulkhead();

@@ -294,9 +294,8 @@ fn sockets_handed_over_are_served() {
     assert_eq!(bulkhead.hosts().get("/httpboot/").status, 403);
     let extra = bulkhead_testkit::Target::plain(named);
     assert_eq!(extra.get("/httpboot/").status, 403);
-    assert_eq!(
-        bulkhead.log_lines("handed over").len(),
-        2,
+    assert_eventually!(
+        bulkhead.log_lines("handed over").len() == 2,
         "{}",
         bulkhead.log()
     );
@@ -324,4 +323,88 @@ fn reloads_lose_no_request() {
         "{}",
         bulkhead.log()
     );
+}
+
+/// What is read only at start: a reload says so of each key that changed, and of no other, and the rest of the file holds at once.
+#[test]
+fn keys_that_wait_for_the_next_start_are_named() {
+    let waiting = [
+        ("drain", "drain = \"7s\"", ""),
+        ("engine", "", "[engine]\nwarm_slots = 3"),
+        (
+            "log.target and log.format",
+            "",
+            "[log]\ntarget = \"./other.log\"",
+        ),
+        (
+            "log.buffer and log.buffer_errors",
+            "",
+            "[log]\nbuffer = 100",
+        ),
+    ];
+    let mut bulkhead = Bulkhead::with(Configuration::empty().tftp(""));
+    let standard = bulkhead.configuration.clone();
+    let said = |bulkhead: &Bulkhead, key: &str| {
+        let line = format!("{key}: changed in the file, it takes effect at the next start");
+        bulkhead.log_lines(&line).len()
+    };
+    for (position, (key, top, section)) in waiting.into_iter().enumerate() {
+        let name = format!("n{position}.example.com");
+        reload(&mut bulkhead, |_| {
+            let changed = standard.clone().top(top).section(section);
+            changed.tftp(&format!("tftp_servername = {name:?}"))
+        });
+        assert_eventually!(said(&bulkhead, key) == 1, "{key}: {}", bulkhead.log());
+        assert_eventually!(
+            server_name(&bulkhead) == name,
+            "the rest of the file does not hold: {}",
+            bulkhead.log()
+        );
+        for (other, _, _) in waiting.iter().skip(position + 1) {
+            assert_eq!(said(&bulkhead, other), 0, "{other}: {}", bulkhead.log());
+        }
+        // Back to what runs: nothing waits any more.
+        reload(&mut bulkhead, |_| standard.clone().tftp(""));
+        assert_eventually!(server_name(&bulkhead).is_empty(), "{}", bulkhead.log());
+        assert_eq!(said(&bulkhead, key), 1, "{}", bulkhead.log());
+    }
+    // Where the state is: another directory is not even made.
+    let elsewhere = standard.scratch.join("elsewhere");
+    let text = standard.tftp("").text();
+    let state = bulkhead.configuration.scratch.join("state");
+    let moved = text.replace(
+        &format!("state = {:?}", state.display().to_string()),
+        &format!("state = {:?}", elsewhere.display().to_string()),
+    );
+    assert_ne!(text, moved);
+    bulkhead.configuration.scratch.file("proxy.toml", moved);
+    bulkhead.signal(Signal::Reload);
+    assert_eventually!(said(&bulkhead, "state") == 1, "{}", bulkhead.log());
+    assert!(!elsewhere.exists());
+}
+
+/// A setting that a plugin's list refuses is a mistake in the file like any other: nothing of that file is taken over.
+#[test]
+fn a_setting_that_a_plugin_refuses_leaves_the_running_configuration_in_place() {
+    let mut bulkhead =
+        Bulkhead::with(Configuration::empty().tftp("tftp_servername = \"one.example.com\""));
+    for (wrong, said) in [
+        ("verify_server_cert = \"yes\"", "true/false"),
+        ("tftp_servernam = \"x\"", "`tftp_servername`"),
+    ] {
+        let before = bulkhead.log().lines().count();
+        reload(&mut bulkhead, |configuration| {
+            configuration.tftp(&format!("tftp_connect_timeout = 3\n{wrong}"))
+        });
+        assert_eventually!(
+            bulkhead
+                .log()
+                .lines()
+                .skip(before)
+                .any(|line| line.contains("not taken over") && line.contains(said)),
+            "{wrong}: {}",
+            bulkhead.log()
+        );
+        assert_eq!(server_name(&bulkhead), "one.example.com");
+    }
 }

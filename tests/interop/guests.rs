@@ -68,6 +68,29 @@ fn a_wasi_http_component_is_served() {
     assert_eq!((echoed.status, echoed.body.len()), (200, large.len()));
 }
 
+/// contract/core.md 3.1: an error that a plugin answers without writing a line itself stands in the log all the same, with the words its client got.
+#[test]
+fn an_error_answered_without_a_word_is_logged() {
+    let bulkhead = with("http-guest", "");
+    let answer = bulkhead
+        .hosts()
+        .request("GET", "/http-guest/refused")
+        .header("X-Request-Id", "5a1d0001")
+        .send();
+    assert_eq!(answer.status, 422, "{answer}");
+    let logged = || {
+        let logs = bulkhead.foreman().get("/logs/").json()["logs"].clone();
+        logs.as_array().is_some_and(|records| {
+            records.iter().any(|record| {
+                record["level"] == "ERROR"
+                    && record["request_id"] == "5a1d0001"
+                    && record["message"] == "wasi:http saw /http-guest/refused"
+            })
+        })
+    };
+    assert_eventually!(logged(), "{}", bulkhead.log());
+}
+
 /// A request forwarded to Foreman with the proxy's own certificate, its answer changed after the head.
 #[test]
 fn registration_is_forwarded_to_foreman() {

@@ -55,10 +55,11 @@ fn datagrams_are_answered_and_a_crash_costs_one_batch() {
         socket.send(b"again").unwrap();
         assert_eq!(receive(&socket).unwrap(), b"again", "{}", bulkhead.log());
     }
-    let metrics = bulkhead.admin().get("/metrics").text();
-    assert!(
-        metrics.contains("bulkhead_service_crashes_total{plugin=\"echo-reactor\"} 3"),
-        "{metrics}"
+    let metrics = || bulkhead.admin().get("/metrics").text();
+    assert_eventually!(
+        metrics().contains("bulkhead_service_crashes_total{plugin=\"echo-reactor\"} 3"),
+        "{}",
+        metrics()
     );
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bulkhead_testkit::skip::program;
-use bulkhead_testkit::{Bulkhead, Configuration, ports, skip};
+use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, ports, skip};
 
 fn serving(port: u16) -> Bulkhead {
     let configuration = Configuration::empty();
@@ -64,10 +64,12 @@ fn files_arrive_whole_and_nothing_else_does() {
     for path in ["out", "sub"] {
         assert_eq!(fetch(port, path, 512), Err(Some(69)), "{path}");
     }
-    let metrics = bulkhead.admin().get("/metrics").text();
-    assert!(
-        metrics.contains("bulkhead_transfers_done_total{plugin=\"tftp-server\"} 9"),
-        "{metrics}"
+    // A transfer is done when the last block is acknowledged, which nobody waits for.
+    let metrics = || bulkhead.admin().get("/metrics").text();
+    assert_eventually!(
+        metrics().contains("bulkhead_transfers_done_total{plugin=\"tftp-server\"} 9"),
+        "{}",
+        metrics()
     );
 }
 

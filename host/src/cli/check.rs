@@ -4,16 +4,18 @@ use std::io::Write;
 
 use clap::Args;
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
 use super::place::{DEFAULT_CONFIG, Place};
 use super::policy::show_problems;
 use super::print::Listing;
 use crate::grant::policy::Policy;
+use crate::plugin::compile::Compiler;
 use crate::plugin::registry::Bundled;
-use crate::settings::config::LOGS;
-use crate::settings::reader::nearest;
+use crate::plugin::settings::Lists;
+use crate::sandbox::{Engine, Runtimes};
 use crate::settings::{Config, Problem};
 
 /// Check the configuration and all policies without starting
@@ -48,7 +50,8 @@ impl Check {
             Err(found) => (None, found.0),
         };
         if let Some(config) = &config {
-            problems.extend(policies(config, bundled));
+            problems.extend(policies(config));
+            problems.extend(settings(config, bundled)?);
         }
         show_problems(
             &problems,
@@ -59,8 +62,8 @@ impl Check {
     }
 }
 
-/// Problems of all policy files, and features that no plugin provides.
-fn policies(config: &Config, bundled: &[Bundled]) -> Vec<Problem> {
+/// Problems of all policy files.
+fn policies(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut wrong = |file: &Path, message: String| {
         problems.push(Problem {
@@ -96,18 +99,66 @@ fn policies(config: &Config, bundled: &[Bundled]) -> Vec<Problem> {
             problems.extend(mistakes.0);
         }
     }
-    for (name, feature) in &config.features {
-        let known =
-            name == LOGS || bundled.iter().any(|it| it.name == name) && config.plugins.bundled;
-        if !known && config.plugins.directory.is_none() {
-            problems.push(Problem {
-                file: config.file.clone().unwrap_or_default(),
-                line: feature.place.line,
-                column: feature.place.column,
-                message: format!("no plugin is called `{name}`"),
-                help: nearest(name, bundled.iter().map(|it| it.name)),
-            });
+    problems
+}
+
+/// What plugins say about their settings, and features that no plugin provides. Their lists are in the host's cache, if it has started before.
+fn settings(config: &Config, bundled: &[Bundled]) -> Result<Vec<Problem>, Failure> {
+    let start = |error: &dyn std::fmt::Display| Failure::Start(error.to_string());
+    let cache = Cache::of(&config.state);
+    let engine = Engine::new(&config.engine.pool).map_err(|error| start(&error))?;
+    let runtimes = Runtimes::start().map_err(|error| start(&error))?;
+    let compiler = Compiler::open(
+        engine.clone(),
+        cache.path().to_owned(),
+        config.engine.compile.clone(),
+        std::env::current_exe().map_err(|error| start(&error))?,
+    )
+    .map_err(|error| start(&error))?;
+    let lists = Lists {
+        engine: &engine,
+        compiler: &compiler,
+        runtimes: &runtimes.handles(),
+    };
+    let asking = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| start(&error))?;
+    Ok(asking.block_on(lists.all(config, bundled)))
+}
+
+/// Where machine code is kept while a configuration is checked.
+enum Cache {
+    /// The host's own.
+    Own(PathBuf),
+    /// One that is removed afterwards: the host's user is somebody else, or it never ran. A check leaves nothing behind that the host could not
+    /// use.
+    Passing(PathBuf),
+}
+
+impl Cache {
+    fn of(state: &Path) -> Self {
+        let me = rustix::process::geteuid().as_raw();
+        match std::fs::metadata(state) {
+            Ok(found) if found.uid() == me => Self::Own(state.join("compiled")),
+            _ => {
+                let name = format!("bulkhead-check-{}", uuid::Uuid::new_v4().simple());
+                Self::Passing(std::env::temp_dir().join(name))
+            }
         }
     }
-    problems
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(path) | Self::Passing(path) => path,
+        }
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        if let Self::Passing(path) = self {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
 }

@@ -46,14 +46,20 @@ use crate::server::{
     Bound, Fronts, Inherited, LOOKUP_TIME, Listeners, Plugins, Rules, Server, ServerParts, Sockets,
     SystemNames, Trust, TrustedHosts, descriptors,
 };
-use crate::settings::{self, Config};
+use crate::settings::{self, Config, Problems};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::ring::LogRing;
 
-/// Why the host does not start, or ended.
+/// Why the host does not start, or does not take a configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HostError(pub String);
+pub enum HostError {
+    /// Something the configuration names cannot be had.
+    #[error("{0}")]
+    Start(String),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Configuration(#[from] Problems),
+}
 
 /// A host that serves.
 pub struct Host {
@@ -115,7 +121,7 @@ impl Host {
             tracing::warn!("{shortage}");
         }
         let runtimes = Runtimes::start()
-            .map_err(|error| HostError(format!("no threads for plugins: {error}")))?;
+            .map_err(|error| HostError::Start(format!("no threads for plugins: {error}")))?;
         let engine = Engine::new(&config.engine.pool).map_err(told)?;
         if let Some(shrunk) = engine.shrunk() {
             tracing::warn!("{shrunk}");
@@ -174,6 +180,10 @@ impl Host {
         );
         let services = Services::new(runtimes.services());
         let registry = Registry::new(loader, library, services, bundled.clone(), ring.clone());
+        let refused = registry.refused_settings(&config, &progress).await;
+        if !refused.is_empty() {
+            return Err(Problems(refused).into());
+        }
         registry.bring_up(progress).await;
 
         let desk: Arc<dyn Control> = Arc::new(Desk {
@@ -250,10 +260,19 @@ impl Host {
     }
 
     /// Takes a new configuration; after an error the one before is in force. Answers what changed, and what needs a restart.
-    pub async fn reload(&mut self, config: Config) -> Result<Vec<String>, HostError> {
+    pub async fn reload(&mut self, mut config: Config) -> Result<Vec<String>, HostError> {
         let rules = server_rules(&config)?;
         let foreman = foreman(&config)?;
+        let refused = self.registry.refused_settings(&config, |_| {}).await;
+        if !refused.is_empty() {
+            return Err(Problems(refused).into());
+        }
         let mut said = needs_restart(&self.config, &config);
+        // What runs goes on as it was started; the rest of the file must not be read as if it were otherwise.
+        config.state.clone_from(&self.config.state);
+        config.drain = self.config.drain;
+        config.log.clone_from(&self.config.log);
+        config.engine.clone_from(&self.config.engine);
         if config.listeners != self.config.listeners {
             said.extend(descriptors::shortage(&config, descriptors::raise()));
         }
@@ -401,7 +420,7 @@ fn gauges(registry: &Registry, metrics: &Metrics) {
 }
 
 fn told(error: impl std::fmt::Display) -> HostError {
-    HostError(error.to_string())
+    HostError::Start(error.to_string())
 }
 
 /// The state directory: the host's own, entered by nobody else.
@@ -411,16 +430,16 @@ fn private_directory(path: &Path) -> Result<(), HostError> {
         .mode(0o700)
         .create(path)
         .map_err(|error| {
-            HostError(format!(
+            HostError::Start(format!(
                 "{}: {error}; choose another with --state DIR",
                 path.display()
             ))
         })?;
     let found = std::fs::metadata(path)
-        .map_err(|error| HostError(format!("{}: {error}", path.display())))?;
+        .map_err(|error| HostError::Start(format!("{}: {error}", path.display())))?;
     let me = rustix::process::geteuid().as_raw();
     if found.uid() != me {
-        return Err(HostError(format!(
+        return Err(HostError::Start(format!(
             "{}: belongs to user {}, not to {me}; choose another with --state DIR",
             path.display(),
             found.uid()

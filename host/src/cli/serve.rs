@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use sd_notify::NotifyState;
 
 use super::exit::Failure;
-use super::host::{Host, took};
+use super::host::{Host, HostError, took};
 use super::place::Place;
 use super::trial::banner as trial_banner;
 use crate::api::control::PluginState;
@@ -149,7 +149,10 @@ impl Serve {
         let progress = |what: &str| tracing::info!(after = took(began), "bringing up {what}");
         let started = Host::start(config, ring, metrics, bundled, inherited, progress);
         let mut host = tokio::select! {
-            started = started => started.map_err(|error| Failure::Start(error.to_string()))?,
+            started = started => started.map_err(|error| match error {
+                HostError::Start(reason) => Failure::Start(reason),
+                HostError::Configuration(problems) => Failure::Configuration(problems.to_string()),
+            })?,
             () = signals.stopped() => return Ok(()),
         };
         tracing::info!(

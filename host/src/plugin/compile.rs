@@ -1,21 +1,22 @@
-//! From a component's bytes to machine code, through a cache.
+//! From a component's bytes to machine code, through the cache.
 //!
-//! Machine code is trusted code: whoever writes the cache owns the host. So the cache lives in a directory of the state directory that only
-//! the host's user may enter, every entry is authenticated with a key that never leaves it, the entry is loaded from the very bytes
-//! that were checked, and nothing compiled elsewhere is ever accepted. Compiling is itself work that hostile input can make endless: third parties' components
-//! are compiled in a child process with limits on CPU time, memory and wall time.
+//! Machine code from the cache is mapped, not copied: only what runs takes memory, and what is not needed for a while the system may take back.
+//! Compiling is itself work that hostile input can make endless, and leaves much memory behind: it is done
+//! in a child process with limits on CPU time, memory and wall time.
 
-use std::hash::{Hash, Hasher};
+use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use hmac::{Hmac, Mac};
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wasmtime::component::Component;
 
+use super::cache::{Cache, CacheError, Kind};
+use super::inspect::Wasm;
 use crate::sandbox::Engine;
+use crate::sandbox::bindings::types::Manifest;
 use crate::settings::config::CompileLimits;
 
 /// Who wrote the component, which decides where it is compiled.
@@ -30,14 +31,6 @@ pub enum Origin {
 /// Why there is no machine code.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// The cache directory cannot be trusted or used.
-    #[error("compile cache {}: {reason}", path.display())]
-    Cache {
-        /// The directory or file.
-        path: PathBuf,
-        /// What is wrong, and the way out.
-        reason: String,
-    },
     /// The bytes are no component, or no valid one.
     #[error("not a valid component: {0}")]
     Invalid(String),
@@ -49,53 +42,23 @@ pub enum CompileError {
 /// Compiles components, through the cache.
 pub struct Compiler {
     engine: Engine,
-    directory: PathBuf,
-    key: [u8; 64],
+    cache: Cache,
     limits: CompileLimits,
     program: PathBuf,
 }
 
-/// Entries kept; the longest unused go first.
-const MAX_ENTRIES: usize = 256;
-const MAC_LENGTH: usize = 32;
-
 impl Compiler {
-    /// Opens the cache, making it when missing. `program` is this program, which is run again as `program compile-component` for third
-    /// parties' components.
+    /// Opens the cache, making it when missing. `program` is this program, which is run again as `program compile-component`.
     pub fn open(
         engine: Engine,
         directory: PathBuf,
         limits: CompileLimits,
         program: PathBuf,
-    ) -> Result<Self, CompileError> {
-        let fail = |path: &Path, reason: String| CompileError::Cache {
-            path: path.to_owned(),
-            reason,
-        };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .map_err(|error| fail(&directory, error.to_string()))?;
-        let found = std::fs::symlink_metadata(&directory)
-            .map_err(|error| fail(&directory, error.to_string()))?;
-        let me = rustix::process::geteuid().as_raw();
-        if !found.is_dir() || found.uid() != me || found.mode() & 0o077 != 0 {
-            return Err(fail(
-                &directory,
-                format!(
-                    "it must be a directory of user {me} with mode 0700, it belongs to user {} with mode {:04o}; whoever can write there could run code as the proxy. Remove it and start again",
-                    found.uid(),
-                    found.mode() & 0o7777
-                ),
-            ));
-        }
-        let key = read_or_make_key(&directory.join("key"))
-            .map_err(|error| fail(&directory.join("key"), error.to_string()))?;
+    ) -> Result<Self, CacheError> {
+        let cache = Cache::open(&engine, directory)?;
         Ok(Self {
             engine,
-            directory,
-            key,
+            cache,
             limits,
             program,
         })
@@ -108,147 +71,134 @@ impl Compiler {
     }
 
     /// The machine code of a component, from the cache or compiled now.
-    pub async fn component(&self, wasm: &[u8], origin: Origin) -> Result<Component, CompileError> {
-        refuse_others(wasm)?;
-        let path = self.directory.join(self.entry_name(wasm));
-        if let Some(code) = self.read(&path) {
-            match self.load(&code) {
-                Ok(component) => return Ok(component),
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "cache entry does not load; compiling anew")
+    pub async fn component(
+        &self,
+        wasm: &Wasm<'_>,
+        origin: Origin,
+    ) -> Result<Component, CompileError> {
+        // What is embedded is not even looked at: its pages stay out of memory.
+        if origin == Origin::ThirdParty {
+            refuse_others(wasm.bytes)?;
+        }
+        if let Some(component) = self.cached(wasm) {
+            return Ok(component);
+        }
+        let code = match self.compile_into_cache(wasm).await {
+            Ok(()) => {
+                if let Some(component) = self.cached(wasm) {
+                    return Ok(component);
                 }
+                self.compile_in_memory(wasm).await
             }
-        }
-        let code = match origin {
-            // In a child as well: the compiler leaves tens of megabytes in the process it ran in.
-            Origin::FirstParty => match self.compile_in_child(wasm).await {
-                Err(error @ CompileError::Limit(_)) => {
-                    tracing::warn!(%error, "compiling in this process instead");
-                    self.engine
-                        .inner()
-                        .precompile_component(wasm)
-                        .map_err(|error| CompileError::Invalid(format!("{error:#}")))?
-                }
-                compiled => compiled?,
-            },
-            Origin::ThirdParty => self.compile_in_child(wasm).await?,
+            Err(Missed::Cache(error)) => {
+                tracing::warn!(%error, "compile cache not written; the next start compiles again");
+                self.compile_in_memory(wasm).await
+            }
+            Err(Missed::Compile(error)) => Err(error),
         };
-        if let Err(error) = self.write(&path, &code) {
-            tracing::warn!(path = %path.display(), %error, "compile cache not written; the next start compiles again");
-        }
-        self.load(&code)
+        let code = match code {
+            Err(error @ CompileError::Limit(_)) if origin == Origin::FirstParty => {
+                tracing::warn!(%error, "compiling in this process instead");
+                let code = self.engine.inner().precompile_component(wasm.bytes);
+                let code = code.map_err(|error| CompileError::Invalid(format!("{error:#}")))?;
+                self.cache.write(Kind::Code, wasm.digest, &code);
+                code
+            }
+            code => code?,
+        };
+        load(&self.engine, &code)
+    }
+
+    /// The machine code the cache has, mapped; read where it cannot be mapped.
+    fn cached(&self, wasm: &Wasm<'_>) -> Option<Component> {
+        let (file, length) = self.cache.checked(Kind::Code, wasm.digest)?;
+        let component = self.map(&file).or_else(|unmapped| {
+            tracing::debug!(error = %unmapped, "machine code is read instead of mapped");
+            let code = self.cache.read(Kind::Code, wasm.digest);
+            let code = code
+                .filter(|it| it.len() as u64 == length)
+                .ok_or(unmapped)?;
+            load(&self.engine, &code)
+        });
+        component
+            .inspect_err(|error| {
+                tracing::warn!(digest = wasm.digest, %error, "cache entry does not load; compiling anew")
+            })
+            .ok()
+    }
+
+    async fn compile_in_memory(&self, wasm: &Wasm<'_>) -> Result<Vec<u8>, CompileError> {
+        in_child(&self.engine, &self.program, &self.limits, wasm.bytes, None).await
     }
 
     /// Compiles what is not in the cache yet, as many at once as there are cores. What fails is told when it is asked for.
-    pub async fn warm_up(&self, components: &[&[u8]]) {
+    pub async fn warm_up(&self, components: &[Wasm<'_>]) {
         use futures::StreamExt as _;
         let missing = components
             .iter()
-            .filter(|wasm| !self.directory.join(self.entry_name(wasm)).exists());
+            .filter(|wasm| !self.cache.has(Kind::Code, wasm.digest));
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         futures::stream::iter(missing)
             .for_each_concurrent(cores, async |wasm| {
-                if let Ok(code) = self.compile_in_child(wasm).await {
-                    let path = self.directory.join(self.entry_name(wasm));
-                    let _ = self.write(&path, &code);
-                }
+                let _ = self.compile_into_cache(wasm).await;
             })
             .await;
     }
 
-    fn entry_name(&self, wasm: &[u8]) -> String {
-        struct Sha(Sha256);
-        impl Hasher for Sha {
-            fn finish(&self) -> u64 {
-                0
-            }
-            fn write(&mut self, bytes: &[u8]) {
-                self.0.update(bytes);
-            }
+    /// What a component said it is when it was asked before.
+    #[must_use]
+    pub fn manifest(&self, wasm: &Wasm<'_>) -> Option<Manifest> {
+        let text = self.cache.read(Kind::Manifest, wasm.digest)?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Remembers what a component says it is.
+    pub fn remember(&self, wasm: &Wasm<'_>, manifest: &Manifest) {
+        match serde_json::to_vec(manifest) {
+            Ok(text) => self.cache.write(Kind::Manifest, wasm.digest, &text),
+            Err(error) => tracing::warn!(%error, "a manifest is not remembered"),
         }
-        let mut engine = Sha(Sha256::new());
-        self.engine
-            .inner()
-            .precompile_compatibility_hash()
-            .hash(&mut engine);
-        let digest = Sha256::digest(wasm);
-        format!(
-            "{}-{}.code",
-            hex(&digest),
-            hex(engine.0.finalize().get(..8).unwrap_or_default())
+    }
+
+    /// Maps machine code from a checked file of the cache. Fails where files of the state directory may not be executed.
+    fn map(&self, file: &File) -> Result<Component, CompileError> {
+        // The very file that was checked, not whatever has its name by now.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // SAFETY: `deserialize_file` demands a file made by this engine's `precompile_component` that does not change while it is mapped. It was
+        // authenticated a moment ago with a key that only the host's user can read. The host itself never writes to an entry, it only
+        // replaces and removes whole files; and nobody else can enter the directory: plugins are denied the state directory whatever
+        // their policy says, and who acts as the host's user needs no such way to run code as the host.
+        #[allow(unsafe_code)]
+        let component = unsafe { Component::deserialize_file(self.engine.inner(), path) };
+        component.map_err(|error| CompileError::Invalid(format!("{error:#}")))
+    }
+
+    /// Compiles in a child that writes into the cache, so that the code never passes through this process.
+    async fn compile_into_cache(&self, wasm: &Wasm<'_>) -> Result<(), Missed> {
+        let part = self
+            .cache
+            .begin(Kind::Code, wasm.digest)
+            .map_err(Missed::Cache)?;
+        let out = part.writer().map_err(Missed::Cache)?;
+        in_child(
+            &self.engine,
+            &self.program,
+            &self.limits,
+            wasm.bytes,
+            Some(out),
         )
+        .await
+        .map_err(Missed::Compile)?;
+        self.cache.finish(part).map_err(Missed::Cache)
     }
+}
 
-    fn mac(&self, path: &Path, code: &[u8]) -> Hmac<Sha256> {
-        let mut mac =
-            <Hmac<Sha256> as Mac>::new(hmac::digest::Key::<Hmac<Sha256>>::from_slice(&self.key));
-        mac.update(
-            path.file_name()
-                .map(std::ffi::OsStr::as_encoded_bytes)
-                .unwrap_or_default(),
-        );
-        mac.update(code);
-        mac
-    }
-
-    fn read(&self, path: &Path) -> Option<Vec<u8>> {
-        let mut bytes = std::fs::read(path).ok()?;
-        let code = bytes.split_off(MAC_LENGTH.min(bytes.len()));
-        if self.mac(path, &code).verify_slice(&bytes).is_ok() {
-            // Marks it as used, for `evict`.
-            let _ = std::fs::File::options()
-                .append(true)
-                .open(path)
-                .and_then(|file| file.set_modified(std::time::SystemTime::now()));
-            Some(code)
-        } else {
-            tracing::warn!(path = %path.display(), "cache entry is not authentic; compiling anew");
-            None
-        }
-    }
-
-    fn write(&self, path: &Path, code: &[u8]) -> std::io::Result<()> {
-        let part = path.with_extension(format!("part-{}", uuid::Uuid::new_v4().simple()));
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&part)?;
-        let written = file
-            .write_all(&self.mac(path, code).finalize().into_bytes())
-            .and_then(|()| file.write_all(code))
-            .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::rename(&part, path));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&part);
-        }
-        self.evict();
-        written
-    }
-
-    fn evict(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.directory) else {
-            return;
-        };
-        let mut found: Vec<_> = entries
-            .flatten()
-            .filter(|entry| entry.path().extension().is_some_and(|it| it == "code"))
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-            .collect();
-        found.sort();
-        let surplus = found.len().saturating_sub(MAX_ENTRIES);
-        for (_, path) in found.into_iter().take(surplus) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-
-    fn load(&self, code: &[u8]) -> Result<Component, CompileError> {
-        load(&self.engine, code)
-    }
-
-    async fn compile_in_child(&self, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
-        in_child(&self.engine, &self.program, &self.limits, wasm).await
-    }
+/// Why there is no new entry in the cache.
+enum Missed {
+    /// It cannot be written.
+    Cache(std::io::Error),
+    /// There is nothing to write.
+    Compile(CompileError),
 }
 
 /// A component that is only looked at: compiled in a child process with limits like any other, and kept nowhere.
@@ -259,7 +209,10 @@ pub async fn once(
     wasm: &[u8],
 ) -> Result<Component, CompileError> {
     refuse_others(wasm)?;
-    load(engine, &in_child(engine, program, limits, wasm).await?)
+    load(
+        engine,
+        &in_child(engine, program, limits, wasm, None).await?,
+    )
 }
 
 /// Says of bytes that are no component what they are, in better words than a parser's.
@@ -281,17 +234,18 @@ fn refuse_others(wasm: &[u8]) -> Result<(), CompileError> {
 fn load(engine: &Engine, code: &[u8]) -> Result<Component, CompileError> {
     // SAFETY: `deserialize` demands bytes made by this engine's `precompile_component`. They are: either made in this process or by
     // our own program run as a child a moment ago, or read from the cache and authenticated with a key that only the host's user can read.
-    // They are loaded from memory, not from a file that could change afterwards.
     #[allow(unsafe_code)]
     let component = unsafe { Component::deserialize(engine.inner(), code) };
     component.map_err(|error| CompileError::Invalid(format!("{error:#}")))
 }
 
+/// Machine code from a child process: written into a file, or else answered.
 async fn in_child(
     engine: &Engine,
     program: &Path,
     limits: &CompileLimits,
     wasm: &[u8],
+    out: Option<File>,
 ) -> Result<Vec<u8>, CompileError> {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         CompileError::Limit(format!("the compiling process {what}: {error}"))
@@ -309,14 +263,14 @@ async fn in_child(
         .arg("--memory")
         .arg(limits.memory.to_string())
         .env_clear()
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+        .stdin(Stdio::piped())
+        .stdout(out.map_or_else(Stdio::piped, Stdio::from))
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| failed("does not start", &error))?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = (stdin, stdout, stderr) else {
+    let (Some(mut stdin), Some(mut stderr)) = (stdin, stderr) else {
         return Err(failed("has no pipes", &""));
     };
     let work = async {
@@ -326,11 +280,13 @@ async fn in_child(
             drop(stdin);
         };
         let (mut code, mut words) = (Vec::new(), Vec::new());
-        let (_, read, _) = tokio::join!(
-            feed,
-            stdout.read_to_end(&mut code),
-            stderr.read_to_end(&mut words)
-        );
+        let answer = async {
+            match stdout {
+                Some(mut stdout) => stdout.read_to_end(&mut code).await,
+                None => Ok(0),
+            }
+        };
+        let (_, read, _) = tokio::join!(feed, answer, stderr.read_to_end(&mut words));
         read.map_err(|error| failed("broke its pipe", &error))?;
         let status = child
             .wait()
@@ -354,7 +310,7 @@ async fn in_child(
     }
 }
 
-/// The child's side of a third party's compilation: limits itself, then reads WebAssembly from standard input and writes machine code to standard
+/// The child's side of a compilation: limits itself, then reads WebAssembly from standard input and writes machine code to standard
 /// output.
 pub fn compile_child(reservation: Option<u64>, seconds: u64, memory: u64) -> Result<(), String> {
     use rustix::process::{Resource, Rlimit, setrlimit};
@@ -388,48 +344,15 @@ pub fn compile_child(reservation: Option<u64>, seconds: u64, memory: u64) -> Res
         .map_err(|error| error.to_string())
 }
 
-fn read_or_make_key(path: &Path) -> std::io::Result<[u8; 64]> {
-    match std::fs::read(path) {
-        Ok(bytes) => bytes
-            .try_into()
-            .map_err(|_| std::io::Error::other("it must hold 64 bytes; remove it and start again")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut key = [0u8; 64];
-            rand::fill(&mut key);
-            let part = path.with_extension("part");
-            let _ = std::fs::remove_file(&part);
-            let mut file = std::fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&part)?;
-            file.write_all(&key)?;
-            file.sync_all()?;
-            std::fs::rename(&part, path)?;
-            Ok(key)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sandbox::EngineConfig;
-    use std::os::unix::fs::PermissionsExt;
 
     /// The smallest component: nothing in it.
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
-    fn open(directory: &Path) -> Result<Compiler, CompileError> {
+    fn open(directory: PathBuf) -> Compiler {
         let engine = Engine::new(&EngineConfig {
             instances: 32,
             ..EngineConfig::default()
@@ -437,42 +360,60 @@ mod tests {
         .unwrap();
         Compiler::open(
             engine,
-            directory.to_owned(),
+            directory,
             CompileLimits::default(),
             PathBuf::from("/nonexistent"),
         )
+        .unwrap()
     }
 
     #[tokio::test]
     async fn a_cache_entry_that_was_tampered_with_is_compiled_anew() {
         let place = tempfile::tempdir().unwrap();
-        let compiler = open(&place.path().join("cache")).unwrap();
-        compiler.component(EMPTY, Origin::FirstParty).await.unwrap();
-        let path = compiler.directory.join(compiler.entry_name(EMPTY));
-        let good = std::fs::read(&path).unwrap();
+        let compiler = open(place.path().join("cache"));
+        let wasm = Wasm {
+            bytes: EMPTY,
+            digest: &super::super::inspect::digest(EMPTY),
+        };
+        let made = compiler.component(&wasm, Origin::FirstParty).await.unwrap();
+        let entry = std::fs::read_dir(place.path().join("cache"))
+            .unwrap()
+            .map(|it| it.unwrap().path())
+            .find(|it| it.extension().is_some_and(|it| it == "elf"))
+            .unwrap();
+        let good = std::fs::read(&entry).unwrap();
         let mut bad = good.clone();
         *bad.last_mut().unwrap() ^= 1;
-        std::fs::write(&path, &bad).unwrap();
-        assert!(compiler.read(&path).is_none());
-        compiler.component(EMPTY, Origin::FirstParty).await.unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), good);
+        std::fs::write(&entry, &bad).unwrap();
+        assert!(compiler.cache.checked(Kind::Code, wasm.digest).is_none());
+        compiler.component(&wasm, Origin::FirstParty).await.unwrap();
+        assert_eq!(std::fs::read(&entry).unwrap(), good);
+        drop(made);
     }
 
-    #[test]
-    fn a_cache_others_can_enter_is_refused() {
+    #[tokio::test]
+    async fn what_the_cache_holds_is_mapped() {
         let place = tempfile::tempdir().unwrap();
-        let directory = place.path().join("cache");
-        std::fs::create_dir(&directory).unwrap();
-        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(open(&directory), Err(CompileError::Cache { .. })));
+        let compiler = open(place.path().join("cache"));
+        let wasm = Wasm {
+            bytes: EMPTY,
+            digest: &super::super::inspect::digest(EMPTY),
+        };
+        compiler.component(&wasm, Origin::FirstParty).await.unwrap();
+        let (file, _) = compiler.cache.checked(Kind::Code, wasm.digest).unwrap();
+        compiler.map(&file).unwrap();
     }
 
     #[tokio::test]
     async fn machine_code_is_never_accepted() {
         let place = tempfile::tempdir().unwrap();
-        let compiler = open(&place.path().join("cache")).unwrap();
+        let compiler = open(place.path().join("cache"));
         let code = compiler.engine.inner().precompile_component(EMPTY).unwrap();
-        let refused = compiler.component(&code, Origin::FirstParty).await;
+        let wasm = Wasm {
+            bytes: &code,
+            digest: "sha256:00",
+        };
+        let refused = compiler.component(&wasm, Origin::ThirdParty).await;
         assert!(matches!(refused, Err(CompileError::Invalid(_))));
     }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
+use super::compile::{CompileError, Compiler, Origin};
 use super::fingerprint::fingerprint;
 use super::manifest::{self, BadManifest};
 use crate::grant::limits::Limits;
@@ -22,6 +23,9 @@ use crate::sandbox::{CallError, Program, Sandbox, runtimes};
 /// Why a component cannot be described.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
+    /// There is no machine code for it.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
     /// It cannot be linked.
     #[error(transparent)]
     Misfit(#[from] crate::sandbox::instance::Misfit),
@@ -34,6 +38,15 @@ pub enum InspectError {
     /// It says what no plugin may say.
     #[error(transparent)]
     Manifest(#[from] BadManifest),
+}
+
+/// A component's bytes and its identity.
+#[derive(Debug, Clone, Copy)]
+pub struct Wasm<'a> {
+    /// The component.
+    pub bytes: &'a [u8],
+    /// Its [`digest`]. The bytes of an embedded component are not even looked at while what is known of its digest suffices.
+    pub digest: &'a str,
 }
 
 /// The identity of a component: the SHA-256 of its bytes, as `sha256:<hex>`.
@@ -72,6 +85,23 @@ fn limits() -> Limits {
         reply_body: 1 << 20,
         ..Limits::default()
     }
+}
+
+/// What a component says it is, asked now or before, and its machine code if that was needed for it.
+pub async fn manifest(
+    engine: &crate::sandbox::Engine,
+    compiler: &Compiler,
+    runtimes: &runtimes::Handles,
+    wasm: &Wasm<'_>,
+    origin: Origin,
+) -> Result<(Manifest, Option<Component>), InspectError> {
+    if let Some(manifest) = compiler.manifest(wasm) {
+        return Ok((manifest, None));
+    }
+    let component = compiler.component(wasm, origin).await?;
+    let manifest = describe(engine, &component, runtimes.clone()).await?;
+    compiler.remember(wasm, &manifest);
+    Ok((manifest, Some(component)))
 }
 
 /// Asks a component for its manifest, in an empty sandbox, twice.

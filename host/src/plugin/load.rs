@@ -1,7 +1,7 @@
 //! From bytes to a running version of a plugin: every step between "found" and "serves", with one reason for stopping at each.
 //!
-//! compile (cached) → describe, twice, in an empty sandbox → switched on? → approved? → settings → policy → every required need granted?
-//! → linked → its callee known, no cycle → probed by `start` → asked for its `status`. Nothing here changes what runs: `registry` does, with
+//! describe, twice, in an empty sandbox (cached) → switched on? → policy → approved? → settings → every required need granted?
+//! → compile (cached) → linked → its callee known, no cycle → probed by `start` → asked for its `status`. Nothing here changes what runs: `registry` does, with
 //! what this module hands it.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 
 use super::compile::{Compiler, Origin};
 use super::fingerprint::fingerprint;
-use super::inspect;
+use super::inspect::{self, Wasm};
 use super::running::{Health, Plugin, ServiceHealth};
 use crate::capability::Facilities;
 use crate::capability::downloads::Downloads;
@@ -314,12 +314,12 @@ impl Loader {
     /// Goes through every step with a component. Nothing that runs is touched.
     pub async fn prepare(
         &self,
-        wasm: &[u8],
+        wasm: &Wasm<'_>,
         origin: Origin,
         shipped: Option<&str>,
     ) -> (Found, Result<Arc<Plugin>, Trouble>) {
         let mut found = Found {
-            digest: inspect::digest(wasm),
+            digest: wasm.digest.to_owned(),
             ..Found::default()
         };
         let result = self.steps(wasm, origin, shipped, &mut found).await;
@@ -328,20 +328,15 @@ impl Loader {
 
     async fn steps(
         &self,
-        wasm: &[u8],
+        wasm: &Wasm<'_>,
         origin: Origin,
         shipped: Option<&str>,
         found: &mut Found,
     ) -> Result<Arc<Plugin>, Trouble> {
         let failed = |error: &dyn std::fmt::Display| Trouble::Failed(error.to_string());
-        let component = self
-            .compiler
-            .component(wasm, origin)
-            .await
-            .map_err(|error| failed(&error))?;
-        let manifest = inspect::describe(&self.engine, &component, self.runtimes.clone())
-            .await
-            .map_err(|error| failed(&error))?;
+        let described =
+            inspect::manifest(&self.engine, &self.compiler, &self.runtimes, wasm, origin);
+        let (manifest, described) = described.await.map_err(|error| failed(&error))?;
         found.name.clone_from(&manifest.name);
         found.version.clone_from(&manifest.version);
         found.mounts.clone_from(&manifest.mounts);
@@ -363,6 +358,14 @@ impl Loader {
         let rights = self.rights(&manifest, &settings, &policy, source)?;
         self.refuse_cycle(&manifest.name, &rights)?;
 
+        let component = match described {
+            Some(component) => component,
+            None => self
+                .compiler
+                .component(wasm, origin)
+                .await
+                .map_err(|error| failed(&error))?,
+        };
         let program = Program::link(&self.engine, &component).map_err(|error| failed(&error))?;
         let limits = rights.limits.clone();
         let guard = Guard::new(&self.rules, rights);

@@ -13,17 +13,18 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use super::compile::Origin;
-use super::inspect;
+use super::inspect::{self, Wasm};
 use super::library::{Library, read_component};
 use super::load::{Again, Changed, Found, Loader, Trouble};
 use super::routes::{Claim, RouteTable};
 use super::running::Plugin;
 use super::service::Services;
+use super::settings::Lists;
 use super::watch::QUIET;
 use crate::api::control::{ControlError, Done, PluginState, PluginView, Unready};
 use crate::api::features::{FeatureView, Features, Snapshot, State};
 use crate::settings::config::LOGS;
-use crate::settings::{Config, Enabled};
+use crate::settings::{Config, Enabled, Problem};
 use crate::telemetry::ring::LogRing;
 
 /// A component that comes with the program.
@@ -33,8 +34,21 @@ pub struct Bundled {
     pub name: &'static str,
     /// The component.
     pub wasm: &'static [u8],
+    /// Its identity.
+    pub digest: &'static str,
     /// Its shipped policy.
     pub policy: &'static str,
+}
+
+impl Bundled {
+    /// The component with its identity.
+    #[must_use]
+    pub fn component(&self) -> Wasm<'static> {
+        Wasm {
+            bytes: self.wasm,
+            digest: self.digest,
+        }
+    }
 }
 
 /// The routes and who answers them, switched together.
@@ -163,18 +177,30 @@ impl Registry {
         self.loader.running(name)
     }
 
+    /// Mistakes in a configuration for which it is not taken, neither at start nor later. `progress` hears what takes its time.
+    pub async fn refused_settings(&self, config: &Config, progress: impl Fn(&str)) -> Vec<Problem> {
+        if config.plugins.bundled {
+            progress("machine code of the bundled plugins");
+            let components: Vec<_> = self.bundled.iter().map(Bundled::component).collect();
+            self.loader.compiler.warm_up(&components).await;
+        }
+        let lists = Lists {
+            engine: &self.loader.engine,
+            compiler: &self.loader.compiler,
+            runtimes: &self.loader.runtimes,
+        };
+        lists.refused(config, &self.bundled).await
+    }
+
     /// Brings up what the configuration asks for: bundled plugins, then the plugin directory. `progress` hears each name.
     pub async fn bring_up(&self, progress: impl Fn(&str)) {
         let mut work = self.work.lock().await;
         if self.loader.config().plugins.bundled {
-            let components: Vec<&[u8]> = self.bundled.iter().map(|it| it.wasm).collect();
-            progress("machine code of the bundled plugins");
-            self.loader.compiler.warm_up(&components).await;
             for bundled in &self.bundled {
                 progress(bundled.name);
                 self.load(
                     Place::Bundled(bundled.name),
-                    bundled.wasm,
+                    &bundled.component(),
                     Some(bundled.policy),
                 )
                 .await;
@@ -228,7 +254,7 @@ impl Registry {
             } else if known.is_none() || !same_feature(&before, &config, bundled.name) {
                 self.load(
                     Place::Bundled(bundled.name),
-                    bundled.wasm,
+                    &bundled.component(),
                     Some(bundled.policy),
                 )
                 .await;
@@ -336,6 +362,10 @@ impl Registry {
             .library
             .read(&previous)
             .ok_or_else(|| refused(format!("the copy of {previous} is gone")))?;
+        let wasm = Wasm {
+            bytes: &wasm,
+            digest: &previous,
+        };
         let (_, ready) = self.loader.prepare(&wasm, Origin::ThirdParty, None).await;
         let plugin = ready.map_err(|trouble| {
             refused(format!(
@@ -367,7 +397,7 @@ impl Registry {
 
     // --- one plugin ---
 
-    async fn load(&self, place: Place, wasm: &[u8], policy: Option<&str>) {
+    async fn load(&self, place: Place, wasm: &Wasm<'_>, policy: Option<&str>) {
         let origin = match place {
             Place::Bundled(_) => Origin::FirstParty,
             Place::File(_) => Origin::ThirdParty,
@@ -459,7 +489,17 @@ impl Registry {
             && let Some(history) = self.library.history(&key)
             && history.current != record.found.digest
             && let Some(wasm) = self.library.read(&history.current)
-            && let (_, Ok(good)) = self.loader.prepare(&wasm, Origin::ThirdParty, None).await
+            && let (_, Ok(good)) = self
+                .loader
+                .prepare(
+                    &Wasm {
+                        bytes: &wasm,
+                        digest: &history.current,
+                    },
+                    Origin::ThirdParty,
+                    None,
+                )
+                .await
             && self.switch(&place, good).is_ok()
         {
             tracing::warn!(
@@ -614,6 +654,10 @@ impl Registry {
         if withdrawn {
             return;
         }
+        let wasm = Wasm {
+            bytes: &wasm,
+            digest: &digest,
+        };
         self.load(place, &wasm, None).await;
     }
 
@@ -666,12 +710,20 @@ impl Registry {
             match &record.place {
                 Place::Bundled(name) => {
                     if let Some(bundled) = self.bundled.iter().find(|it| it.name == *name) {
-                        self.load(record.place.clone(), bundled.wasm, Some(bundled.policy))
-                            .await;
+                        self.load(
+                            record.place.clone(),
+                            &bundled.component(),
+                            Some(bundled.policy),
+                        )
+                        .await;
                     }
                 }
                 Place::File(_) => {
-                    if let Some(wasm) = self.library.read(&record.found.digest) {
+                    if let Some(bytes) = self.library.read(&record.found.digest) {
+                        let wasm = Wasm {
+                            bytes: &bytes,
+                            digest: &record.found.digest,
+                        };
                         self.load(record.place.clone(), &wasm, None).await;
                     }
                 }
@@ -707,12 +759,22 @@ impl Registry {
         match &record.place {
             Place::Bundled(name) => {
                 if let Some(bundled) = self.bundled.iter().find(|it| it.name == *name) {
-                    self.load(record.place.clone(), bundled.wasm, Some(bundled.policy))
-                        .await;
+                    self.load(
+                        record.place.clone(),
+                        &bundled.component(),
+                        Some(bundled.policy),
+                    )
+                    .await;
                 }
             }
             Place::File(_) => match self.library.read(&plugin.digest) {
-                Some(wasm) => self.load(record.place.clone(), &wasm, None).await,
+                Some(bytes) => {
+                    let wasm = Wasm {
+                        bytes: &bytes,
+                        digest: &plugin.digest,
+                    };
+                    self.load(record.place.clone(), &wasm, None).await
+                }
                 None => tracing::warn!(
                     plugin = &*plugin.name,
                     "the copy of its file is gone; new limits hold from the next start on"

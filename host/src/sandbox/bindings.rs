@@ -32,7 +32,7 @@ mod generated {
         world: "bulkhead:host/every-export",
         imports: { default: async },
         exports: { default: async },
-        additional_derives: [Clone],
+        additional_derives: [Clone, serde::Serialize, serde::Deserialize],
     });
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use wasmtime::component::{Linker, ResourceTable};
@@ -37,6 +38,8 @@ pub struct Peer {
     pub origin: String,
     /// For logs, here and at Foreman.
     pub request_id: Arc<str>,
+    /// A plugin has written a line of level ERROR while it worked for this request.
+    pub error_logged: Arc<AtomicBool>,
 }
 
 /// Where the proxy stands, as far as plugins may know.

@@ -3,6 +3,7 @@
 //! In the empty sandbox of `describe` there are no facilities: whatever is asked there is denied.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use wasmtime::component::{HasSelf, Linker};
 
@@ -137,6 +138,9 @@ impl log::Host for Context {
                 dropped,
                 "log lines beyond limits.log-lines were dropped"
             );
+        }
+        if let (log::Level::Error, Some(peer)) = (level, self.peer()) {
+            peer.error_logged.store(true, Ordering::Relaxed);
         }
         let message = text::printable(&message);
         match level {

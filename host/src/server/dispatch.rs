@@ -16,6 +16,7 @@ use super::admitted::{Admitted, Caller, Dispatch, Payload};
 use super::answer::{Refusal, halt, spread};
 use super::body::BoundedBody;
 use crate::capability::upstream::NoAnswer;
+use crate::capability::wasi::stdio::LineFate;
 use crate::capability::{Facilities, files};
 use crate::grant::{Action, Decision};
 use crate::plugin::registry::{Registry, Routing};
@@ -132,6 +133,7 @@ impl Served {
     }
 
     fn reply(&self, reply: Reply) -> Result<Response<Body>, Refusal> {
+        self.log_error(reply.status, &String::from_utf8_lossy(&reply.body));
         let mut response = self.head(
             Head {
                 status: reply.status,
@@ -153,6 +155,7 @@ impl Served {
             Some(access) => Ok(files::answer(access, answer, headers, head_only)
                 .await
                 .unwrap_or_else(|refusal| {
+                    self.log_error(refusal.status().as_u16(), &refusal.to_string());
                     halt(
                         refusal.status(),
                         refusal.to_string(),
@@ -234,6 +237,7 @@ impl Served {
                 Err(self.misbehaved("it passes an upstream's answer that there is none of".into()))
             }
             Verdict::Pass(head) => {
+                self.log_error(head.status, "the upstream answered so");
                 let mut response = self.head(head, body)?;
                 // The length is the upstream's own: the body is, too.
                 response.headers_mut().remove(CONTENT_LENGTH);
@@ -243,6 +247,28 @@ impl Served {
                 Ok(response)
             }
         }
+    }
+
+    /// Foreman's users look for the reason of a failed call in the log, so every error that is answered stands there once: by the plugin's own word, or
+    /// else by the text that the client gets. These lines count among the plugin's own, since anybody may ask for what is not there.
+    fn log_error(&self, status: u16, text: &str) {
+        if status < 400 || self.peer.error_logged.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(access) = &self.plugin.sandbox.surroundings().access
+            && access.lines().take() == LineFate::Drop
+        {
+            self.plugin.metrics.log_lines_suppressed.inc();
+            return;
+        }
+        let line = text.lines().find(|line| !line.trim().is_empty());
+        let line: String = line.unwrap_or_default().chars().take(MAX_REASON).collect();
+        tracing::error!(
+            plugin = &*self.plugin.name,
+            status,
+            "{}",
+            crate::telemetry::text::printable(&line)
+        );
     }
 
     /// The head a plugin wants, as far as it may say it.
@@ -360,6 +386,8 @@ impl Served {
 
 /// Bytes a plugin may keep for `on-upstream`, as `wit/types.wit` says.
 const MAX_KEEP: usize = 64 << 10;
+/// Characters of an error's text in the log.
+const MAX_REASON: usize = 500;
 /// Header lines of an answer: what clients accept at least.
 const MAX_HEADERS: usize = 100;
 
@@ -370,6 +398,7 @@ fn peer(caller: &Caller) -> Arc<Peer> {
         address: caller.address.to_string(),
         origin: caller.origin.clone(),
         request_id: caller.request_id.clone(),
+        error_logged: Arc::default(),
     })
 }
 

@@ -1,4 +1,7 @@
 //! A plugin's settings: the operator's values checked against the manifest's list.
+//!
+//! Two kinds of mistakes are told apart. A value the plugin's list refuses, or a name it does not have, is a mistake in the file like any other: nothing
+//! starts with it. A value that is not there, or empty, means the feature is not set up: it fails alone, and Foreman is told.
 
 use std::collections::HashMap;
 
@@ -16,68 +19,94 @@ pub fn resolve(
     plugin: &str,
     settings: &[Setting],
 ) -> Result<HashMap<String, Value>, Problems> {
-    let mut problems = Vec::new();
+    let (values, looked) = look(config, plugin, settings);
+    if looked.refused.is_empty() && looked.missing.is_empty() {
+        Ok(values)
+    } else {
+        Err(Problems(looked.all()))
+    }
+}
+
+/// Mistakes in a plugin's section, by what they cost.
+#[derive(Debug, Default)]
+pub struct Mistakes {
+    /// Values the plugin's list refuses, and names it does not have: nothing starts.
+    pub refused: Vec<Problem>,
+    /// Values that must be there and are not: the plugin does not run.
+    pub missing: Vec<Problem>,
+}
+
+impl Mistakes {
+    /// Both kinds in the order of the file.
+    #[must_use]
+    pub fn all(self) -> Vec<Problem> {
+        let mut all = self.refused;
+        all.extend(self.missing);
+        all.sort_by_key(|problem| (problem.line, problem.column));
+        all
+    }
+}
+
+/// The mistakes in a plugin's section.
+#[must_use]
+pub fn mistakes(config: &Config, plugin: &str, settings: &[Setting]) -> Mistakes {
+    look(config, plugin, settings).1
+}
+
+fn look(config: &Config, plugin: &str, settings: &[Setting]) -> (HashMap<String, Value>, Mistakes) {
+    let mut mistakes = Mistakes::default();
     let file = config.file.clone().unwrap_or_else(|| "(trial)".into());
-    let mut wrong = |place: Place, message: String, help: Option<String>| {
-        problems.push(Problem {
-            file: file.clone(),
-            line: place.line,
-            column: place.column,
-            message,
-            help,
-        });
+    let problem = |place: Place, message: String, help: Option<String>| Problem {
+        file: file.clone(),
+        line: place.line,
+        column: place.column,
+        message,
+        help,
     };
     let feature = config.features.get(plugin);
+    let section = feature.map_or_else(Place::default, |it| it.place);
     let mut values = HashMap::new();
     for setting in settings {
         let given = feature.and_then(|it| it.settings.get(&setting.name));
         let default = match setting.default.as_deref().map(parse_default) {
             Some(Err(reason)) => {
-                wrong(
+                mistakes.missing.push(problem(
                     Place::default(),
                     format!(
                         "the plugin's own default of `{}` is no TOML value: {reason}",
                         setting.name
                     ),
                     None,
-                );
+                ));
                 None
             }
-            Some(Ok(value)) => Some((value, feature.map_or_else(Place::default, |it| it.place))),
+            Some(Ok(value)) => Some((value, section)),
             None => None,
         };
-        let place = given
-            .map(|it| it.1)
-            .or(feature.map(|it| it.place))
-            .unwrap_or_default();
+        let lacking = || {
+            format!(
+                "Parameter '{}' is expected to have a non-empty value",
+                setting.name
+            )
+        };
         match given.cloned().or(default) {
             Some((raw, place)) => match value(setting, &raw) {
                 Ok(value) if setting.required && is_empty(&value) => {
-                    wrong(
-                        place,
-                        format!(
-                            "Parameter '{}' is expected to have a non-empty value",
-                            setting.name
-                        ),
-                        None,
-                    );
+                    mistakes.missing.push(problem(place, lacking(), None));
                 }
                 Ok(value) => {
                     values.insert(setting.name.clone(), value);
                 }
-                Err(message) => wrong(place, message, None),
+                Err(message) => mistakes.refused.push(problem(place, message, None)),
             },
-            None if setting.required => wrong(
-                place,
-                format!(
-                    "Parameter '{}' is expected to have a non-empty value",
-                    setting.name
-                ),
+            None if setting.required => mistakes.missing.push(problem(
+                section,
+                lacking(),
                 Some(format!(
                     "add `{} = ...` to `[features.{plugin}]`: {}",
                     setting.name, setting.help
                 )),
-            ),
+            )),
             None => {}
         }
     }
@@ -88,18 +117,14 @@ pub fn resolve(
                 let known: Vec<_> = settings.iter().map(|it| it.name.as_str()).collect();
                 format!("there are: {}", known.join(", "))
             });
-            wrong(
+            mistakes.refused.push(problem(
                 *place,
                 format!("plugin `{plugin}` has no setting `{name}`"),
                 Some(help),
-            );
+            ));
         }
     }
-    if problems.is_empty() {
-        Ok(values)
-    } else {
-        Err(Problems(problems))
-    }
+    (values, mistakes)
 }
 
 /// What Foreman is shown of the settings; null where unset.

@@ -18,6 +18,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sha2::{Digest, Sha256};
+
 /// The target of every plugin: WASI 0.2, whose linker writes components.
 pub const TARGET: &str = "wasm32-wasip2";
 
@@ -85,7 +87,7 @@ pub enum BuildError {
     },
 }
 
-/// Builds the plugins and puts each at `OUT_DIR/NAME.wasm`. Tells cargo when to do it again.
+/// Builds the plugins and puts each at `OUT_DIR/NAME.wasm`, its identity beside it at `OUT_DIR/NAME.digest`. Tells cargo when to do it again.
 ///
 /// # Errors
 /// See [`BuildError`]; a build script prints it and ends, see [`main`].
@@ -125,7 +127,9 @@ pub fn build(plugins: &[Plugin]) -> Result<(), BuildError> {
             });
         }
         let to = out_dir.join(format!("{}.wasm", plugin.name));
-        copy_if_changed(&from, &to).map_err(|cause| BuildError::CannotCopy { from, to, cause })?;
+        copy_if_changed(&from, &to)
+            .and_then(|()| write_digest(&to))
+            .map_err(|cause| BuildError::CannotCopy { from, to, cause })?;
     }
     Ok(())
 }
@@ -256,6 +260,19 @@ fn copy_if_changed(from: &Path, to: &Path) -> io::Result<()> {
         return Ok(());
     }
     fs::write(to, built)
+}
+
+/// Writes `sha256:<hex>` of a component beside it: who embeds both need not look at the whole component to know which it is.
+fn write_digest(component: &Path) -> io::Result<()> {
+    let hex: String = Sha256::digest(fs::read(component)?)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let (path, digest) = (component.with_extension("digest"), format!("sha256:{hex}"));
+    if fs::read_to_string(&path).is_ok_and(|present| present == digest) {
+        return Ok(());
+    }
+    fs::write(path, digest)
 }
 
 fn variable(name: &'static str) -> Result<OsString, BuildError> {

@@ -11,6 +11,8 @@ pub struct Bundled {
     pub name: &'static str,
     /// The component.
     pub wasm: &'static [u8],
+    /// The SHA-256 of the component, as `sha256:<hex>`, worked out when it was built.
+    pub digest: &'static str,
     /// The shipped policy, `policies/NAME.toml`: the least the plugin needs.
     pub policy: &'static str,
 }
@@ -21,6 +23,7 @@ macro_rules! first_party {
         pub static PLUGINS: &[Bundled] = &[$(Bundled {
             name: $name,
             wasm: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".wasm")),
+            digest: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".digest")),
             policy: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies/", $name, ".toml")),
         }),*];
     };
@@ -30,6 +33,8 @@ include!("../list.rs");
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::PLUGINS;
 
     #[test]
@@ -41,6 +46,17 @@ mod tests {
                 "{} is no component",
                 plugin.name
             );
+        }
+    }
+
+    #[test]
+    fn every_digest_is_that_of_its_component() {
+        for plugin in PLUGINS {
+            let hex: String = Sha256::digest(plugin.wasm)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            assert_eq!(plugin.digest, format!("sha256:{hex}"), "{}", plugin.name);
         }
     }
 

@@ -66,6 +66,7 @@ pub struct Configuration {
     pub server: Identity,
     /// The ports.
     pub doors: Doors,
+    pub(crate) program: Option<PathBuf>,
     trusted_hosts: Option<String>,
     features: Vec<(String, String)>,
     listener_keys: String,
@@ -96,6 +97,7 @@ impl Configuration {
             authority: Arc::new(authority),
             server,
             doors: Doors::free(),
+            program: None,
             trusted_hosts: Some("\"any-certificate\"".to_owned()),
             features: Vec::new(),
             listener_keys: String::new(),
@@ -244,6 +246,12 @@ impl Configuration {
         let file = self.scratch.file("resolv.conf", text).display().to_string();
         let mount = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
         self.under(&["unshare", "--mount", "sh", "-c", mount, &file])
+    }
+
+    /// Runs another program than the one cargo built for tests, which takes the same arguments.
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
+        self
     }
 
     /// Without the plugins that come with the program.

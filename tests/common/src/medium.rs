@@ -158,7 +158,7 @@ fn serve(
             }
             ("slow", Some(content)) => {
                 socket.write_all(whole_head(content.len()).as_bytes())?;
-                for piece in content.chunks(content.len().div_ceil(20).max(1)) {
+                for piece in content.chunks(content.len().div_ceil(100).max(1)) {
                     socket.write_all(piece)?;
                     std::thread::sleep(Duration::from_millis(20));
                 }

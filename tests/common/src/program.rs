@@ -97,16 +97,16 @@ fn collect(source: Option<impl Read + Send + 'static>) -> std::thread::JoinHandl
 
 /// The program with an environment that leaks nothing of the machine's into it.
 fn command() -> Command {
-    command_under(&[])
+    command_under(&[], &executable())
 }
 
-/// The same, by way of another program.
-fn command_under(starter: &[String]) -> Command {
+/// A program that takes the same arguments, by way of another one.
+fn command_under(starter: &[String], program: &Path) -> Command {
     let mut command = match starter {
-        [] => Command::new(executable()),
-        [program, arguments @ ..] => {
-            let mut command = Command::new(program);
-            command.args(arguments).arg(executable());
+        [] => Command::new(program),
+        [first, arguments @ ..] => {
+            let mut command = Command::new(first);
+            command.args(arguments).arg(program);
             command
         }
     };
@@ -437,7 +437,8 @@ fn spawn(
     lines: &Arc<Mutex<Vec<String>>>,
 ) -> Child {
     let path = configuration.write();
-    let mut child = command_under(configuration.starter())
+    let program = configuration.program.clone().unwrap_or_else(executable);
+    let mut child = command_under(configuration.starter(), &program)
         .arg("serve")
         .arg("--config")
         .arg(path)

@@ -78,7 +78,6 @@ fn readiness_names_the_failed_feature() {
 /// A setting of the wrong kind, an unknown one, a value that is not allowed: errors with file, line and column before
 /// anything starts, all of them at once.
 #[test]
-#[cfg(feature = "unfinished")]
 fn wrong_settings_are_all_reported_before_anything_starts() {
     let configuration =
         Configuration::empty().tftp("verify_server_cert = \"yes\"\ntftp_conect_timeout = 10");

@@ -1,7 +1,8 @@
 //! contract/core.md 6 and contract/logs.md: what `/logs` shows.
 
+use bulkhead_testkit::eventually::until;
 use bulkhead_testkit::program::Shared;
-use bulkhead_testkit::{Bulkhead, Configuration, Target};
+use bulkhead_testkit::{Bulkhead, Configuration, Target, assert_eventually};
 use serde_json::{Value, json};
 
 use crate::JSON;
@@ -145,11 +146,14 @@ fn reading_the_log_is_logged() {
         .request("GET", "/logs/")
         .header("X-Request-Id", "10a0f10a-0000")
         .send();
-    let mine = records(&target, "")
-        .into_iter()
-        .filter(|record| record["request_id"] == "10a0f10a")
-        .count();
-    assert_eq!(mine, 2);
+    // The second is written when the answer has gone out.
+    let mine = || {
+        records(&target, "")
+            .into_iter()
+            .filter(|record| record["request_id"] == "10a0f10a")
+            .count()
+    };
+    assert_eventually!(mine() == 2, "{} lines", mine());
 }
 
 /// The main ring holds so many records; of those that fall out, errors go on to the tail ring and are shown first.
@@ -264,20 +268,70 @@ fn lines_of_plugins_carry_the_request_id() {
     assert_eq!(error["request_id"], "badbadba", "{error}");
 }
 
+/// An error that the host answers for a plugin, of a file here, is logged as one; and a success is not.
+#[test]
+fn refused_files_are_logged_as_errors() {
+    let bulkhead = BULKHEAD.get();
+    std::fs::write(bulkhead.boot().join("there"), "x").unwrap();
+    for (name, id) in [("there", "f11e0001"), ("absent", "f11e0002")] {
+        bulkhead
+            .hosts()
+            .request("GET", &format!("/httpboot/{name}"))
+            .header("X-Request-Id", id)
+            .send();
+    }
+    let target = bulkhead.foreman();
+    let error = error_where(&target, |record| record["request_id"] == "f11e0002");
+    assert_eq!(error["message"], "Not found", "{error}");
+    assert!(
+        records(&target, "")
+            .iter()
+            .all(|record| record["level"] != "ERROR" || record["request_id"] != "f11e0001")
+    );
+}
+
+/// A deliberate error stands there once.
+#[test]
+fn an_error_is_logged_once() {
+    let target = BULKHEAD.get().foreman();
+    target
+        .request("GET", "/tftp/PXEGrub2/once-and-only-once")
+        .header("X-Request-Id", "0ce00001")
+        .send();
+    let of_it = |record: &Value| record["request_id"] == "0ce00001";
+    error_where(&target, of_it);
+    assert_eventually!(
+        records(&target, "").iter().any(|record| of_it(record)
+            && record["message"]
+                .as_str()
+                .unwrap_or_default()
+                .starts_with("Finished ")),
+        "the request never finished"
+    );
+    let errors = records(&target, "")
+        .into_iter()
+        .filter(|record| of_it(record) && record["level"] == "ERROR")
+        .count();
+    assert_eq!(errors, 1);
+}
+
 /// The record of level ERROR that says this.
 #[track_caller]
 fn error_about(target: &Target, message: &str) -> Value {
-    let records = records(target, "");
-    let says = |record: &&Value| {
+    error_where(target, |record| {
         record["message"]
             .as_str()
             .unwrap_or_default()
             .contains(message)
-    };
-    let found = records
-        .iter()
-        .find(|record| record["level"] == "ERROR" && says(record));
-    found
-        .unwrap_or_else(|| panic!("no error says {message:?}: {records:#?}"))
-        .clone()
+    })
+}
+
+#[track_caller]
+fn error_where(target: &Target, is_it: impl Fn(&Value) -> bool) -> Value {
+    let found = until(|| {
+        records(target, "")
+            .into_iter()
+            .find(|record| record["level"] == "ERROR" && is_it(record))
+    });
+    found.unwrap_or_else(|| panic!("no such error: {:#?}", records(target, "")))
 }

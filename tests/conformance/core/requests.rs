@@ -1,5 +1,6 @@
 //! contract/core.md 7: request lines and ids.
 
+use bulkhead_testkit::eventually::until;
 use bulkhead_testkit::program::Shared;
 use bulkhead_testkit::{Bulkhead, assert_eventually};
 
@@ -25,22 +26,27 @@ fn requests_are_logged_when_they_start_and_finish() {
         .request("GET", "/features")
         .header("X-Request-Id", "a1a1a1a1-x")
         .send();
-    let lines = messages("a1a1a1a1");
+    // The last line is written when the answer has gone out.
+    let finished = |id: &str| {
+        let done = |lines: &Vec<String>| lines.iter().any(|line| line.starts_with("Finished "));
+        until(|| Some(messages(id)).filter(done)).unwrap_or_else(|| messages(id))
+    };
+    let lines = finished("a1a1a1a1");
     assert!(lines[0].starts_with("Started GET /features "), "{lines:?}");
-    let finished = lines.last().expect("a line");
-    let took = finished
+    let last = lines.last().expect("a line");
+    let took = last
         .strip_prefix("Finished GET /features with 200 (")
         .and_then(|rest| rest.split_once(" ms)"));
     assert!(
         took.is_some_and(|(took, _)| took.parse::<f64>().is_ok()),
-        "{finished}"
+        "{last}"
     );
 
     target
         .request("GET", "/nothing?a=b&c")
         .header("X-Request-Id", "b2b2b2b2-x")
         .send();
-    let lines = messages("b2b2b2b2");
+    let lines = finished("b2b2b2b2");
     assert!(
         lines[0].starts_with("Started GET /nothing a=b&c"),
         "{lines:?}"

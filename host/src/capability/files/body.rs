@@ -26,28 +26,35 @@ const SMALL_PIECE: usize = 16 * 1024;
 /// three small pieces each.
 const PLENTY: usize = 16 * 1024 * 1024;
 
-/// Bytes of all pieces that are read and not yet sent.
+/// Bytes of all pieces that are being read, or read and not yet sent.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// A piece that counts while it is held.
-struct Piece(Vec<u8>);
+/// A piece that counts while it is held, from before it is read. Its memory is had by the thread that serves the client: the threads that read files are
+/// many, and memory that one thread asks for and another gives back stays with the first.
+struct Piece {
+    bytes: Vec<u8>,
+    counted: usize,
+}
 
 impl Piece {
-    fn new(bytes: Vec<u8>) -> Self {
-        HELD.fetch_add(bytes.capacity(), Ordering::Relaxed);
-        Self(bytes)
+    fn new(size: usize) -> Self {
+        HELD.fetch_add(size, Ordering::Relaxed);
+        Self {
+            bytes: Vec::with_capacity(size),
+            counted: size,
+        }
     }
 }
 
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        HELD.fetch_sub(self.0.capacity(), Ordering::Relaxed);
+        HELD.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 
@@ -91,13 +98,13 @@ impl FileBody {
         if size == 0 {
             return;
         }
-        let (file, offset) = (self.file.clone(), self.offset);
+        let (file, offset, piece) = (self.file.clone(), self.offset, Piece::new(size));
         let blocking = self.right.access.blocking().clone();
         self.offset += size as u64;
         self.unread -= size as u64;
         self.ahead = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             blocking
-                .run(move || read_exactly(&file, offset, size))
+                .run(move || read_exactly(&file, offset, piece))
                 .await?
         })));
     }
@@ -159,21 +166,21 @@ impl http_body::Body for FileBody {
     }
 }
 
-/// Reads `size` bytes. Blocks.
+/// Fills a piece. Blocks.
 ///
 /// # Errors
 /// `UnexpectedEof` for a file that has become shorter than its answer promised.
-fn read_exactly(file: &CountedFile, offset: u64, size: usize) -> io::Result<Bytes> {
-    let mut buffer = Vec::with_capacity(size);
-    while buffer.len() < size {
-        let at = offset + buffer.len() as u64;
-        match rustix::io::pread(&**file, spare_capacity(&mut buffer), at) {
+fn read_exactly(file: &CountedFile, offset: u64, mut piece: Piece) -> io::Result<Bytes> {
+    let size = piece.counted;
+    while piece.bytes.len() < size {
+        let at = offset + piece.bytes.len() as u64;
+        match rustix::io::pread(&**file, spare_capacity(&mut piece.bytes), at) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
     // The system may have been asked for a little more than was wanted, where the allocation is larger.
-    buffer.truncate(size);
-    Ok(Bytes::from_owner(Piece::new(buffer)))
+    piece.bytes.truncate(size);
+    Ok(Bytes::from_owner(piece))
 }

@@ -43,6 +43,9 @@ mod handler {
                 _ => format!("wasi:http saw {target}\n").into_bytes(),
             };
             let response = OutgoingResponse::new(Fields::new());
+            if target.ends_with("/refused") {
+                let _ = response.set_status_code(422);
+            }
             let body = response.body();
             ResponseOutparam::set(out, Ok(response));
             let Ok(body) = body else { return };

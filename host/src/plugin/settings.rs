@@ -1,0 +1,179 @@
+//! The settings in the configuration against the lists of the plugins they are for, before anything starts.
+//!
+//! It refuses for mistakes in sections of plugins that come with this program: these change only with it. A file of the plugin directory may change at any
+//! time, and whoever can put one there shall not be able to keep the proxy from starting: its mistakes fail that plugin alone, and `bulkhead check` tells
+//! them.
+
+use std::path::Path;
+
+use super::compile::{Compiler, Origin};
+use super::inspect::{self, InspectError, Wasm};
+use super::library::read_component;
+use super::registry::Bundled;
+use crate::sandbox::bindings::types::Manifest;
+use crate::sandbox::{Engine, runtimes};
+use crate::settings::config::LOGS;
+use crate::settings::reader::nearest;
+use crate::settings::{Config, Enabled, Feature, Problem, schema};
+
+/// Asks plugins for their lists.
+pub struct Lists<'a> {
+    /// Where they are asked.
+    pub engine: &'a Engine,
+    /// Their machine code, and what they said before.
+    pub compiler: &'a Compiler,
+    /// On which threads.
+    pub runtimes: &'a runtimes::Handles,
+}
+
+impl Lists<'_> {
+    /// The mistakes for which nothing starts.
+    pub async fn refused(&self, config: &Config, bundled: &[Bundled]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for plugin in asked(config, bundled) {
+            // What cannot be described fails later, alone, with its reason.
+            if let Ok(manifest) = self.ask(&plugin.component(), Origin::FirstParty).await {
+                problems.extend(schema::mistakes(config, plugin.name, &manifest.settings).refused);
+            }
+        }
+        if config.plugins.directory.is_none() {
+            problems.extend(unknown(config, bundled, &[]));
+        }
+        sorted(problems)
+    }
+
+    /// Every mistake, also those that fail one plugin only.
+    pub async fn all(&self, config: &Config, bundled: &[Bundled]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for plugin in asked(config, bundled) {
+            match self.ask(&plugin.component(), Origin::FirstParty).await {
+                Ok(manifest) => {
+                    problems.extend(schema::mistakes(config, plugin.name, &manifest.settings).all())
+                }
+                Err(error) => {
+                    let feature = config.features.get(plugin.name);
+                    problems.extend(
+                        feature.map(|it| about(config, it, format!("`{}`: {error}", plugin.name))),
+                    );
+                }
+            }
+        }
+        let mut others = Vec::new();
+        if let Some(directory) = &config.plugins.directory {
+            for manifest in self.directory(config, directory, &mut problems).await {
+                let off = Some(Enabled::Off);
+                if config.features.get(&manifest.name).map(|it| it.enabled) != off {
+                    problems
+                        .extend(schema::mistakes(config, &manifest.name, &manifest.settings).all());
+                }
+                others.push(manifest.name);
+            }
+        }
+        problems.extend(unknown(config, bundled, &others));
+        sorted(problems)
+    }
+
+    async fn ask(&self, wasm: &Wasm<'_>, origin: Origin) -> Result<Manifest, InspectError> {
+        let asked = inspect::manifest(self.engine, self.compiler, self.runtimes, wasm, origin);
+        asked.await.map(|(manifest, _)| manifest)
+    }
+
+    /// What the files of the plugin directory are.
+    async fn directory(
+        &self,
+        config: &Config,
+        directory: &Path,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Manifest> {
+        let mut manifests = Vec::new();
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                problems.push(whole(directory, format!("cannot be read: {error}")));
+                return manifests;
+            }
+        };
+        for path in entries.flatten().map(|it| it.path()) {
+            let hidden = path
+                .file_name()
+                .is_none_or(|it| it.as_encoded_bytes().starts_with(b"."));
+            if hidden || path.extension().is_none_or(|it| it != "wasm") {
+                continue;
+            }
+            let described = match read_component(&path, config.engine.compile.size) {
+                Ok(bytes) => {
+                    let wasm = Wasm {
+                        bytes: &bytes,
+                        digest: &inspect::digest(&bytes),
+                    };
+                    let described = self.ask(&wasm, Origin::ThirdParty).await;
+                    described.map_err(|error| error.to_string())
+                }
+                Err(error) => Err(format!("cannot be read: {error}")),
+            };
+            match described {
+                Ok(manifest) => manifests.push(manifest),
+                Err(reason) => problems.push(whole(&path, reason)),
+            }
+        }
+        manifests
+    }
+}
+
+/// Plugins of this program that the configuration switches on.
+fn asked<'b>(config: &Config, bundled: &'b [Bundled]) -> Vec<&'b Bundled> {
+    let on = |plugin: &&Bundled| {
+        let feature = config.features.get(plugin.name);
+        feature.is_some_and(|it| it.enabled != Enabled::Off)
+    };
+    let all = if config.plugins.bundled { bundled } else { &[] };
+    all.iter().filter(on).collect()
+}
+
+/// Sections of features that no plugin provides.
+fn unknown(config: &Config, bundled: &[Bundled], others: &[String]) -> Vec<Problem> {
+    let own = if config.plugins.bundled { bundled } else { &[] };
+    let known: Vec<&str> = own
+        .iter()
+        .map(|it| it.name)
+        .chain(others.iter().map(String::as_str))
+        .chain([LOGS])
+        .collect();
+    config
+        .features
+        .iter()
+        .filter(|(name, _)| !known.contains(&name.as_str()))
+        .map(|(name, feature)| {
+            let mut problem = about(config, feature, format!("no plugin is called `{name}`"));
+            problem.help = nearest(name, known.iter().copied());
+            problem
+        })
+        .collect()
+}
+
+fn about(config: &Config, feature: &Feature, message: String) -> Problem {
+    Problem {
+        file: config.file.clone().unwrap_or_default(),
+        line: feature.place.line,
+        column: feature.place.column,
+        message,
+        help: None,
+    }
+}
+
+fn whole(file: &Path, message: String) -> Problem {
+    Problem {
+        file: file.to_owned(),
+        line: 1,
+        column: 1,
+        message,
+        help: None,
+    }
+}
+
+fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by(|one, two| {
+        (&one.file, one.line, one.column).cmp(&(&two.file, two.line, two.column))
+    });
+    problems
+}
