@@ -103,7 +103,11 @@ fn everything() -> Configuration {
             ),
         ),
         ("dns-rfc2136", String::new()),
-        ("pulpcore", String::new()),
+        (
+            "pulpcore",
+            "pulp_url = \"http://127.0.0.1:1\"\ncontent_app_url = \"http://127.0.0.1:1\""
+                .to_owned(),
+        ),
         ("registration", String::new()),
         (
             "templates",

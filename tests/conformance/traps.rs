@@ -1,7 +1,8 @@
 //! contract/traps.md: the subtlest behaviours, one test each where no other file holds it already.
 //!
-//! Held elsewhere: 5, 6, 7 in `core/authorisation.rs`; 8, 9, 10 in `core/features.rs`; 12 in `core/log_ring.rs`; 13, 14, 15 in
-//! `tftp.rs`. 11 and 16 to 30 belong to features that are not built yet.
+//! Held elsewhere: 5, 6, 7 in `core/authorisation.rs`; 8, 9, 10 in `core/features.rs`; 12 in `core/log_ring.rs`; 13 and 14 in `tftp.rs`, 15 in
+//! `boot_files.rs`; 11 and 29 in `templates.rs` and `registration.rs`; 16 to 22 in `dhcp.rs`; 23 to 25 in `dns.rs`; 30 in `foreman_client.rs`. 26 to 28
+//! belong to features that are not built yet.
 
 use bulkhead_testkit::Bulkhead;
 use bulkhead_testkit::program::Shared;

@@ -9,15 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use futures::future::BoxFuture;
-use http::HeaderValue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::admin;
-use crate::api::control::{
-    Control, ControlError, DenialView, Done, Explanation, NeedView, PluginView, PortView, Unready,
-};
+use crate::api::control::Control;
 use crate::api::core::CoreApi;
 use crate::api::socket::{self, ControlSocket};
 use crate::capability::Facilities;
@@ -27,28 +23,29 @@ use crate::capability::resolve::{Resolver, Servers};
 use crate::capability::secrets::{KeyRing, Secrets};
 use crate::capability::store::Store;
 use crate::capability::store::embedded::{EmbeddedStore, Options as StoreOptions};
+use crate::capability::upstream::Upstream;
 use crate::capability::upstream::dial::Dialer;
-use crate::capability::upstream::trust::Trust as UpstreamTrust;
-use crate::capability::upstream::{Foreman as UpstreamForeman, Upstream};
+use crate::grant::HostRules;
 use crate::grant::approvals::Approvals;
-use crate::grant::matchers::port::Ports;
-use crate::grant::matchers::url::BaseUrl;
-use crate::grant::{Deny, HostRules, explain};
 use crate::plugin::compile::Compiler;
 use crate::plugin::library::Library;
 use crate::plugin::load::{Loader, Parts};
 use crate::plugin::registry::{Bundled, Registry};
 use crate::plugin::service::Services;
 use crate::plugin::watch::{QUIET, Watch};
-use crate::sandbox::bindings::types::Audience;
 use crate::sandbox::{Engine, Runtimes, Sandbox};
 use crate::server::{
-    Bound, Fronts, Inherited, LOOKUP_TIME, Listeners, Plugins, Rules, Server, ServerParts, Sockets,
-    SystemNames, Trust, TrustedHosts, descriptors,
+    Bound, Inherited, Listeners, Plugins, Server, ServerParts, Sockets, SystemNames, descriptors,
 };
-use crate::settings::{self, Config, Problems};
+use crate::settings::{Config, Problems};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::ring::LogRing;
+
+mod derived;
+mod desk;
+
+use derived::{deny, foreman, needs_restart, server_rules};
+use desk::Desk;
 
 /// Why the host does not start, or does not take a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -81,14 +78,6 @@ pub struct Host {
 
 /// Where the host listens now.
 type Addresses = Arc<ArcSwap<Vec<Bound>>>;
-
-/// What others hold of a running host: answers the operator's commands.
-struct Desk {
-    registry: Arc<Registry>,
-    rules: Arc<HostRules>,
-    bound: Addresses,
-    bundled: Vec<Bundled>,
-}
 
 /// Between two looks at certificate files.
 const TLS_LOOK: Duration = Duration::from_secs(2);
@@ -294,6 +283,26 @@ impl Host {
         Ok(said)
     }
 
+    /// Logs what each plugin does at the moment.
+    pub fn tell(&self) {
+        for view in self.registry.views() {
+            let Some(plugin) = self.registry.running(&view.name) else {
+                tracing::info!(plugin = view.name, state = %view.state, "at the moment");
+                continue;
+            };
+            let sum = |of: fn(&Sandbox) -> u32| plugin.sandboxes().map(|it| of(it)).sum::<u32>();
+            tracing::info!(
+                plugin = view.name,
+                state = %view.state,
+                calls = sum(Sandbox::running),
+                waiting = sum(Sandbox::waiting),
+                instances = sum(Sandbox::instances),
+                memory = plugin.sandbox.memory(),
+                "at the moment"
+            );
+        }
+    }
+
     /// A configuration was not taken over.
     pub fn refused_reload(&self) {
         self.metrics.reloads_refused.inc();
@@ -446,241 +455,6 @@ fn private_directory(path: &Path) -> Result<(), HostError> {
         )));
     }
     Ok(())
-}
-
-/// What is read only at start.
-fn needs_restart(before: &Config, config: &Config) -> Vec<String> {
-    let changed = [
-        ("state", before.state != config.state),
-        ("drain", before.drain != config.drain),
-        (
-            "log.target and log.format",
-            before.log.options.target != config.log.options.target
-                || before.log.options.format != config.log.options.format,
-        ),
-        (
-            "log.buffer and log.buffer_errors",
-            (before.log.buffer, before.log.buffer_errors)
-                != (config.log.buffer, config.log.buffer_errors),
-        ),
-        ("engine", before.engine != config.engine),
-    ];
-    let changed = changed.into_iter().filter(|(_, changed)| *changed);
-    changed
-        .map(|(key, _)| format!("{key}: changed in the file, it takes effect at the next start"))
-        .collect()
-}
-
-fn server_rules(config: &Config) -> Result<Rules, HostError> {
-    let hosts = match &config.trusted_hosts {
-        Some(settings::TrustedHosts::AnyCertificate) => TrustedHosts::AnyCertificate,
-        Some(settings::TrustedHosts::Names(names)) => {
-            TrustedHosts::names(names.iter().map(String::as_str))
-        }
-        None => TrustedHosts::names([]),
-    };
-    Ok(Rules {
-        trust: Trust {
-            hosts,
-            forward_verify: config.forward_verify,
-            lookup_time: LOOKUP_TIME,
-        },
-        fronts: Fronts::new(config.fronts.clone()),
-        server: HeaderValue::from_str(&format!("foreman-proxy/{}", config.version))
-            .map_err(told)?,
-    })
-}
-
-fn foreman(config: &Config) -> Result<Option<UpstreamForeman>, HostError> {
-    let Some(foreman) = &config.foreman else {
-        return Ok(None);
-    };
-    Ok(Some(UpstreamForeman {
-        url: BaseUrl::parse(foreman.url.as_str()).map_err(told)?,
-        trust: UpstreamTrust {
-            ca: foreman.ca.clone(),
-            identity: foreman.identity.clone(),
-            verify: true,
-        },
-        connect_timeout: foreman.connect_timeout,
-    }))
-}
-
-/// What no plugin may reach: the operator's rules, the host's own listeners, its state and its policies.
-fn deny(config: &Config, bound: &[Bound]) -> Deny {
-    let own = [
-        Some(&config.state),
-        config.plugins.directory.as_ref(),
-        config.plugins.policies.as_ref(),
-    ];
-    Deny {
-        networks: config.deny.networks.clone(),
-        ports: config
-            .deny
-            .ports
-            .iter()
-            .map(|port| Ports {
-                first: *port,
-                last: *port,
-            })
-            .collect(),
-        listeners: bound.iter().map(|it| it.address).collect(),
-        paths: own
-            .into_iter()
-            .flatten()
-            .chain(&config.deny.paths)
-            .cloned()
-            .collect(),
-        free_paths: if config.trial {
-            vec![config.state.join("tftpboot")]
-        } else {
-            Vec::new()
-        },
-    }
-}
-
-fn port_view(bound: &Bound) -> PortView {
-    let words = |audience: &Audience| match audience {
-        Audience::Foreman => "foreman".to_owned(),
-        Audience::Host => "host".to_owned(),
-        Audience::Public => "public".to_owned(),
-    };
-    PortView {
-        address: bound.address.to_string(),
-        protocol: if bound.tls { "https" } else { "http" }.to_owned(),
-        owner: bound.listener.clone(),
-        audiences: bound.audiences.iter().map(words).collect(),
-    }
-}
-
-impl Desk {
-    fn shipped(&self, plugin: &str) -> Option<&'static str> {
-        self.bundled
-            .iter()
-            .find(|it| it.name == plugin)
-            .map(|it| it.policy)
-    }
-
-    async fn add_line(&self, plugin: String, line: String) -> Result<Done, ControlError> {
-        let loader = self.registry.loader();
-        let path = loader.policy_file(&plugin).ok_or_else(|| {
-            ControlError::Refused("this host has no directory for policies; set `policies` in `[plugins]` of proxy.toml".into())
-        })?;
-        let known = self.registry.views().iter().any(|it| it.name == plugin);
-        if !known {
-            return Err(ControlError::UnknownPlugin(plugin));
-        }
-        let (policy, _) = loader
-            .policy(&plugin, self.shipped(&plugin))
-            .map_err(|trouble| ControlError::Failed(trouble.reason()))?;
-        let next = policy
-            .with_line(&line)
-            .map_err(|error| ControlError::Invalid(error.to_string()))?;
-        if let Some(wrong) = loader.wrong_with(&plugin, &next) {
-            return Err(ControlError::Invalid(format!(
-                "with that line the policy would not be taken over: {wrong}"
-            )));
-        }
-        crate::grant::edit::write_whole(&path, next.text().as_bytes())
-            .map_err(|error| ControlError::Failed(format!("{}: {error}", path.display())))?;
-        self.registry.look().await;
-        let views = self.registry.views();
-        let outcome = views.into_iter().find(|it| it.name == plugin);
-        let outcome = match outcome.and_then(|it| it.reason) {
-            Some(reason) => format!("{plugin}: {reason}"),
-            None => "it holds from now on".to_owned(),
-        };
-        Ok(Done {
-            message: format!("{} now says `{line}`; {outcome}", path.display()),
-        })
-    }
-}
-
-impl Control for Desk {
-    fn unready(&self) -> Vec<Unready> {
-        self.registry.unready()
-    }
-
-    fn plugins(&self) -> Vec<PluginView> {
-        self.registry.views()
-    }
-
-    fn ports(&self) -> Vec<PortView> {
-        let services = self.registry.services().ports();
-        let mut all = self.bound.load().iter().map(port_view).collect::<Vec<_>>();
-        all.extend(services.into_iter().map(|port| PortView {
-            address: port.socket.address.to_string(),
-            protocol: port.socket.transport.word().to_owned(),
-            owner: port.plugin.to_string(),
-            audiences: Vec::new(),
-        }));
-        all
-    }
-
-    fn explain(&self, plugin: &str) -> Result<Explanation, ControlError> {
-        let running = self
-            .registry
-            .running(plugin)
-            .ok_or_else(|| ControlError::UnknownPlugin(plugin.to_owned()))?;
-        let policy = running.policy.load();
-        let needs = explain::explain(&running.manifest, &running.guard)
-            .into_iter()
-            .map(|row| NeedView {
-                capability: row.capability,
-                slot: row.slot,
-                access: row.access,
-                reason: row.reason,
-                required: row.required,
-                granted: row.granted,
-                used: row.used,
-                denied: row.denied,
-            })
-            .collect();
-        Ok(Explanation {
-            plugin: plugin.to_owned(),
-            digest: running.digest.clone(),
-            policy: policy.path().display().to_string(),
-            needs,
-            warnings: self.registry.loader().warnings(plugin),
-        })
-    }
-
-    fn denials(&self) -> Vec<DenialView> {
-        let seconds = |time: std::time::SystemTime| {
-            time.duration_since(std::time::UNIX_EPOCH)
-                .map_or(0.0, |it| it.as_secs_f64())
-        };
-        self.rules
-            .audit()
-            .denials(None)
-            .into_iter()
-            .map(|known| DenialView {
-                timestamp: seconds(known.last),
-                plugin: known.denial.plugin.to_string(),
-                action: known.denial.action.clone(),
-                rule: known.denial.rule.clone(),
-                reason: known.denial.reason.clone(),
-                fix: known.denial.fix.clone(),
-                count: known.count,
-            })
-            .collect()
-    }
-
-    fn approve(
-        &self,
-        plugin: String,
-        digest: Option<String>,
-    ) -> BoxFuture<'_, Result<Done, ControlError>> {
-        Box::pin(async move { self.registry.approve(&plugin, digest.as_deref()).await })
-    }
-
-    fn rollback(&self, plugin: String) -> BoxFuture<'_, Result<Done, ControlError>> {
-        Box::pin(async move { self.registry.rollback(&plugin).await })
-    }
-
-    fn allow(&self, plugin: String, line: String) -> BoxFuture<'_, Result<Done, ControlError>> {
-        Box::pin(self.add_line(plugin, line))
-    }
 }
 
 /// How long something took, for people.

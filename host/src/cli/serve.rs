@@ -27,7 +27,7 @@ use crate::telemetry::ring::LogRing;
 /// It prints what listens where and a few requests to try.
 ///
 /// Signals: TERM and INT finish running requests and stop; HUP reads configuration and policies again (a wrong one changes nothing); USR1
-/// opens the log file anew.
+/// opens the log file anew; TTIN logs what each plugin does at the moment.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bulkhead serve\n  \
@@ -174,6 +174,7 @@ impl Serve {
                     Signal::Stop => break,
                     Signal::Reload => self.reload(&mut host, logging).await,
                     Signal::Reopen => logging.reopen(),
+                    Signal::Tell => host.tell(),
                 },
                 () = tokio::time::sleep(watchdog.unwrap_or(Duration::MAX)), if watchdog.is_some() => {
                     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
@@ -253,6 +254,7 @@ enum Signal {
     Stop,
     Reload,
     Reopen,
+    Tell,
 }
 
 struct Signals {
@@ -260,6 +262,7 @@ struct Signals {
     int: tokio::signal::unix::Signal,
     hup: tokio::signal::unix::Signal,
     usr1: tokio::signal::unix::Signal,
+    ttin: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -270,6 +273,7 @@ impl Signals {
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
             usr1: signal(SignalKind::user_defined1())?,
+            ttin: signal(SignalKind::from_raw(libc::SIGTTIN))?,
         })
     }
 
@@ -279,6 +283,7 @@ impl Signals {
             _ = self.int.recv() => Signal::Stop,
             _ = self.hup.recv() => Signal::Reload,
             _ = self.usr1.recv() => Signal::Reopen,
+            _ = self.ttin.recv() => Signal::Tell,
         }
     }
 

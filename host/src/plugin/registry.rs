@@ -5,27 +5,33 @@
 //! server, the core API) never wait for a change.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use super::compile::Origin;
-use super::inspect::{self, Wasm};
-use super::library::{Library, read_component};
-use super::load::{Again, Changed, Found, Loader, Trouble};
+use super::inspect::Wasm;
+use super::library::Library;
+use super::load::{Again, Found, Loader, Trouble};
 use super::routes::{Claim, RouteTable};
 use super::running::Plugin;
 use super::service::Services;
 use super::settings::Lists;
-use super::watch::QUIET;
-use crate::api::control::{ControlError, Done, PluginState, PluginView, Unready};
-use crate::api::features::{FeatureView, Features, Snapshot, State};
+use crate::api::control::PluginState;
+use crate::api::features::{Features, Snapshot};
 use crate::settings::config::LOGS;
 use crate::settings::{Config, Enabled, Problem};
 use crate::telemetry::ring::LogRing;
+
+mod files;
+mod operator;
+mod policies;
+mod views;
+
+use files::Stamp;
 
 /// A component that comes with the program.
 #[derive(Debug, Clone, Copy)]
@@ -97,29 +103,6 @@ struct Work {
     /// Files of the plugin directory as they were looked at last.
     files: HashMap<PathBuf, Stamp>,
 }
-
-/// Tells whether a file is still the one that was looked at.
-#[derive(Clone, PartialEq, Eq)]
-struct Stamp {
-    size: u64,
-    modified: Option<SystemTime>,
-    inode: u64,
-}
-
-impl Stamp {
-    /// Whether somebody may still be writing it. A clock that went back makes no file young.
-    fn is_young(&self) -> bool {
-        self.modified
-            .and_then(|then| then.elapsed().ok())
-            .is_some_and(|age| age < QUIET)
-    }
-}
-
-/// Looks, [`QUIET`] apart, at files that do not stop changing before they are left to the watcher.
-const PATIENCE: usize = 10;
-
-/// What is said of a policy with a mistake.
-const POLICY_STAYS: &str = "policy not taken over; the one before stays";
 
 /// How long an old version may finish its last calls.
 const DRAIN: Duration = Duration::from_secs(60);
@@ -308,93 +291,6 @@ impl Registry {
         }
     }
 
-    /// Approves the file that waits under this name, and loads it.
-    pub async fn approve(&self, name: &str, digest: Option<&str>) -> Result<Done, ControlError> {
-        let mut work = self.work.lock().await;
-        let record = self
-            .records
-            .load()
-            .get(name)
-            .cloned()
-            .ok_or_else(|| unknown(name))?;
-        let Place::File(path) = &record.place else {
-            return Err(ControlError::Refused(format!(
-                "`{name}` is part of this program and needs no approval"
-            )));
-        };
-        if digest.is_some_and(|it| it != record.found.digest) {
-            return Err(ControlError::Refused(format!(
-                "the file that waits is {}, not the one you named",
-                record.found.digest
-            )));
-        }
-        self.loader
-            .approve(name, &record.found.digest, &record.found.fingerprint)
-            .map_err(ControlError::Failed)?;
-        let _ = self.library.reinstate(name);
-        work.files.remove(path);
-        self.settled_files(&mut work, &|_| {}).await;
-        self.settle();
-        Ok(Done {
-            message: format!(
-                "{name} {} is approved and {}",
-                record.found.digest,
-                self.state_of(name)
-            ),
-        })
-    }
-
-    /// Returns to the version of a plugin that ran before.
-    pub async fn rollback(&self, name: &str) -> Result<Done, ControlError> {
-        let _work = self.work.lock().await;
-        let refused = |text: String| ControlError::Refused(text);
-        let record = self
-            .records
-            .load()
-            .get(name)
-            .cloned()
-            .ok_or_else(|| unknown(name))?;
-        let history = self.library.history(name).unwrap_or_default();
-        let Some(previous) = history.previous else {
-            return Err(refused(format!("no earlier version of `{name}` is known")));
-        };
-        let wasm = self
-            .library
-            .read(&previous)
-            .ok_or_else(|| refused(format!("the copy of {previous} is gone")))?;
-        let wasm = Wasm {
-            bytes: &wasm,
-            digest: &previous,
-        };
-        let (_, ready) = self.loader.prepare(&wasm, Origin::ThirdParty, None).await;
-        let plugin = ready.map_err(|trouble| {
-            refused(format!(
-                "{previous} does not run any more: {}",
-                trouble.reason()
-            ))
-        })?;
-        self.switch(&record.place, plugin).map_err(refused)?;
-        let _ = self.library.rolled_back(name, &history.current, &previous);
-        let stays_out = format!(
-            "{} stays out until its file changes or is approved",
-            history.current
-        );
-        // What stood there was said of another version.
-        self.record(
-            name.to_owned(),
-            Record {
-                state: PluginState::Running,
-                reason: Some(format!("rolled back; {stays_out}")),
-                missing: Vec::new(),
-                ..record
-            },
-        );
-        self.settle();
-        Ok(Done {
-            message: format!("{name} is back at {previous}; {stays_out}"),
-        })
-    }
-
     // --- one plugin ---
 
     async fn load(&self, place: Place, wasm: &Wasm<'_>, policy: Option<&str>) {
@@ -559,359 +455,6 @@ impl Registry {
             drain(Some(before));
         }
     }
-
-    // --- files and policies ---
-
-    /// Looks at all files, also at those that are young: who asks for it waits for the outcome.
-    async fn settled_files(&self, work: &mut Work, progress: &impl Fn(&str)) {
-        for _ in 0..PATIENCE {
-            if !self.look_at_files(work, progress).await {
-                return;
-            }
-            tokio::time::sleep(QUIET).await;
-        }
-    }
-
-    async fn look_at_files(&self, work: &mut Work, progress: &impl Fn(&str)) -> bool {
-        let config = self.loader.config();
-        let Some(directory) = config.plugins.directory.clone() else {
-            return false;
-        };
-        let mut unsettled = false;
-        let largest = self.loader.largest_component();
-        let mut present: Vec<(PathBuf, Stamp)> = match list(&directory) {
-            Ok(files) => files,
-            Err(error) => {
-                tracing::error!(directory = %directory.display(), %error, "plugin directory not read");
-                return false;
-            }
-        };
-        present.sort_by(|one, two| one.0.cmp(&two.0));
-        let gone: Vec<PathBuf> = work
-            .files
-            .keys()
-            .filter(|known| !present.iter().any(|(path, _)| path == *known))
-            .cloned()
-            .collect();
-        for path in gone {
-            work.files.remove(&path);
-            let names: Vec<String> = self
-                .records
-                .load()
-                .iter()
-                .filter(|(_, record)| record.place == Place::File(path.clone()))
-                .map(|(name, _)| name.clone())
-                .collect();
-            for name in names {
-                self.withdraw(&name, "its file was removed");
-                self.forget(&name);
-            }
-        }
-        for (path, stamp) in present {
-            if work.files.get(&path) == Some(&stamp) {
-                continue;
-            }
-            if stamp.is_young() {
-                unsettled = true;
-                continue;
-            }
-            work.files.insert(path.clone(), stamp);
-            progress(&path.display().to_string());
-            self.look_at_file(path, largest).await;
-        }
-        unsettled
-    }
-
-    async fn look_at_file(&self, path: PathBuf, largest: u64) {
-        let place = Place::File(path.clone());
-        let read = tokio::task::spawn_blocking(move || read_component(&path, largest)).await;
-        let wasm = match read {
-            Ok(Ok(wasm)) => wasm,
-            Ok(Err(error)) => {
-                tracing::error!(file = place.label(), %error, "plugin file not read");
-                let record = Record::new(
-                    place.clone(),
-                    Found::default(),
-                    PluginState::Failed,
-                    Some(format!("not read: {error}")),
-                );
-                self.record(place.unnamed(), record);
-                return;
-            }
-            Err(_) => return,
-        };
-        let digest = inspect::digest(&wasm);
-        if let Err(error) = self.library.keep(&digest, &wasm) {
-            tracing::warn!(file = place.label(), %error, "no copy kept; a rollback to this version will not be possible");
-        }
-        let withdrawn = self.records.load().iter().any(|(name, record)| {
-            record.place == place
-                && self
-                    .library
-                    .history(name)
-                    .is_some_and(|it| it.withdrawn.as_deref() == Some(digest.as_str()))
-        });
-        if withdrawn {
-            return;
-        }
-        let wasm = Wasm {
-            bytes: &wasm,
-            digest: &digest,
-        };
-        self.load(place, &wasm, None).await;
-    }
-
-    /// Reads every policy again; what changed takes effect at once.
-    async fn reread_policies(&self, again: Again) {
-        self.loader
-            .repolicy_formers(again, |name| self.shipped(name));
-        for plugin in self.loader.all_running() {
-            match self
-                .loader
-                .repolicy(&plugin, self.shipped(&plugin.name), again)
-            {
-                Ok(Changed::Nothing) => self.refused_policy(&plugin.name, None),
-                Ok(changed) => {
-                    self.refused_policy(&plugin.name, None);
-                    tracing::info!(
-                        plugin = &*plugin.name,
-                        "policy changed; it holds from now on"
-                    );
-                    if changed == Changed::Limits {
-                        self.bring_up_anew(&plugin).await;
-                    }
-                }
-                Err(trouble @ Trouble::Pending { .. }) => {
-                    // The rights are gone already; without them the plugin cannot work.
-                    let reason = trouble.reason();
-                    tracing::error!(
-                        plugin = &*plugin.name,
-                        reason,
-                        "policy no longer covers what the plugin needs"
-                    );
-                    self.withdraw(&plugin.name, "its policy no longer covers its needs");
-                    if let Some(mut record) = self.records.load().get(&*plugin.name).cloned() {
-                        record.state = PluginState::Pending;
-                        record.reason = Some(reason);
-                        record.missing = trouble.missing();
-                        self.record(plugin.name.to_string(), record);
-                    }
-                }
-                Err(trouble) => self.refused_policy(&plugin.name, Some(&trouble.reason())),
-            }
-        }
-        // What waits may have been granted.
-        for (name, record) in self.records.load_full().iter() {
-            let waits = matches!(record.state, PluginState::Pending | PluginState::Failed);
-            // What cannot even be described waits for no policy.
-            if !waits || record.found.name.is_empty() || self.loader.running(name).is_some() {
-                continue;
-            }
-            match &record.place {
-                Place::Bundled(name) => {
-                    if let Some(bundled) = self.bundled.iter().find(|it| it.name == *name) {
-                        self.load(
-                            record.place.clone(),
-                            &bundled.component(),
-                            Some(bundled.policy),
-                        )
-                        .await;
-                    }
-                }
-                Place::File(_) => {
-                    if let Some(bytes) = self.library.read(&record.found.digest) {
-                        let wasm = Wasm {
-                            bytes: &bytes,
-                            digest: &record.found.digest,
-                        };
-                        self.load(record.place.clone(), &wasm, None).await;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Shows why a policy is not taken over, as long as it is not, and tells it once.
-    fn refused_policy(&self, name: &str, reason: Option<&str>) {
-        let Some(mut record) = self.records.load().get(name).cloned() else {
-            return;
-        };
-        let shown = reason.map(|reason| format!("{POLICY_STAYS}: {reason}"));
-        let stood_there = record
-            .reason
-            .as_ref()
-            .is_some_and(|it| it.starts_with(POLICY_STAYS));
-        if record.reason == shown || (shown.is_none() && !stood_there) {
-            return;
-        }
-        if let Some(reason) = reason {
-            tracing::error!(plugin = name, reason, "{POLICY_STAYS}");
-        }
-        record.reason = shown;
-        self.record(name.to_owned(), record);
-    }
-
-    /// Has a running plugin served by new instances of the same version, which are made with the limits of now.
-    async fn bring_up_anew(&self, plugin: &Plugin) {
-        let Some(record) = self.records.load().get(&*plugin.name).cloned() else {
-            return;
-        };
-        match &record.place {
-            Place::Bundled(name) => {
-                if let Some(bundled) = self.bundled.iter().find(|it| it.name == *name) {
-                    self.load(
-                        record.place.clone(),
-                        &bundled.component(),
-                        Some(bundled.policy),
-                    )
-                    .await;
-                }
-            }
-            Place::File(_) => match self.library.read(&plugin.digest) {
-                Some(bytes) => {
-                    let wasm = Wasm {
-                        bytes: &bytes,
-                        digest: &plugin.digest,
-                    };
-                    self.load(record.place.clone(), &wasm, None).await
-                }
-                None => tracing::warn!(
-                    plugin = &*plugin.name,
-                    "the copy of its file is gone; new limits hold from the next start on"
-                ),
-            },
-        }
-    }
-
-    // --- what others see ---
-
-    fn record(&self, key: String, record: Record) {
-        self.records.rcu(|now| {
-            let mut next = BTreeMap::clone(now);
-            next.insert(key.clone(), record.clone());
-            next
-        });
-    }
-
-    fn forget(&self, key: &str) {
-        self.records.rcu(|now| {
-            let mut next = BTreeMap::clone(now);
-            next.remove(key);
-            next
-        });
-        self.ring.clear_module(key);
-    }
-
-    fn state_of(&self, name: &str) -> String {
-        self.records.load().get(name).map_or_else(
-            || "gone".to_owned(),
-            |record| match &record.reason {
-                Some(reason) => format!("{}: {reason}", record.state),
-                None => record.state.to_string(),
-            },
-        )
-    }
-
-    /// Makes the picture that Foreman and the operator get.
-    fn settle(&self) {
-        self.services.settle(|| self.loader.all_running());
-        let records = self.records.load();
-        let mut features = Vec::new();
-        for (name, record) in records.iter() {
-            let running = self.loader.running(name);
-            let problem = running.as_ref().and_then(|it| it.problem());
-            let reason =
-                problem.or_else(|| running.is_none().then(|| record.reason.clone()).flatten());
-            match &reason {
-                Some(reason) => self.ring.fail_module(name, reason),
-                None => self.ring.clear_module(name),
-            }
-            if !record.is_feature {
-                continue;
-            }
-            let state = match (&running, record.state) {
-                (Some(_), _) if reason.is_none() => State::Running,
-                (_, PluginState::Disabled) => State::Disabled,
-                (_, PluginState::Starting) => State::Starting,
-                _ => State::Failed,
-            };
-            let enabled = running
-                .as_ref()
-                .map(|it| it.enabled)
-                .filter(|_| state == State::Running);
-            features.push(FeatureView {
-                name: name.clone(),
-                version: record.found.version.clone(),
-                http_enabled: enabled.is_some_and(|it| it.http()),
-                https_enabled: enabled.is_some_and(|it| it.https()),
-                state,
-                settings: running
-                    .as_ref()
-                    .map_or_else(|| record.found.exposed.clone(), |it| it.shown_settings()),
-                capabilities: running
-                    .as_ref()
-                    .map(|it| it.health.load().capabilities.clone())
-                    .unwrap_or_default(),
-            });
-        }
-        let shown_version = self.loader.config().version.clone();
-        self.snapshot.store(Arc::new(Snapshot {
-            shown_version,
-            features,
-            logs: logs_enabled(&self.loader.config()),
-        }));
-    }
-
-    /// Every plugin for the operator.
-    #[must_use]
-    pub fn views(&self) -> Vec<PluginView> {
-        self.records
-            .load()
-            .iter()
-            .map(|(name, record)| {
-                let running = self.loader.running(name);
-                let shown = running
-                    .as_ref()
-                    .map_or(&record.found.digest, |it| &it.digest);
-                PluginView {
-                    name: name.clone(),
-                    version: running.as_ref().map_or_else(
-                        || record.found.version.clone(),
-                        |it| it.manifest.version.clone(),
-                    ),
-                    digest: shown.clone(),
-                    origin: record.place.label(),
-                    state: record.state,
-                    reason: running
-                        .and_then(|it| it.problem())
-                        .or_else(|| record.reason.clone()),
-                    mounts: record.found.mounts.clone(),
-                    missing: record.missing.clone(),
-                    warnings: record.warnings.clone(),
-                    previous: self.library.history(name).and_then(|it| it.previous),
-                }
-            })
-            .collect()
-    }
-
-    /// Features that should serve and do not.
-    #[must_use]
-    pub fn unready(&self) -> Vec<Unready> {
-        self.records
-            .load()
-            .iter()
-            .filter(|(name, record)| {
-                record.state != PluginState::Disabled && self.loader.running(name).is_none()
-            })
-            .map(|(name, record)| Unready {
-                plugin: name.clone(),
-                reason: record
-                    .reason
-                    .clone()
-                    .unwrap_or_else(|| record.state.to_string()),
-            })
-            .collect()
-    }
 }
 
 impl Features for Registry {
@@ -978,10 +521,6 @@ fn logs_enabled(config: &Config) -> Enabled {
         .map_or(Enabled::Both, |it| it.enabled)
 }
 
-fn unknown(name: &str) -> ControlError {
-    ControlError::UnknownPlugin(name.to_owned())
-}
-
 fn same_feature(before: &Config, after: &Config, name: &str) -> bool {
     before.features.get(name) == after.features.get(name)
 }
@@ -1007,33 +546,6 @@ fn changed_settings(before: &Config, after: &Config, name: &str) -> String {
     } else {
         format!("{} changed; ", names.join(", "))
     }
-}
-
-fn list(directory: &Path) -> std::io::Result<Vec<(PathBuf, Stamp)>> {
-    use std::os::unix::fs::MetadataExt;
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        let hidden = path
-            .file_name()
-            .is_none_or(|it| it.as_encoded_bytes().starts_with(b"."));
-        if hidden || path.extension().is_none_or(|it| it != "wasm") {
-            continue;
-        }
-        // A link is looked through: operators link versions into place. A file that vanished meanwhile is not there.
-        let Ok(found) = std::fs::metadata(&path) else {
-            continue;
-        };
-        files.push((
-            path,
-            Stamp {
-                size: found.len(),
-                modified: found.modified().ok(),
-                inode: found.ino(),
-            },
-        ));
-    }
-    Ok(files)
 }
 
 #[cfg(test)]

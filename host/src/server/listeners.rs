@@ -62,21 +62,29 @@ struct Wanted {
     trial: bool,
 }
 
-/// Sockets that are bound and not served yet.
-pub struct Sockets(Vec<(Wanted, TcpListener, SocketAddr)>);
+/// Sockets that are bound and not served yet, and what they will be served with.
+pub struct Sockets {
+    open: Vec<(Wanted, TcpListener, SocketAddr)>,
+    tls: Option<Arc<Tls>>,
+}
 
 impl Sockets {
-    /// Binds every address of a configuration, or takes the sockets handed over for them.
+    /// Binds every address of a configuration, or takes the sockets handed over for them. Certificates are read before, so that a start that cannot succeed
+    /// ends before it works for it.
     pub fn bind(config: &Config, inherited: &Inherited) -> Result<Self, ListenersError> {
+        let tls = load_tls(config)?;
         let all = wanted(config).into_iter().map(|it| open(it, inherited));
-        Ok(Self(all.collect::<Result<_, _>>()?))
+        Ok(Self {
+            open: all.collect::<Result<_, _>>()?,
+            tls,
+        })
     }
 
     /// Where they listen.
     #[must_use]
     pub fn bound(&self) -> Vec<Bound> {
         let bound = |(wanted, _, address): &(Wanted, _, _)| wanted.bound(*address);
-        self.0.iter().map(bound).collect()
+        self.open.iter().map(bound).collect()
     }
 }
 
@@ -107,7 +115,7 @@ impl<D: Dispatch + 'static> Listeners<D> {
         server: Arc<Server<D>>,
         host_threads: Handle,
     ) -> Result<Self, ListenersError> {
-        let tls = load_tls(config)?;
+        let Sockets { open, tls } = sockets;
         let mut listeners = Self {
             server,
             host_threads,
@@ -115,7 +123,7 @@ impl<D: Dispatch + 'static> Listeners<D> {
             leaving: Vec::new(),
             tls: Arc::new(ArcSwapOption::new(tls.clone())),
         };
-        for (wanted, socket, address) in sockets.0 {
+        for (wanted, socket, address) in open {
             let running = listeners.run(wanted, socket, address, tls.clone(), config.drain);
             listeners.running.push(running);
         }

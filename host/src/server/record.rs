@@ -157,13 +157,13 @@ impl Drop for Record {
         let milliseconds = self.began.elapsed().as_secs_f64() * 1000.0;
         let Some(status) = self.status else {
             tracing::info!(
-                request_id = %self.id, client = %self.client, plugin = self.plugin.as_deref(),
+                request_id = %self.id, client = %self.client, by = self.plugin.as_deref(),
                 "Gave up {} {} ({milliseconds:.2} ms): the connection ended before the answer", self.method, self.path,
             );
             return;
         };
         tracing::info!(
-            request_id = %self.id, client = %self.client, plugin = self.plugin.as_deref(), bytes = self.bytes, complete = self.complete,
+            request_id = %self.id, client = %self.client, by = self.plugin.as_deref(), bytes = self.bytes, complete = self.complete,
             "Finished {} {} with {} ({milliseconds:.2} ms)", self.method, self.path, status.as_u16(),
         );
     }

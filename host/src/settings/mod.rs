@@ -1,6 +1,7 @@
 //! Configuration types, defaults, errors with file, line and column.
 
 pub mod config;
+pub(crate) mod measure;
 pub mod problem;
 mod read;
 pub(crate) mod reader;

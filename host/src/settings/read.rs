@@ -1,15 +1,14 @@
 //! From the text of `proxy.toml` to [`Config`]: key by key, every mistake told.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::config::{
-    ADMIN, CompileLimits, Config, DRAIN, DenyRules, Enabled, Engine, Feature, Foreman, Listener,
-    ListenerLimits, Log, Plugins, Profile, SHOWN_VERSION, Tls, TrustedHosts,
+    ADMIN, CompileLimits, Config, DRAIN, DenyRules, Enabled, Engine, Feature, Foreman, Log,
+    Plugins, Profile, SHOWN_VERSION, Tls,
 };
 use super::problem::{Problem, Problems, Source};
 use super::reader::{Data, Given, Item, Reading, Settings, Table};
@@ -19,8 +18,10 @@ use crate::telemetry::log::Options as LogOptions;
 use crate::telemetry::output::{Format, Target};
 use crate::telemetry::record::Level;
 
-/// What an operator writes to serve Foreman without TLS beyond loopback.
-const CONSENT: &str = "i-accept-unencrypted-control";
+mod listeners;
+mod words;
+
+use words::{address, http_url, network, plain, version};
 
 type Wrong = (String, Option<String>);
 
@@ -235,20 +236,6 @@ impl Reader<'_> {
         self.file(table, key).unwrap_or_default()
     }
 
-    fn tls(&self, table: &Table<'_>) -> Tls {
-        let tls = Tls {
-            certificate: self.required(table, "certificate"),
-            private_key: self.required(table, "private_key"),
-            client_ca: self.file(table, "client_ca"),
-            only_tls13: self
-                .reading
-                .word(table, "oldest", &[("1.2", false), ("1.3", true)])
-                .or(false),
-        };
-        self.reading.finish(table);
-        tls
-    }
-
     fn foreman(&self, table: &Table<'_>, tls: Option<&Tls>) -> Option<Foreman> {
         let r = self.reading;
         if !table.keys().any(|(name, _)| name == "url") {
@@ -307,156 +294,6 @@ impl Reader<'_> {
         };
         self.reading.finish(table);
         plugins
-    }
-
-    fn listeners(&self, root: &Table<'_>) -> Vec<Listener> {
-        let Given::Is(items) = self.reading.list(root, "listener") else {
-            return Vec::new();
-        };
-        let mut listeners: Vec<Listener> = Vec::new();
-        for item in items {
-            let Item {
-                span,
-                data: Data::Table(table),
-                ..
-            } = item
-            else {
-                self.reading.problem(
-                    &item.span,
-                    "`listener` must be written as `[[listener]]`",
-                    None,
-                );
-                continue;
-            };
-            let listener = self.listener(&table, listeners.len());
-            if listeners.iter().any(|it| it.name == listener.name) {
-                self.reading.problem(
-                    &span,
-                    format!("two listeners are called `{}`", listener.name),
-                    Some("give each a `name` of its own".into()),
-                );
-            }
-            listeners.push(listener);
-        }
-        listeners
-    }
-
-    fn listener(&self, table: &Table<'_>, position: usize) -> Listener {
-        let r = self.reading;
-        for key in ["listen", "audiences"] {
-            if !table.keys().any(|(name, _)| name == key) {
-                r.problem(&table.span, format!("`listener.{key}` is missing"), None);
-            }
-        }
-        let audiences = r.texts(table, "audiences", audience).or(Vec::new());
-        let addresses = r.texts(table, "listen", address).or(Vec::new());
-        let tls = r.flag(table, "tls").or(false);
-        let consent = r
-            .parsed(table, "plain_http_for_foreman", |text| {
-                if text == CONSENT {
-                    Ok(true)
-                } else {
-                    Err((format!("only \"{CONSENT}\" is accepted here"), None))
-                }
-            })
-            .or(false);
-        if !tls
-            && !consent
-            && audiences.contains(&Audience::Foreman)
-            && addresses.iter().any(|it| !it.ip().is_loopback())
-        {
-            r.problem(
-                &table.span,
-                "this listener would serve Foreman's control calls over plain HTTP beyond this machine",
-                Some(format!("set `tls = true`, or write `plain_http_for_foreman = \"{CONSENT}\"`")),
-            );
-        }
-        let limits = r
-            .table(table, "limits")
-            .map(|limits| self.listener_limits(&limits))
-            .or(ListenerLimits::default());
-        let listener = Listener {
-            name: r
-                .text(table, "name")
-                .map(|(text, _)| text)
-                .or(format!("listener-{}", position + 1)),
-            public_url: r
-                .parsed(table, "public_url", http_url)
-                .ok()
-                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
-            plain_http_for_foreman: consent,
-            addresses,
-            audiences,
-            tls,
-            limits,
-        };
-        r.finish(table);
-        listener
-    }
-
-    fn listener_limits(&self, table: &Table<'_>) -> ListenerLimits {
-        let r = self.reading;
-        let count = |key| {
-            r.count(table, key, 1..=1_000_000_i64)
-                .ok()
-                .and_then(|it| usize::try_from(it).ok())
-        };
-        let size = |key| {
-            r.size(table, key)
-                .ok()
-                .and_then(|it| usize::try_from(it).ok())
-        };
-        let time = |key| r.time(table, key).ok();
-        let limits = ListenerLimits {
-            connections: count("connections"),
-            connections_per_address: count("connections_per_address"),
-            requests_per_address: count("requests_per_address"),
-            request_burst: count("request_burst"),
-            handshake: time("handshake"),
-            head_time: time("head_time"),
-            idle: time("idle"),
-            body_idle: time("body_idle"),
-            body_time: time("body_time"),
-            passed_body_time: time("passed_body_time"),
-            send_stall: time("send_stall"),
-            connection_age: time("connection_age"),
-            request_line: size("request_line"),
-            head: size("head"),
-            header_lines: count("header_lines"),
-            held_bodies: size("held_bodies"),
-        };
-        r.finish(table);
-        limits
-    }
-
-    fn trusted_hosts(&self, root: &Table<'_>) -> Option<TrustedHosts> {
-        let r = self.reading;
-        match r.item(root, "trusted_hosts") {
-            Given::Is(Item {
-                data: Data::Text(text),
-                ..
-            }) if text == "any-certificate" => Some(TrustedHosts::AnyCertificate),
-            Given::Is(Item {
-                data: Data::List(_),
-                ..
-            }) => {
-                let names = r
-                    .texts(root, "trusted_hosts", |text| {
-                        Ok::<_, Wrong>(text.to_lowercase())
-                    })
-                    .or(Vec::new());
-                Some(TrustedHosts::Names(names))
-            }
-            Given::Is(item) => {
-                r.problem(
-                    &item.span,
-                    "`trusted_hosts` must be a list of names, or \"any-certificate\"",
-                    None,
-                );
-                None
-            }
-            _ => None,
-        }
     }
 
     fn features(&self, root: &Table<'_>) -> BTreeMap<String, Feature> {
@@ -680,89 +517,5 @@ impl Reader<'_> {
                 (name.to_owned(), profile)
             })
             .collect()
-    }
-}
-
-fn audience(text: &str) -> Result<Audience, Wrong> {
-    match text {
-        "foreman" => Ok(Audience::Foreman),
-        "host" => Ok(Audience::Host),
-        "public" => Ok(Audience::Public),
-        _ => Err((
-            format!("`{text}` is none of `foreman`, `host`, `public`"),
-            super::reader::nearest(text, ["foreman", "host", "public"].into_iter()),
-        )),
-    }
-}
-
-fn address(text: &str) -> Result<SocketAddr, Wrong> {
-    text.parse().map_err(|_| {
-        (
-            format!("`{text}` is no address with port"),
-            Some(
-                "write `192.0.2.1:8443`, `[2001:db8::1]:8443`, `0.0.0.0:8443` or `[::]:8443`"
-                    .into(),
-            ),
-        )
-    })
-}
-
-fn network(text: &str) -> Result<IpNet, Wrong> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| {
-            (
-                format!("`{text}` is no address and no network"),
-                Some("write `192.0.2.1` or `192.0.2.0/24`".into()),
-            )
-        })
-}
-
-fn http_url(text: &str) -> Result<url::Url, Wrong> {
-    let url = url::Url::parse(text)
-        .map_err(|error| (format!("contains an invalid url: {error}"), None))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(("must be a http or https URL".into(), None));
-    }
-    Ok(url)
-}
-
-/// Foreman takes the first two numbers of the text; anything else would be shown to it for nothing.
-fn version(text: &str) -> Result<String, Wrong> {
-    let core = text.strip_suffix("-develop").unwrap_or(text);
-    let good = core.split('.').count() == 3
-        && core.split('.').all(|part| {
-            !part.is_empty() && part.len() < 6 && part.bytes().all(|it| it.is_ascii_digit())
-        });
-    if good {
-        Ok(text.to_owned())
-    } else {
-        Err((
-            format!("`{text}` is not of the form 3.13.0 or 3.13.0-develop"),
-            None,
-        ))
-    }
-}
-
-fn plain(value: &DeValue<'_>) -> toml::Value {
-    match value {
-        DeValue::String(text) => toml::Value::String(text.to_string()),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .map_or_else(
-                |_| toml::Value::String(number.to_string()),
-                toml::Value::Integer,
-            ),
-        DeValue::Boolean(flag) => toml::Value::Boolean(*flag),
-        DeValue::Float(number) => toml::Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
-        DeValue::Datetime(date) => toml::Value::Datetime(*date),
-        DeValue::Array(items) => {
-            toml::Value::Array(items.iter().map(|it| plain(it.get_ref())).collect())
-        }
-        DeValue::Table(entries) => toml::Value::Table(
-            entries
-                .iter()
-                .map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref())))
-                .collect(),
-        ),
     }
 }

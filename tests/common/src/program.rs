@@ -135,6 +135,8 @@ pub enum Signal {
     Reload,
     /// Open the log file again.
     Reopen,
+    /// Say what goes on.
+    Tell,
     /// End at once, without a chance to do anything.
     Kill,
 }
@@ -146,6 +148,7 @@ impl From<Signal> for rustix::process::Signal {
             Signal::Interrupt => Self::INT,
             Signal::Reload => Self::HUP,
             Signal::Reopen => Self::USR1,
+            Signal::Tell => Self::TTIN,
             Signal::Kill => Self::KILL,
         }
     }

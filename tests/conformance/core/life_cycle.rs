@@ -111,6 +111,64 @@ fn wrong_settings_are_all_reported_before_anything_starts() {
     }
 }
 
+/// The validators' messages, each with its place. Where the original fails one feature, here the file is refused; a value that is only missing fails the
+/// feature (above), and `check` tells it too.
+#[test]
+fn refused_values_are_told_in_the_known_words() {
+    for (feature, lines, said) in [
+        (
+            "tftp",
+            "tftproot = \"\"",
+            "Parameter 'tftproot' is expected to have a non-empty value",
+        ),
+        (
+            "tftp",
+            "tftproot = \"here\"",
+            "Setting 'tftproot' is expected to be an absolute path",
+        ),
+        (
+            "tftp",
+            "tftproot = \"/\"\nverify_server_cert = 1",
+            "Setting 'verify_server_cert' is expected to be true/false",
+        ),
+        (
+            "templates",
+            "template_url = \"proxy.example.com\"",
+            "Setting 'template_url' is missing a scheme",
+        ),
+        (
+            "templates",
+            "template_url = 8000",
+            "Setting 'template_url' is expected to contain a url",
+        ),
+        (
+            "templates",
+            "template_url = \"http://[::1\"",
+            "Setting 'template_url' contains an invalid url",
+        ),
+        (
+            "tftp-serve",
+            "listen = []",
+            "no plugin is called `tftp-serve`",
+        ),
+    ] {
+        let configuration = Configuration::empty().feature(feature, lines);
+        let path = configuration.write();
+        let finished = run(["check", "--config", path.to_str().unwrap()]);
+        assert_eq!(finished.code(), Some(3), "{lines}: {}", finished.text());
+        let section = format!("[features.{feature}]");
+        let text = configuration.text();
+        let begins = text.lines().position(|line| line == section).unwrap() + 1;
+        let told = finished.text();
+        let line = told.lines().find(|line| line.contains(said));
+        let line = line.unwrap_or_else(|| panic!("{lines}: no {said:?} in:\n{told}"));
+        let place = line.split("proxy.toml:").nth(1).unwrap_or_default();
+        let number: usize = place.split(':').next().unwrap().parse().unwrap();
+        let last = begins + lines.lines().count();
+        assert!((begins..=last).contains(&number), "{line}");
+    }
+}
+
 /// The same for keys of the file itself, which are looked at before any plugin's.
 #[test]
 fn wrong_keys_are_all_reported_before_anything_starts() {

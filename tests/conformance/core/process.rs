@@ -51,6 +51,45 @@ fn usr1_opens_the_log_file_again() {
     assert!(fs::read_to_string(&rotated).unwrap().contains("before"));
 }
 
+/// TTIN: the original prints its threads; here it is told what each plugin does, in the log.
+#[test]
+fn ttin_tells_what_goes_on() {
+    let bulkhead = Bulkhead::with(Configuration::empty().tftp(""));
+    bulkhead.signal(Signal::Tell);
+    for (plugin, state) in [("tftp", "running"), ("httpboot", "disabled")] {
+        let tells = |line: &String| line.contains(plugin) && line.contains(state);
+        assert_eventually!(
+            bulkhead.log_lines("at the moment").iter().any(tells),
+            "{plugin}: {}",
+            bulkhead.log()
+        );
+    }
+    assert_eq!(bulkhead.foreman().get("/tftp/serverName").status, 200);
+}
+
+/// 5: each feature that runs has been announced, and the sockets after them.
+#[test]
+fn the_start_is_logged_in_the_known_words() {
+    let bulkhead = Bulkhead::with(Configuration::standard());
+    for line in [
+        "Successfully initialized 'tftp'",
+        "Successfully initialized 'httpboot'",
+        // Foreman's door and the hosts', each with TLS and without, and the administrator's.
+        "Smart proxy has launched on 5 socket(s), waiting for requests",
+    ] {
+        assert_eventually!(
+            bulkhead.log_lines(line).len() == 1,
+            "{line}: {}",
+            bulkhead.log()
+        );
+    }
+    assert!(
+        bulkhead
+            .log_lines("Successfully initialized 'dns'")
+            .is_empty()
+    );
+}
+
 /// 7: the line of a log file: `2026-11-23T18:36:14 850ca7f1 [I] Started GET /features `.
 #[test]
 fn lines_of_a_log_file_have_the_known_form() {

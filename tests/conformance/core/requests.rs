@@ -43,6 +43,19 @@ fn requests_are_logged_when_they_start_and_finish() {
     );
 
     target
+        .request("GET", "/tftp/serverName")
+        .header("X-Request-Id", "c3c3c3c3-x")
+        .send();
+    let lines = finished("c3c3c3c3");
+    assert!(
+        lines
+            .last()
+            .unwrap()
+            .starts_with("Finished GET /tftp/serverName with 200 ("),
+        "a plugin's answer is told in the same words: {lines:?}"
+    );
+
+    target
         .request("GET", "/nothing?a=b&c")
         .header("X-Request-Id", "b2b2b2b2-x")
         .send();

@@ -72,6 +72,45 @@ fn client_hello(minor: u8) -> Vec<u8> {
     record
 }
 
+/// Client certificates are asked for without naming CAs, so that a client with several certificates chooses by itself.
+#[test]
+fn no_ca_names_are_sent() {
+    use std::sync::{Arc, Mutex};
+
+    /// Remembers what it was asked, and has no certificate.
+    #[derive(Debug, Default)]
+    struct Asked(Mutex<Vec<usize>>);
+
+    impl rustls::client::ResolvesClientCert for Asked {
+        fn resolve(
+            &self,
+            names: &[&[u8]],
+            _: &[rustls::SignatureScheme],
+        ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            self.0.lock().unwrap().push(names.len());
+            None
+        }
+
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+
+    let bulkhead = BULKHEAD.get();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let asked = Arc::new(Asked::default());
+        let authority = &bulkhead.configuration.authority;
+        let mut config = (*authority.client_config_for(None, &[version])).clone();
+        config.client_auth_cert_resolver = asked.clone();
+        let target = Target {
+            tls: Some(Arc::new(config)),
+            ..bulkhead.foreman_tls()
+        };
+        assert_eq!(target.get("/features").status, 200, "{version:?}");
+        assert_eq!(*asked.0.lock().unwrap(), [0], "{version:?}");
+    }
+}
+
 /// PEM in PKCS#1, PKCS#8 and SEC1.
 #[test]
 fn keys_are_read_in_every_form_administrators_have() {

@@ -163,17 +163,21 @@ impl Desk {
     }
 
     async fn rights(&self, config: &Config, bundled: &Bundled) -> Result<Effective, String> {
-        let component = match &self.compiler {
-            Some(compiler) => compiler
-                .component(bundled.wasm, Origin::FirstParty)
-                .await
-                .map_err(|error| error.to_string())?,
-            None => Component::new(self.engine.inner(), bundled.wasm)
-                .map_err(|error| format!("{error:#}"))?,
+        let handles = self.runtimes.handles();
+        let manifest = match &self.compiler {
+            Some(compiler) => {
+                let wasm = bundled.component();
+                let asked =
+                    inspect::manifest(&self.engine, compiler, &handles, &wasm, Origin::FirstParty);
+                asked.await.map(|(manifest, _)| manifest)
+            }
+            None => {
+                let component = Component::new(self.engine.inner(), bundled.wasm)
+                    .map_err(|error| format!("{error:#}"))?;
+                inspect::describe(&self.engine, &component, handles).await
+            }
         };
-        let manifest = inspect::describe(&self.engine, &component, self.runtimes.handles())
-            .await
-            .map_err(|error| error.to_string())?;
+        let manifest = manifest.map_err(|error| error.to_string())?;
         let values = schema::resolve(config, bundled.name, &manifest.settings)
             .map_err(|problems| problems.to_string())?;
         let own = config.plugins.policies.as_ref();

@@ -1,0 +1,138 @@
+//! What others see of the plugins: Foreman, the operator, the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Record, Registry, logs_enabled};
+use crate::api::control::{PluginState, PluginView, Unready};
+use crate::api::features::{FeatureView, Snapshot, State};
+
+impl Registry {
+    pub(super) fn record(&self, key: String, record: Record) {
+        self.records.rcu(|now| {
+            let mut next = BTreeMap::clone(now);
+            next.insert(key.clone(), record.clone());
+            next
+        });
+    }
+
+    pub(super) fn forget(&self, key: &str) {
+        self.records.rcu(|now| {
+            let mut next = BTreeMap::clone(now);
+            next.remove(key);
+            next
+        });
+        self.ring.clear_module(key);
+    }
+
+    pub(super) fn state_of(&self, name: &str) -> String {
+        self.records.load().get(name).map_or_else(
+            || "gone".to_owned(),
+            |record| match &record.reason {
+                Some(reason) => format!("{}: {reason}", record.state),
+                None => record.state.to_string(),
+            },
+        )
+    }
+
+    /// Makes the picture that Foreman and the operator get.
+    pub(super) fn settle(&self) {
+        self.services.settle(|| self.loader.all_running());
+        let records = self.records.load();
+        let mut features = Vec::new();
+        for (name, record) in records.iter() {
+            let running = self.loader.running(name);
+            let problem = running.as_ref().and_then(|it| it.problem());
+            let reason =
+                problem.or_else(|| running.is_none().then(|| record.reason.clone()).flatten());
+            match &reason {
+                Some(reason) => self.ring.fail_module(name, reason),
+                None => self.ring.clear_module(name),
+            }
+            if !record.is_feature {
+                continue;
+            }
+            let state = match (&running, record.state) {
+                (Some(_), _) if reason.is_none() => State::Running,
+                (_, PluginState::Disabled) => State::Disabled,
+                (_, PluginState::Starting) => State::Starting,
+                _ => State::Failed,
+            };
+            let enabled = running
+                .as_ref()
+                .map(|it| it.enabled)
+                .filter(|_| state == State::Running);
+            features.push(FeatureView {
+                name: name.clone(),
+                version: record.found.version.clone(),
+                http_enabled: enabled.is_some_and(|it| it.http()),
+                https_enabled: enabled.is_some_and(|it| it.https()),
+                state,
+                settings: running
+                    .as_ref()
+                    .map_or_else(|| record.found.exposed.clone(), |it| it.shown_settings()),
+                capabilities: running
+                    .as_ref()
+                    .map(|it| it.health.load().capabilities.clone())
+                    .unwrap_or_default(),
+            });
+        }
+        let shown_version = self.loader.config().version.clone();
+        self.snapshot.store(Arc::new(Snapshot {
+            shown_version,
+            features,
+            logs: logs_enabled(&self.loader.config()),
+        }));
+    }
+
+    /// Every plugin for the operator.
+    #[must_use]
+    pub fn views(&self) -> Vec<PluginView> {
+        self.records
+            .load()
+            .iter()
+            .map(|(name, record)| {
+                let running = self.loader.running(name);
+                let shown = running
+                    .as_ref()
+                    .map_or(&record.found.digest, |it| &it.digest);
+                PluginView {
+                    name: name.clone(),
+                    version: running.as_ref().map_or_else(
+                        || record.found.version.clone(),
+                        |it| it.manifest.version.clone(),
+                    ),
+                    digest: shown.clone(),
+                    origin: record.place.label(),
+                    state: record.state,
+                    reason: running
+                        .and_then(|it| it.problem())
+                        .or_else(|| record.reason.clone()),
+                    mounts: record.found.mounts.clone(),
+                    missing: record.missing.clone(),
+                    warnings: record.warnings.clone(),
+                    previous: self.library.history(name).and_then(|it| it.previous),
+                }
+            })
+            .collect()
+    }
+
+    /// Features that should serve and do not.
+    #[must_use]
+    pub fn unready(&self) -> Vec<Unready> {
+        self.records
+            .load()
+            .iter()
+            .filter(|(name, record)| {
+                record.state != PluginState::Disabled && self.loader.running(name).is_none()
+            })
+            .map(|(name, record)| Unready {
+                plugin: name.clone(),
+                reason: record
+                    .reason
+                    .clone()
+                    .unwrap_or_else(|| record.state.to_string()),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,176 @@
+//! `[[listener]]`, `[tls]` and `trusted_hosts`: who is served where, and how callers are known.
+
+use super::super::config::{Listener, ListenerLimits, Tls, TrustedHosts};
+use super::super::reader::{Data, Given, Item, Table};
+use super::words::{address, audience, http_url};
+use super::{Reader, Wrong};
+use crate::sandbox::bindings::types::Audience;
+
+/// What an operator writes to serve Foreman without TLS beyond loopback.
+const CONSENT: &str = "i-accept-unencrypted-control";
+
+impl Reader<'_> {
+    pub(super) fn listeners(&self, root: &Table<'_>) -> Vec<Listener> {
+        let Given::Is(items) = self.reading.list(root, "listener") else {
+            return Vec::new();
+        };
+        let mut listeners: Vec<Listener> = Vec::new();
+        for item in items {
+            let Item {
+                span,
+                data: Data::Table(table),
+                ..
+            } = item
+            else {
+                self.reading.problem(
+                    &item.span,
+                    "`listener` must be written as `[[listener]]`",
+                    None,
+                );
+                continue;
+            };
+            let listener = self.listener(&table, listeners.len());
+            if listeners.iter().any(|it| it.name == listener.name) {
+                self.reading.problem(
+                    &span,
+                    format!("two listeners are called `{}`", listener.name),
+                    Some("give each a `name` of its own".into()),
+                );
+            }
+            listeners.push(listener);
+        }
+        listeners
+    }
+
+    fn listener(&self, table: &Table<'_>, position: usize) -> Listener {
+        let r = self.reading;
+        for key in ["listen", "audiences"] {
+            if !table.keys().any(|(name, _)| name == key) {
+                r.problem(&table.span, format!("`listener.{key}` is missing"), None);
+            }
+        }
+        let audiences = r.texts(table, "audiences", audience).or(Vec::new());
+        let addresses = r.texts(table, "listen", address).or(Vec::new());
+        let tls = r.flag(table, "tls").or(false);
+        let consent = r
+            .parsed(table, "plain_http_for_foreman", |text| {
+                if text == CONSENT {
+                    Ok(true)
+                } else {
+                    Err((format!("only \"{CONSENT}\" is accepted here"), None))
+                }
+            })
+            .or(false);
+        if !tls
+            && !consent
+            && audiences.contains(&Audience::Foreman)
+            && addresses.iter().any(|it| !it.ip().is_loopback())
+        {
+            r.problem(
+                &table.span,
+                "this listener would serve Foreman's control calls over plain HTTP beyond this machine",
+                Some(format!("set `tls = true`, or write `plain_http_for_foreman = \"{CONSENT}\"`")),
+            );
+        }
+        let limits = r
+            .table(table, "limits")
+            .map(|limits| self.listener_limits(&limits))
+            .or(ListenerLimits::default());
+        let listener = Listener {
+            name: r
+                .text(table, "name")
+                .map(|(text, _)| text)
+                .or(format!("listener-{}", position + 1)),
+            public_url: r
+                .parsed(table, "public_url", http_url)
+                .ok()
+                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            plain_http_for_foreman: consent,
+            addresses,
+            audiences,
+            tls,
+            limits,
+        };
+        r.finish(table);
+        listener
+    }
+
+    fn listener_limits(&self, table: &Table<'_>) -> ListenerLimits {
+        let r = self.reading;
+        let count = |key| {
+            r.count(table, key, 1..=1_000_000_i64)
+                .ok()
+                .and_then(|it| usize::try_from(it).ok())
+        };
+        let size = |key| {
+            r.size(table, key)
+                .ok()
+                .and_then(|it| usize::try_from(it).ok())
+        };
+        let time = |key| r.time(table, key).ok();
+        let limits = ListenerLimits {
+            connections: count("connections"),
+            connections_per_address: count("connections_per_address"),
+            requests_per_address: count("requests_per_address"),
+            request_burst: count("request_burst"),
+            handshake: time("handshake"),
+            head_time: time("head_time"),
+            idle: time("idle"),
+            body_idle: time("body_idle"),
+            body_time: time("body_time"),
+            passed_body_time: time("passed_body_time"),
+            send_stall: time("send_stall"),
+            connection_age: time("connection_age"),
+            request_line: size("request_line"),
+            head: size("head"),
+            header_lines: count("header_lines"),
+            held_bodies: size("held_bodies"),
+        };
+        r.finish(table);
+        limits
+    }
+
+    pub(super) fn trusted_hosts(&self, root: &Table<'_>) -> Option<TrustedHosts> {
+        let r = self.reading;
+        match r.item(root, "trusted_hosts") {
+            Given::Is(Item {
+                data: Data::Text(text),
+                ..
+            }) if text == "any-certificate" => Some(TrustedHosts::AnyCertificate),
+            Given::Is(Item {
+                data: Data::List(_),
+                ..
+            }) => {
+                let names = r
+                    .texts(root, "trusted_hosts", |text| {
+                        Ok::<_, Wrong>(text.to_lowercase())
+                    })
+                    .or(Vec::new());
+                Some(TrustedHosts::Names(names))
+            }
+            Given::Is(item) => {
+                r.problem(
+                    &item.span,
+                    "`trusted_hosts` must be a list of names, or \"any-certificate\"",
+                    None,
+                );
+                None
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn tls(&self, table: &Table<'_>) -> Tls {
+        let tls = Tls {
+            certificate: self.required(table, "certificate"),
+            private_key: self.required(table, "private_key"),
+            client_ca: self.file(table, "client_ca"),
+            only_tls13: self
+                .reading
+                .word(table, "oldest", &[("1.2", false), ("1.3", true)])
+                .or(false),
+        };
+        self.reading.finish(table);
+        tls
+    }
+}
