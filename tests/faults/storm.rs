@@ -365,7 +365,7 @@ fn a_foreman_in_trouble_is_told_apart_and_recovered_from() {
 /// A large body in either direction: it passes through, and does not stay.
 #[test]
 fn large_bodies_pass_in_flat_memory() {
-    const SIZE: usize = 256 << 20;
+    const SIZE: usize = 1 << 30;
     const ALLOWED: u64 = 16 << 20;
     let configuration = Configuration::standard().policy(
         "registration",
