@@ -301,6 +301,40 @@ fn sockets_handed_over_are_served() {
     );
 }
 
+/// Sockets of services as well, over UDP and TCP: a low port needs no right then.
+#[test]
+fn sockets_handed_over_to_a_service_are_served() {
+    use std::io::{Read as _, Write as _};
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (named, streamed) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+    let configuration = Configuration::empty().plugin(
+        "echo-reactor",
+        bulkhead_fixtures::wasm("echo-reactor"),
+        &format!("[listen.echo]\nsockets = [\"udp {named}\", \"tcp {streamed}\"]"),
+    );
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let bulkhead = Bulkhead::with_sockets(configuration, &[(&udp, "a"), (&tcp, "b")]);
+    drop((udp, tcp));
+    client.send_to(b"ping", named).unwrap();
+    let mut buffer = [0; 16];
+    let size = client.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..size], b"ping", "{}", bulkhead.log());
+    let mut stream = std::net::TcpStream::connect(streamed).unwrap();
+    stream.write_all(b"\x00\x02ab").unwrap();
+    let mut got = [0; 4];
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"\x00\x02ab");
+    let said = bulkhead.log();
+    assert!(
+        !said.contains("does not listen") && !said.contains("nothing in the configuration"),
+        "{said}"
+    );
+}
+
 /// Twenty reloads under load: no request fails.
 #[test]
 fn reloads_lose_no_request() {

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use bulkhead_testkit::namespace::Namespace;
-use bulkhead_testkit::{Bulkhead, Configuration, Signal, assert_eventually, ports, skip};
+use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, ports, skip};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -124,7 +124,7 @@ fn a_port_that_is_taken_is_told_and_taken_when_it_is_free() {
         bulkhead.log()
     );
     drop(taken);
-    bulkhead.signal(Signal::Reload);
+    // Nobody has to say so.
     assert_eventually!(
         TcpStream::connect(("127.0.0.1", port)).is_ok(),
         "{}",

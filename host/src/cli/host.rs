@@ -83,6 +83,8 @@ type Addresses = Arc<ArcSwap<Vec<Bound>>>;
 const TLS_LOOK: Duration = Duration::from_secs(2);
 /// Between two `status` rounds.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
+/// Between two tries to have a service's socket that could not be had.
+const SOCKETS_EVERY: Duration = Duration::from_secs(2);
 /// Between two rounds in which idle plugins give back their memory and gauges are set.
 const COOL_EVERY: Duration = Duration::from_secs(30);
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
@@ -167,7 +169,7 @@ impl Host {
             },
             config.clone(),
         );
-        let services = Services::new(runtimes.services());
+        let services = Services::new(runtimes.services(), inherited.clone());
         let registry = Registry::new(loader, library, services, bundled.clone(), ring.clone());
         let refused = registry.refused_settings(&config, &progress).await;
         if !refused.is_empty() {
@@ -362,6 +364,11 @@ impl Host {
         self.until_stopped(every(STATUS_EVERY, move || {
             let registry = registry.clone();
             async move { registry.refresh().await }
+        }));
+        let registry = self.registry.clone();
+        self.until_stopped(every(SOCKETS_EVERY, move || {
+            registry.retry_sockets();
+            async {}
         }));
         let registry = self.registry.clone();
         self.until_stopped(every(COOL_EVERY, move || {

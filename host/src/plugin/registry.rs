@@ -282,6 +282,22 @@ impl Registry {
         }
     }
 
+    /// Tries again to have the sockets of services that could not be had: their port may be free by now, their address there.
+    pub fn retry_sockets(&self) {
+        let without = |it: &Arc<Plugin>| it.reactor.is_some() && it.problem().is_some();
+        let running = self.loader.all_running();
+        if !running.iter().any(without) {
+            return;
+        }
+        let problems =
+            |running: &[Arc<Plugin>]| -> Vec<_> { running.iter().map(|it| it.problem()).collect() };
+        let before = problems(&running);
+        self.services.settle(|| self.loader.all_running());
+        if problems(&running) != before {
+            self.settle();
+        }
+    }
+
     /// Gives back memory of plugins that nobody calls.
     pub fn cool(&self) {
         for plugin in self.loader.all_running() {

@@ -11,6 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use listenfd::ListenFd;
 
+use crate::plugin::service::Handed;
+
 /// Why the sockets handed over cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -133,6 +135,20 @@ impl Inherited {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Handed for Inherited {
+    /// By its address only: what arrives elsewhere than the policy says is not handed to a service.
+    fn udp(&self, address: SocketAddr) -> io::Result<Option<UdpSocket>> {
+        Self::udp(self, NO_NAME, address)
+    }
+
+    fn tcp(&self, address: SocketAddr) -> io::Result<Option<TcpListener>> {
+        Self::tcp(self, NO_NAME, address)
+    }
+}
+
+/// The name of no socket: names in `LISTEN_FDNAMES` have no colon.
+const NO_NAME: &str = ":service";
 
 fn take(handed: &mut ListenFd, number: usize) -> io::Result<(SocketAddr, Kind)> {
     let gone = || io::Error::other("it was taken before");

@@ -200,9 +200,14 @@ impl Bulkhead {
     #[track_caller]
     pub fn with_sockets(
         configuration: Configuration,
-        sockets: &[(&std::net::TcpListener, &str)],
+        sockets: &[(&dyn rustix::fd::AsFd, &str)],
     ) -> Self {
         use rustix::fd::AsRawFd as _;
+        // Tests of one program share its numbers.
+        static HANDING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _alone = HANDING
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         // Descriptors that follow one another; the child inherits those that are not closed on exec.
         let copies: Vec<_> = sockets
             .iter()

@@ -63,10 +63,10 @@ pub(super) async fn feed(
             }
             () = tokio::time::sleep(LOOK) => continue,
         }
-        // What came by a socket that is no longer granted, and not yet closed.
+        // What came by a socket that is no longer granted, and not yet closed; and what nobody waits for any more.
         let came = waiting.len();
         let rights = plugin.load().guard.effective();
-        waiting.retain(|arrived| arrived.is_granted(&rights));
+        waiting.retain(|arrived| arrived.is_granted(&rights) && arrived.is_awaited());
         let dropped = (came - waiting.len()) as u64;
         plugin.load().metrics.datagrams_dropped.inc_by(dropped);
         if waiting.is_empty() {

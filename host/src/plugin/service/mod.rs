@@ -25,8 +25,10 @@ mod udp;
 mod wake;
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -48,6 +50,15 @@ pub struct Services {
     threads: Handle,
     services: Mutex<HashMap<Arc<str>, Service>>,
     wakers: wake::Wakers,
+    handed: Arc<dyn Handed>,
+}
+
+/// Sockets that somebody opened for this process, as systemd does.
+pub trait Handed: Send + Sync {
+    /// The UDP socket bound to this address, if one was handed over. Not blocking.
+    fn udp(&self, address: SocketAddr) -> io::Result<Option<UdpSocket>>;
+    /// The listening TCP socket, likewise.
+    fn tcp(&self, address: SocketAddr) -> io::Result<Option<TcpListener>>;
 }
 
 /// One plugin's sockets.
@@ -98,9 +109,19 @@ struct Arrived {
     /// Only on `link` slots.
     port: Option<Port>,
     bytes: Vec<u8>,
+    at: Instant,
 }
 
+/// How long somebody waits for an answer to a datagram. Clients of DNS, DHCP and TFTP have asked again by then, or given up; what waited
+/// longer behind a service that crashed would only delay those who still wait.
+const AWAITED: Duration = Duration::from_secs(5);
+
 impl Arrived {
+    /// Whether somebody still waits. A connection that is open does.
+    fn is_awaited(&self) -> bool {
+        self.transport == Transport::Tcp || self.at.elapsed() < AWAITED
+    }
+
     /// Whether the plugin still has a right to where it arrived.
     fn is_granted(&self, rights: &Effective) -> bool {
         let slot = &*self.slot;
@@ -138,11 +159,12 @@ pub struct ServicePort {
 impl Services {
     /// Services that receive and send on these threads, which serve nothing else.
     #[must_use]
-    pub fn new(threads: Handle) -> Self {
+    pub fn new(threads: Handle, handed: Arc<dyn Handed>) -> Self {
         Self {
             threads,
             services: Mutex::default(),
             wakers: wake::Wakers::default(),
+            handed,
         }
     }
 
@@ -169,7 +191,7 @@ impl Services {
             if !Arc::ptr_eq(&service.plugin.load(), plugin) {
                 service.plugin.store(plugin.clone());
             }
-            let problem = service.open_and_close(plugin, &self.threads);
+            let problem = service.open_and_close(plugin, &self.threads, &*self.handed);
             plugin.set_service_problem(problem);
         }
     }
@@ -225,7 +247,12 @@ impl Service {
     }
 
     /// Answers the first socket that cannot be had, and why.
-    fn open_and_close(&mut self, plugin: &Arc<Plugin>, threads: &Handle) -> Option<String> {
+    fn open_and_close(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        threads: &Handle,
+        handed: &dyn Handed,
+    ) -> Option<String> {
         let effective = plugin.guard.effective();
         let wanted: HashSet<Place> = effective
             .listen
@@ -268,7 +295,7 @@ impl Service {
             if self.open.contains_key(&place) {
                 continue;
             }
-            match self.open_one(&place, plugin, threads) {
+            match self.open_one(&place, plugin, threads, handed) {
                 Ok(held) => {
                     tracing::info!(plugin = &*plugin.name, socket = %place, "listening");
                     self.open.insert(place, held);
@@ -295,6 +322,7 @@ impl Service {
         place: &Place,
         plugin: &Arc<Plugin>,
         threads: &Handle,
+        handed: &dyn Handed,
     ) -> Result<Held, String> {
         let action = match &place.interface {
             Some(interface) if place.link => Action::Link {
@@ -325,8 +353,12 @@ impl Service {
         }
         Ok(match place.transport {
             Transport::Udp => {
-                let door = udp::UdpDoor::bind(place.address, place.interface.as_deref())
-                    .map_err(cannot)?;
+                let given = handed.udp(place.address).map_err(cannot)?;
+                let door = match given.filter(|_| place.interface.is_none()) {
+                    Some(socket) => udp::UdpDoor::of(socket),
+                    None => udp::UdpDoor::bind(place.address, place.interface.as_deref()),
+                };
+                let door = door.map_err(cannot)?;
                 let door = Arc::new(door);
                 let task = threads.spawn(door.clone().receive(slot, queue, numbers, || None));
                 Held {
@@ -335,12 +367,16 @@ impl Service {
                 }
             }
             Transport::Tcp => {
-                let door = stream::StreamDoor::bind(
-                    place.address,
-                    place.interface.as_deref(),
-                    place.limits,
-                )
-                .map_err(cannot)?;
+                let given = handed.tcp(place.address).map_err(cannot)?;
+                let door = match given.filter(|_| place.interface.is_none()) {
+                    Some(socket) => stream::StreamDoor::of(socket, place.limits),
+                    None => stream::StreamDoor::bind(
+                        place.address,
+                        place.interface.as_deref(),
+                        place.limits,
+                    ),
+                };
+                let door = door.map_err(cannot)?;
                 let door = Arc::new(door);
                 let task = threads.spawn(door.clone().accept(slot, queue, numbers));
                 Held {

@@ -35,6 +35,7 @@ impl React {
             local,
             port,
             bytes,
+            ..
         } = arrived;
         if self.young.len() >= REMEMBERED {
             self.old = std::mem::take(&mut self.young);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -51,10 +51,15 @@ impl StreamDoor {
             socket.bind_device(Some(interface.as_bytes()))?;
         }
         socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(1024)?;
-        let listener = TcpListener::from_std(socket.into())?;
+        Self::of(socket.into(), limits)
+    }
+
+    /// One that listens already.
+    pub(super) fn of(socket: std::net::TcpListener, limits: ListenLimits) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(socket)?;
         Ok(Self {
             local: listener.local_addr()?,
             limits,
@@ -130,6 +135,7 @@ impl StreamDoor {
                     peer,
                     local,
                     bytes,
+                    at: Instant::now(),
                 };
                 // A stream can wait, unlike a datagram: the client is slowed down instead of losing its question.
                 if queue.send(arrived).await.is_err() {

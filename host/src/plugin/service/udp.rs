@@ -3,6 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -43,12 +44,18 @@ impl UdpDoor {
         if let Some(interface) = interface {
             socket.bind_device(Some(interface.as_bytes()))?;
         }
+        socket.bind(&address.into())?;
+        Self::of(socket.into())
+    }
+
+    /// One that is bound already.
+    pub(super) fn of(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
         // More than the system allows is cut, and less is no reason not to serve.
         let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
         let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
         let _ = socket.set_broadcast(true);
-        socket.bind(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&socket).into())?;
         Ok(Self {
@@ -106,6 +113,7 @@ impl UdpDoor {
                         local: SocketAddr::new(ip, self.local.port()),
                         port: describe(),
                         bytes: bytes.to_vec(),
+                        at: Instant::now(),
                     };
                     numbers.datagrams_received.inc();
                     if queue.try_send(arrived).is_err() {
