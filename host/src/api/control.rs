@@ -126,6 +126,8 @@ pub struct Explanation {
     pub digest: String,
     /// The policy file.
     pub policy: String,
+    /// What it may do, in one sentence.
+    pub sentence: String,
     /// One row a need, in the manifest's order.
     pub needs: Vec<NeedView>,
     /// Grants that no need asks for, and other remarks.

@@ -30,7 +30,7 @@ pub enum Policy {
 
 /// Show what a plugin asked for, was granted and used
 ///
-/// One row a need: the capability, the author's reason, what the policy gives, how often it was used since start. What is granted and
+/// First what it may do, in one sentence. Then one row a need: the capability, the author's reason, what the policy gives, how often it was used since start. What is granted and
 /// never used can go.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
@@ -230,11 +230,14 @@ fn show_explanation(
         plugin,
         digest,
         policy,
+        sentence,
         needs,
         warnings,
     } = explanation;
     print::line(out, &format!("{plugin}  {digest}"))?;
     print::line(out, &format!("policy {policy}"))?;
+    writeln!(out)?;
+    print::line(out, sentence)?;
     writeln!(out)?;
     let mut table = Table::new([
         "CAPABILITY",
@@ -340,6 +343,8 @@ mod tests {
                 explain("tftp").unwrap(),
                 "tftp  sha256:00\n\
                  policy policies/tftp.toml\n\
+                 \n\
+                 tftp may read and write what lies below /srv/tftp; nothing else.\n\
                  \n\
                  CAPABILITY  SLOT  ACCESS      GRANTED    USED  DENIED  ASKED FOR BECAUSE\n\
                  files       root  read-write  /srv/tftp  7     -       boot menus\n"

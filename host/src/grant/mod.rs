@@ -15,7 +15,7 @@
 //! - [`limits`]: what it may use up
 //! - [`denial`], [`audit`]: what was refused, once, with the line that would allow it
 //! - [`approvals`]: which component a policy is for
-//! - [`edit`], [`explain`], [`diff`](mod@diff): working with policies
+//! - [`edit`], [`explain`], [`sentence`](mod@sentence), [`diff`](mod@diff): working with policies
 //! - [`resolved`]: which names the host resolved to which addresses
 
 pub mod action;
@@ -33,6 +33,7 @@ pub mod limits;
 pub mod matchers;
 pub mod policy;
 pub mod resolved;
+pub mod sentence;
 
 pub(crate) use action::without_query;
 pub use action::{Action, Capability};

@@ -8,6 +8,7 @@ use super::Addresses;
 use crate::api::control::{
     Control, ControlError, DenialView, Done, Explanation, NeedView, PluginView, PortView, Unready,
 };
+use crate::grant::sentence::sentence;
 use crate::grant::{HostRules, explain};
 use crate::plugin::registry::{Bundled, Registry};
 use crate::sandbox::bindings::types::Audience;
@@ -122,6 +123,7 @@ impl Control for Desk {
             plugin: plugin.to_owned(),
             digest: running.digest.clone(),
             policy: policy.path().display().to_string(),
+            sentence: sentence(&running.guard.effective()),
             needs,
             warnings: self.registry.loader().warnings(plugin),
         })
