@@ -14,7 +14,7 @@ use crate::rdata::Kind;
 const LONGEST_CHAIN: usize = 8;
 /// IN and "any class" (RFC 1035 section 3.2.4).
 const CLASSES: [u16; 2] = [1, 255];
-/// Glue records of one referral; the client can ask for more.
+/// Addresses of name servers in one answer; the client can ask for more.
 const MOST_GLUE: usize = 16;
 
 /// Answers one message. None: it gets no answer. `udp`: it came as a datagram, and so its size is bounded.
@@ -100,6 +100,11 @@ fn walk(index: &Index, query: &Query<'_>, zone: &ServedZone, writer: &mut Writer
                 };
                 if let Some(set) = set {
                     write_set(writer, Section::Answer, &owner, set, limit);
+                    if set.kind == Kind::NS {
+                        for (server, set, data) in addresses(index, set) {
+                            writer.extra(server, set.kind, set.ttl, data, limit);
+                        }
+                    }
                     return;
                 }
                 let Some(alias) = node.set(Kind::CNAME) else {
@@ -115,9 +120,14 @@ fn walk(index: &Index, query: &Query<'_>, zone: &ServedZone, writer: &mut Writer
         };
         // The rest of a chain that leads out is for the client to find.
         passed.push(owner);
+        if passed.contains(&target) {
+            // A circle is signalled as an error (RFC 1034 section 3.6.2).
+            writer.code(Code::ServFail);
+            return;
+        }
         match index.zone_of(&target) {
-            Some(next) if !passed.contains(&target) => (zone, owner) = (next, target),
-            _ => return,
+            Some(next) => (zone, owner) = (next, target),
+            None => return,
         }
     }
 }
@@ -157,26 +167,35 @@ fn cut_above<'a>(
     (kind != Kind::DS || highest.0 != owner).then_some(highest)
 }
 
+/// Addresses that do not fit are worth a second question by TCP: without them nobody finds the servers (RFC 9471).
 fn refer(index: &Index, cut: &[u8], servers: &RecordSet, writer: &mut Writer, limit: usize) {
     write_set(writer, Section::Authority, cut, servers, limit);
-    let mut room = MOST_GLUE;
-    for server in &servers.data {
-        let Some(node) = index
-            .node(server)
-            .filter(|_| index.zone_of(server).is_some())
-        else {
-            continue;
-        };
-        for set in [Kind::A, Kind::AAAA]
-            .into_iter()
-            .filter_map(|kind| node.set(kind))
-        {
-            for data in set.data.iter().take(room) {
-                writer.record(Section::Additional, server, set.kind, set.ttl, data);
-            }
-            room = room.saturating_sub(set.data.len());
-        }
+    for (server, set, data) in addresses(index, servers) {
+        writer.record(Section::Additional, server, set.kind, set.ttl, data);
     }
+}
+
+/// What is known here of the addresses of name servers.
+fn addresses<'a>(
+    index: &'a Index,
+    servers: &'a RecordSet,
+) -> impl Iterator<Item = (&'a [u8], &'a RecordSet, &'a [u8])> {
+    let known = servers.data.iter().filter_map(|server| {
+        let node = index.node(server)?;
+        index.zone_of(server).map(|_| (server.as_slice(), node))
+    });
+    let sets = known.flat_map(|(server, node)| {
+        let sets = [Kind::A, Kind::AAAA]
+            .into_iter()
+            .filter_map(|kind| node.set(kind));
+        sets.map(move |set| (server, set))
+    });
+    sets.flat_map(|(server, set)| {
+        set.data
+            .iter()
+            .map(move |data| (server, set, data.as_slice()))
+    })
+    .take(MOST_GLUE)
 }
 
 fn negative(zone: &ServedZone, writer: &mut Writer) {

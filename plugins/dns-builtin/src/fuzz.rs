@@ -7,6 +7,7 @@ use crate::answer::answer;
 use crate::import::{self, ZoneFile};
 use crate::index::{Index, SLOT};
 use crate::name::Name;
+use crate::records;
 use crate::zone_file;
 use crate::zones::Zones;
 
@@ -45,7 +46,7 @@ pub fn message(bytes: &[u8]) {
     });
 }
 
-/// A zone file is read or refused with a line of it; what is read is inside the zone.
+/// A zone file is read or refused with a line of it; what is read is inside the zone, and reads the same out of the store.
 ///
 /// # Panics
 /// When a promise does not hold.
@@ -54,7 +55,14 @@ pub fn file(text: &str) {
         return;
     };
     match zone_file::parse(text, &zone) {
-        Ok(records) => assert!(records.iter().all(|(owner, _)| owner.is_within(&zone))),
+        Ok(records) => {
+            for (owner, record) in records {
+                assert!(owner.is_within(&zone), "{owner} is outside");
+                let kept = records::to_text(std::slice::from_ref(&record));
+                assert_eq!(records::from_text(kept.as_bytes()), [record], "{kept}");
+                assert_eq!(Name::parse(&owner.to_string(), None), Ok(owner));
+            }
+        }
         Err(problem) => assert!((1..=text.lines().count()).contains(&problem.line)),
     }
 }

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_sdk::files::{FileError, Folder};
 use bulkhead_sdk::store::{self, Change};
+use bulkhead_sdk::watch::{self, LARGEST_READ};
 
 use crate::index::SLOT;
 use crate::name::Name;
@@ -18,36 +18,80 @@ use crate::records::{self, Record};
 use crate::zone_file;
 use crate::zones::Zones;
 
-/// The `files` slot of the directory with zone files.
+/// The `watch` slot of the directory with zone files.
 pub const FILES: &str = "zone-files";
 /// Bytes of the largest file that is read.
-const LARGEST_FILE: usize = 24 << 20;
+const LARGEST_FILE: u64 = 24 << 20;
 /// Names changed in one commit.
 const BATCH: usize = 400;
 
 /// The file of a zone, if there is one: `example.com.zone`, `example.com.db` or `db.example.com`.
 ///
 /// # Errors
-/// It is there and cannot be read.
-pub fn read(zone: &Name) -> Result<Option<ZoneFile>, String> {
-    let folder = Folder::slot(FILES);
+/// It is there and cannot be seen.
+pub fn find(zone: &Name) -> Result<Option<Place>, String> {
     for name in [
         format!("{zone}.zone"),
         format!("{zone}.db"),
         format!("db.{zone}"),
     ] {
-        let bytes = match folder.read(&name) {
-            Ok(bytes) => bytes,
-            Err(FileError::NotFound) => continue,
-            Err(problem) => return Err(format!("{name}: {problem}")),
-        };
-        if bytes.len() > LARGEST_FILE {
-            return Err(format!("{name} is larger than {LARGEST_FILE} bytes"));
+        match watch::about(FILES, &name) {
+            Ok(file) => return Ok(Some(Place { name, file })),
+            Err(watch::Error::Absent) => {}
+            Err(problem) => return Err(unreadable(&name, &problem)),
         }
-        let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8"))?;
-        return Ok(Some(ZoneFile { name, text }));
     }
     Ok(None)
+}
+
+/// A zone file that was seen, not read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// Its name in the directory.
+    name: String,
+    file: watch::File,
+}
+
+impl Place {
+    /// Whether it is the same file with the same content, as far as can be told without reading it.
+    #[must_use]
+    pub fn is_as(&self, other: &Place) -> bool {
+        let look = |it: &Place| (it.file.identity, it.file.size, it.file.modified);
+        self.name == other.name && look(self) == look(other)
+    }
+
+    /// Reads it whole.
+    ///
+    /// # Errors
+    /// It cannot be read, is too large, is no text, or is another file by now.
+    pub fn read(&self) -> Result<ZoneFile, String> {
+        let name = self.name.clone();
+        if self.file.size > LARGEST_FILE {
+            return Err(format!("{name} is larger than {LARGEST_FILE} bytes"));
+        }
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < self.file.size {
+            let chunk = watch::read(FILES, &name, bytes.len() as u64, LARGEST_READ)
+                .map_err(|problem| unreadable(&name, &problem))?;
+            let now = Self {
+                name: name.clone(),
+                file: chunk.file,
+            };
+            if !now.is_as(self) || chunk.bytes.is_empty() {
+                return Err(format!("{name} was changed while it was read"));
+            }
+            bytes.extend(chunk.bytes);
+        }
+        let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8"))?;
+        Ok(ZoneFile { name, text })
+    }
+}
+
+fn unreadable(name: &str, problem: &watch::Error) -> String {
+    match problem {
+        watch::Error::Denied(why) | watch::Error::Failed(why) => format!("{name}: {why}"),
+        watch::Error::Absent => format!("{name} is gone"),
+    }
 }
 
 /// A zone file as it is now.

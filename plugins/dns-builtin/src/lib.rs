@@ -22,7 +22,7 @@ pub mod zones;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_sdk::Event;
 use bulkhead_sdk::dns::{DnsProvider, DnsRecord, Error, RecordType};
@@ -33,7 +33,9 @@ use bulkhead_sdk::store::Change;
 use index::{Index, SLOT};
 use zones::Zones;
 
-/// How often zone files are looked at.
+/// From the last sign that a zone file is being written to reading it: half a zone would take names away.
+const QUIET: Duration = Duration::from_secs(1);
+/// How often zone files are looked at besides; some file systems send no events.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The server.
@@ -54,9 +56,8 @@ impl Plugin for DnsBuiltin {
             "keeps the records of the zones",
         ))
         .need(
-            Need::files(
+            Need::watch(
                 import::FILES,
-                Access::Read,
                 "takes zone files over, and again when they change",
             )
             .optional(),
@@ -146,14 +147,16 @@ impl Plugin for DnsBuiltin {
                 Ok(server) => SERVER.set(Some(server)),
                 Err(problem) => log::error(format!("the old zones stay: {problem}")),
             }
-        } else if events.contains(&Event::Timer) {
-            SERVER.with_borrow_mut(|server| {
-                if let Some(server) = server {
-                    server.import();
-                }
-            });
         }
-        Some(LOOK_AGAIN)
+        SERVER.with_borrow_mut(|server| {
+            let server = server.as_mut()?;
+            let written =
+                |it: &Event| matches!(it, Event::FileChanged(slot) if slot == import::FILES);
+            if events.iter().any(written) {
+                server.look_at = Instant::now() + QUIET;
+            }
+            Some(server.look())
+        })
     }
 }
 
@@ -192,8 +195,10 @@ struct Server {
     payload: u16,
     /// The last look at the store failed; said once.
     is_behind: bool,
-    /// Zone files as they were taken over.
-    files: HashMap<name::Name, import::ZoneFile>,
+    /// Zone files as they were when they were taken over, or refused.
+    files: HashMap<name::Name, import::Place>,
+    /// When they are looked at next.
+    look_at: Instant,
 }
 
 impl Server {
@@ -201,36 +206,61 @@ impl Server {
         let zones = Zones::of_settings()?;
         let payload = payload()?;
         mark_tops(&zones).map_err(|problem| store::describe(&problem))?;
-        let index = Index::load(&zones).map_err(|problem| store::describe(&problem))?;
         let mut server = Self {
             zones,
-            index,
+            index: Index::default(),
             payload,
             is_behind: false,
             files: HashMap::new(),
+            look_at: Instant::now() + LOOK_AGAIN,
         };
         server.import();
+        server.index = Index::load(&server.zones).map_err(|problem| store::describe(&problem))?;
         Ok(server)
+    }
+
+    /// Looks at the zone files if it is time to. Answers after what time it is again.
+    fn look(&mut self) -> Duration {
+        let now = Instant::now();
+        if now >= self.look_at {
+            self.import();
+            self.look_at = now + LOOK_AGAIN;
+        }
+        self.look_at.saturating_duration_since(now)
     }
 
     /// Takes over the zone files that changed. A file that cannot be read must not take the zones away that are there.
     fn import(&mut self) {
+        if settings::text("zone_directory").is_none_or(|path| path.is_empty()) {
+            return;
+        }
         for zone in &self.zones.zones {
             let origin = &zone.origin;
-            let file = match import::read(origin) {
-                Ok(Some(file)) if self.files.get(origin) != Some(&file) => file,
-                Ok(_) => continue,
+            let place = match import::find(origin) {
+                Ok(Some(place)) => place,
+                Ok(None) => continue,
                 Err(problem) => {
                     log::error(format!("zone file not taken over: {problem}"));
                     continue;
                 }
             };
-            match import::import(&self.zones, origin, &file) {
-                Ok(0) => {}
-                Ok(changed) => log::info(format!("{}: {changed} names taken over", file.name)),
+            if self
+                .files
+                .get(origin)
+                .is_some_and(|known| known.is_as(&place))
+            {
+                continue;
+            }
+            let done = place.read().and_then(|file| {
+                let changed = import::import(&self.zones, origin, &file)?;
+                Ok((file.name, changed))
+            });
+            match done {
+                Ok((_, 0)) => {}
+                Ok((name, changed)) => log::info(format!("{name}: {changed} names taken over")),
                 Err(problem) => log::error(format!("zone file not taken over: {problem}")),
             }
-            self.files.insert(origin.clone(), file);
+            self.files.insert(origin.clone(), place);
         }
     }
 

@@ -26,7 +26,7 @@ pub enum Code {
     NoError = 0,
     /// The message cannot be read.
     FormErr = 1,
-    /// The store cannot be read.
+    /// The zone says nothing that could be answered.
     ServFail = 2,
     /// There is no such name.
     NxDomain = 3,
@@ -302,6 +302,17 @@ impl Writer {
         }
         if let Some(count) = self.counts.get_mut(section as usize) {
             *count = count.saturating_add(1);
+        }
+    }
+
+    /// Writes a record that helps along, unless it does not fit: that is no reason to truncate (RFC 2181 section 9).
+    pub fn extra(&mut self, owner: &[u8], kind: Kind, ttl: u32, data: &[u8], limit: usize) {
+        let (length, labels, counts) = (self.buffer.len(), self.labels.len(), self.counts);
+        self.record(Section::Additional, owner, kind, ttl, data);
+        if !self.fits(limit) {
+            self.buffer.truncate(length);
+            self.labels.truncate(labels);
+            self.counts = counts;
         }
     }
 
