@@ -3,9 +3,11 @@
 //! It refuses an answer that does not belong to the question, and, when there is a key, one that the key did not sign: such an
 //! answer can at worst say "no" earlier than the time-out would.
 //!
-//! The one idea: every server gets an equal share of the time that is left; its share goes to two datagrams, then a connection.
+//! The one idea: every server gets an equal share of the time that is left; its share goes to two datagrams, then a connection. One behind a firewall
+//! that lets no datagrams through is remembered for a while, and asked by TCP at once.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,6 +21,8 @@ use crate::tsig::{self, Signer};
 
 /// Parts of a server's share that its two datagrams and its connection may wait: the Smart Proxy's 5, 8 and 13 seconds.
 const PARTS: [u32; 3] = [5, 8, 13];
+/// How long a server that answers by TCP alone is asked so at once: a firewall may change.
+const DEAF: Duration = Duration::from_secs(600);
 /// Datagrams of somebody else that are passed over while waiting for one answer; beyond it, TCP is asked.
 const MOST_STRANGERS: usize = 64;
 
@@ -94,6 +98,14 @@ impl<'a> Servers<'a> {
         let whole: u32 = PARTS.iter().sum();
         let [first, second, third] = PARTS.map(|part| share * part / whole);
         let mut lost = Problem::Timeout(server.clone());
+        let mut tried = None;
+        if is_deaf(address) {
+            match sent.by_tcp(address, third) {
+                Ok(message) => return Ok(Answer { server, message }),
+                Err(problem) => tried = Some(problem),
+            }
+            DEAF_SERVERS.with_borrow_mut(|deaf| deaf.remove(&address));
+        }
         for time in [first, second] {
             match sent.by_udp(address, time) {
                 Ok(Some(message)) => return Ok(Answer { server, message }),
@@ -109,12 +121,30 @@ impl<'a> Servers<'a> {
                 Err(problem) => return Err(problem),
             }
         }
-        match sent.by_tcp(address, third) {
-            Ok(message) => Ok(Answer { server, message }),
-            Err(Problem::Unreachable { .. }) if matches!(lost, Problem::Timeout(_)) => Err(lost),
+        let is_silent = matches!(lost, Problem::Timeout(_));
+        match tried.map_or_else(|| sent.by_tcp(address, third), Err) {
+            Ok(message) => {
+                if is_silent {
+                    DEAF_SERVERS.with_borrow_mut(|deaf| deaf.insert(address, Instant::now()));
+                }
+                Ok(Answer { server, message })
+            }
+            Err(Problem::Unreachable { .. }) if is_silent => Err(lost),
             Err(problem) => Err(problem),
         }
     }
+}
+
+thread_local! {
+    /// Servers that were silent to datagrams and answered by TCP, and when.
+    static DEAF_SERVERS: RefCell<HashMap<SocketAddr, Instant>> = RefCell::default();
+}
+
+fn is_deaf(address: SocketAddr) -> bool {
+    DEAF_SERVERS.with_borrow(|deaf| {
+        deaf.get(&address)
+            .is_some_and(|since| since.elapsed() < DEAF)
+    })
 }
 
 impl Ask for Servers<'_> {
