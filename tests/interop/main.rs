@@ -14,7 +14,9 @@
 
 mod curl;
 mod dns;
+mod dns_builtin;
 mod dns_hostile;
+mod dns_many;
 mod dns_powerdns;
 mod doctor;
 mod guests;

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::clock;
 use crate::configuration::Configuration;
 use crate::eventually::until_within;
 use crate::ports;
 use crate::scratch::Scratch;
 use crate::skip::program;
+use crate::zone;
 
 /// How long BIND may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,6 +48,12 @@ pub struct Setup {
     pub v6_only: bool,
     /// Answers longer than a datagram may be: nothing fits but a truncated one.
     pub truncates: bool,
+    /// Serves [`crate::zone`] too, and answers with what was asked for and nothing more.
+    pub serves_large_zone: bool,
+    /// Seconds that its clock is ahead.
+    pub clock_ahead: u32,
+    /// Holds no zone: it is a resolver that asks the server at this port of 127.0.0.1.
+    pub resolves_by: Option<u16>,
 }
 
 /// A running BIND; ended with this value.
@@ -108,12 +116,26 @@ impl Bind {
             true => "max-udp-size 512; edns-udp-size 512;",
             false => "",
         };
+        let minimal = match self.setup.serves_large_zone {
+            true => "yes",
+            false => "no",
+        };
+        let recursion = match self.setup.resolves_by {
+            Some(port) => {
+                format!("recursion yes; forward only; forwarders {{ 127.0.0.1 port {port}; }};")
+            }
+            None => "recursion no;".to_owned(),
+        };
         text.push_str(&format!(
-            "options {{ directory \"{place}\"; listen-on port {port} {{ {v4} }}; listen-on-v6 port {port} {{ {v6} }}; recursion no; \
-             pid-file none; session-keyfile \"{place}/session.key\"; dnssec-validation no; minimal-responses no; \
+            "options {{ directory \"{place}\"; listen-on port {port} {{ {v4} }}; listen-on-v6 port {port} {{ {v6} }}; {recursion} \
+             pid-file none; session-keyfile \"{place}/session.key\"; dnssec-validation no; minimal-responses {minimal}; zero-no-soa-ttl no; \
              tcp-clients 500; {size} }};\ncontrols {{}};\n",
             port = self.port
         ));
+        if self.setup.resolves_by.is_some() {
+            self.scratch.file("named.conf", text);
+            return;
+        }
         let grants: String = ALGORITHMS
             .iter()
             .map(|kind| format!("grant key-{kind} zonesub any; "))
@@ -123,6 +145,13 @@ impl Bind {
         }
         text.push_str(&self.zone("unsigned.test", "allow-update { 127.0.0.1; ::1; };"));
         text.push_str(&self.zone("closed.test", ""));
+        if self.setup.serves_large_zone {
+            self.scratch.file(zone::ZONE, zone::text());
+            text.push_str(&format!(
+                "zone \"{0}\" {{ type primary; file \"{0}\"; check-names ignore; }};\n",
+                zone::ZONE
+            ));
+        }
         // A zone whose file is not there is served as SERVFAIL.
         text.push_str("zone \"broken.test\" { type primary; file \"missing\"; };\n");
         self.scratch.file("named.conf", text);
@@ -145,7 +174,11 @@ impl Bind {
     /// False: it did not get both sockets.
     fn run(&mut self) -> bool {
         let log = std::fs::File::create(self.scratch.join("log")).expect("a log file");
-        let child = Command::new("named")
+        let mut command = Command::new("named");
+        if self.setup.clock_ahead != 0 {
+            clock::ahead(&mut command, self.setup.clock_ahead, &self.scratch);
+        }
+        let child = command
             .args(["-g", "-n2", "-c"])
             .arg(self.scratch.join("named.conf"))
             .stdin(Stdio::null())
@@ -290,5 +323,21 @@ impl Configuration {
                 "dns-rfc2136",
                 &format!("enabled = true\ndns_server = {servers:?}\n{key}"),
             )
+    }
+
+    /// Enables `dns` with `dns-builtin` at a port of 127.0.0.1 and `::1`, by UDP and TCP.
+    pub fn dns_builtin(self, port: u16, zones: &[&str], lines: &str) -> Self {
+        let listen = [
+            format!("udp 127.0.0.1:{port}"),
+            format!("tcp 127.0.0.1:{port}"),
+            format!("udp [::1]:{port}"),
+            format!("tcp [::1]:{port}"),
+        ];
+        self.feature("dns", "enabled = true").feature(
+            "dns-builtin",
+            &format!(
+                "enabled = true\nlisten = {listen:?}\nzones = {zones:?}\nnameservers = [\"ns.example.com\"]\n{lines}"
+            ),
+        )
     }
 }

@@ -16,11 +16,13 @@
 //! ```
 
 pub mod bind;
+pub mod clock;
 mod compiled;
 pub mod configuration;
 pub mod crowd;
 pub mod debian;
 pub mod dhcpd;
+pub mod dns;
 pub mod eventually;
 pub mod exchange;
 pub mod foreman;
@@ -38,6 +40,7 @@ pub mod program;
 pub mod provisioning;
 pub mod scratch;
 pub mod skip;
+pub mod zone;
 
 pub use configuration::Configuration;
 pub use http::{Connection, Response, Target};

@@ -1,12 +1,12 @@
 //! A real PowerDNS Authoritative Server on loopback, with its API and a database of its own.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::bind::private;
-use crate::configuration::loopback;
+use crate::configuration::{Configuration, loopback};
 use crate::eventually::until_within;
 use crate::http::Target;
 use crate::ports;
@@ -154,5 +154,22 @@ impl Drop for PowerDns {
             eprintln!("--- PowerDNS said:\n{}", self.log());
         }
         self.stop();
+    }
+}
+
+impl Configuration {
+    /// Enables `dns` with `dns-powerdns` at this API, with the key in this file.
+    pub fn dns_powerdns(self, url: &str, key: &Path) -> Self {
+        self.feature(
+            "dns",
+            "enabled = true\nuse_provider = \"dns-powerdns\"\ndns_ttl = 600",
+        )
+        .feature(
+            "dns-powerdns",
+            &format!(
+                "enabled = true\npowerdns_rest_url = {url:?}\npowerdns_rest_api_key = {:?}",
+                key.display().to_string()
+            ),
+        )
     }
 }
