@@ -125,3 +125,30 @@ fn packets_of_dhcp_clients() {
         dhcp_builtin_plugin::fuzz::short_packet,
     );
 }
+
+#[test]
+fn answers_of_powerdns() {
+    run(
+        "answers of PowerDNS",
+        targets::POWERDNS,
+        dns_powerdns_plugin::fuzz::answer,
+    );
+}
+
+/// Each character is a byte.
+#[test]
+fn questions_to_dns_builtin() {
+    run("DNS messages", targets::DNS, |text| {
+        let bytes: Vec<u8> = text.chars().map(|it| it as u32 as u8).collect();
+        dns_builtin_plugin::fuzz::message(&bytes);
+    });
+}
+
+#[test]
+fn zone_files() {
+    run(
+        "zone files",
+        targets::ZONE_FILES,
+        dns_builtin_plugin::fuzz::file,
+    );
+}

@@ -396,3 +396,30 @@ pub(crate) const DHCP: &[&str] = &[
     "\u{1}\u{1}\u{6}\0\0\0\0\u{7}\0\0\0\0\u{c0}\0\u{2}d\0\0\0\0\0\0\0\0\0\0\0\0RT\0\0\0\u{1}5\u{1}\u{7}\u{ff}",
     "\u{1}\u{1}\u{6}\0\0\0\0\u{7}\0\0\0\0\u{c0}\0\u{2}\u{9}\0\0\0\0\0\0\0\0\0\0\0\0RT\0\0\0\u{1}5\u{1}\u{8}M\u{4}iPXE\u{ff}",
 ];
+
+/// Answers of PowerDNS's API: zones, the records of a name, a reason.
+pub(crate) const POWERDNS: &[&str] = &[
+    r#"[{"account": "", "dnssec": false, "id": "example.com.", "kind": "Native", "name": "example.com.", "serial": 2026112501, "url": "/api/v1/servers/localhost/zones/example.com."}, {"id": "a=2Fb.example.com.", "name": "A.Example.com."}]"#,
+    r#"{"id": "example.com.", "name": "example.com.", "rrsets": [{"comments": [], "name": "a.example.com.", "records": [{"content": "192.0.2.1", "disabled": false}, {"content": "192.0.2.2", "disabled": true}], "ttl": 600, "type": "A"}]}"#,
+    r#"{"rrsets": [{"name": "a.example.com.", "type": "CNAME", "records": [{"content": "b.example.com."}]}, {"name": "A.example.com.", "type": "SRV", "ttl": 4294967295, "records": [{"content": "0 5 5060 a.example.com."}]}]}"#,
+    r#"{"error": "RRset a.example.com. IN CNAME: Conflicts with pre-existing RRset"}"#,
+    r#"{"rrsets": []}"#,
+];
+
+/// Questions as clients send them: plain, of other types, with EDNS, with two of it, an update, an answer.
+pub(crate) const DNS: &[&str] = &[
+    "\u{12}\u{34}\u{1}\0\0\u{1}\0\0\0\0\0\0\u{3}www\u{7}example\u{3}com\0\0\u{1}\0\u{1}",
+    "\u{12}\u{35}\0\0\0\u{1}\0\0\0\0\0\u{1}\u{1}c\u{7}eXample\u{3}coM\0\0\u{ff}\0\u{ff}\0\0\u{29}\u{4}\u{d0}\0\0\u{80}\0\0\0",
+    "\u{12}\u{36}\0\0\0\u{1}\0\0\0\0\0\u{1}\u{1}x\u{1}w\u{7}example\u{3}com\0\0\u{10}\0\u{1}\0\0\u{29}\u{10}\0\0\u{1}\0\0\0\u{6}\u{ff}\u{fe}\0\u{2}ab",
+    "\u{12}\u{37}\0\0\0\u{1}\0\0\0\0\0\u{2}\u{2}ns\u{3}sub\u{7}example\u{3}com\0\0\u{2b}\0\u{1}\0\0\u{29}\u{4}\u{d0}\0\0\0\0\0\0\0\0\u{29}\u{4}\u{d0}\0\0\0\0\0\0",
+    "\u{12}\u{38}\u{28}\0\0\u{1}\0\0\0\u{1}\0\0\u{7}example\u{3}com\0\0\u{6}\0\u{1}\u{1}a\u{c0}\u{c}\0\u{1}\0\u{1}\0\0\0\u{3c}\0\u{4}\u{c0}\0\u{2}\u{1}",
+    "\u{12}\u{39}\u{84}\0\0\u{1}\0\u{1}\0\0\0\0\u{1}a\u{7}example\u{3}com\0\0\u{1}\0\u{1}\u{c0}\u{c}\0\u{1}\0\u{1}\0\0\0\u{3c}\0\u{4}\u{c0}\0\u{2}\u{1}",
+];
+
+/// Zone files as people write them.
+pub(crate) const ZONE_FILES: &[&str] = &[
+    "$TTL 1h ; one hour\n@   IN SOA ns1 hostmaster (\n        2026112501 ; serial\n        1h 15m 2w  ; times\n        5m )\n    IN NS ns1\n    NS ns2.example.net.\nns1 300 IN A 192.0.2.1\n    IN 60 AAAA 2001:db8::1\n",
+    "txt TXT \"a;b (c)\" d \"\\\"\\\\\" \\000\\255\n$ORIGIN sub.example.com.\n*   A 192.0.2.9\nwww CNAME @\na\\.b\\032c MX 10 mail.example.net.\n",
+    "_sip._tcp SRV 0 5 5060 sip\nodd TYPE65280 \\# 4 0a000001\nodd A \\# 4 0a000002\nssh SSHFP 4 2 123456789abcdef67890123456789abcdef67890123456789abcdef123456789\n@ CAA 0 issue \"ca.example.net\"\nsub DS 12345 8 2 3490A6806D47F17A 34C29E2CE80E8A999FFBE4BE\n1 PTR host.example.com.\n",
+    "$INCLUDE x\n$GENERATE 1-3 a$ A 192.0.2.$\n",
+];

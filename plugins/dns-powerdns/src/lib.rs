@@ -6,6 +6,9 @@
 //! its writing no other call of this proxy can come. What others write at that moment is not noticed; `dns-rfc2136` has no such gap.
 
 mod api;
+#[cfg(not(target_arch = "wasm32"))]
+#[doc(hidden)]
+pub mod fuzz;
 
 use std::net::Ipv6Addr;
 
