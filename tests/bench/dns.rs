@@ -4,6 +4,8 @@
 //! `nsupdate` processes one after another, and through `bulkhead` by 16 clients at once, each change an HTTP request on a connection of its
 //! own. Both sides are measured in turn, three rounds, on the same server and zone with the same key; the median ratio counts. The
 //! promise is 20; with `-- --check` less is exit code 1. Without BIND, nothing is measured, and that is exit code 1 with `--check`.
+//!
+//! With `-- builtin` the server `dns-builtin` is measured beside BIND instead (see [`answers`]).
 
 // A measurement may fail loudly.
 #![allow(
@@ -12,6 +14,8 @@
     clippy::panic,
     clippy::indexing_slicing
 )]
+
+mod answers;
 
 use std::io::Write as _;
 use std::process::{Command, ExitCode, Stdio};
@@ -41,6 +45,9 @@ fn main() -> ExitCode {
         } else {
             ExitCode::SUCCESS
         };
+    }
+    if std::env::args().any(|argument| argument == "builtin") {
+        return answers::measure(check);
     }
     let bind = Bind::start();
     let servers = [bind.address().to_string()];
