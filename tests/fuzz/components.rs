@@ -100,7 +100,12 @@ fn component_files() {
         .unwrap();
     let look = |wasm: &[u8]| -> Result<String, String> {
         asking.block_on(async {
-            let component = match compiler.component(wasm, Origin::ThirdParty).await {
+            let digest = inspect::digest(wasm);
+            let wasm = inspect::Wasm {
+                bytes: wasm,
+                digest: &digest,
+            };
+            let component = match compiler.component(&wasm, Origin::ThirdParty).await {
                 Ok(component) => component,
                 Err(error @ (CompileError::Invalid(_) | CompileError::Limit(_))) => {
                     return Err(error.to_string());
