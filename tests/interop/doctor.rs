@@ -1,6 +1,8 @@
 //! `bulkhead doctor` against real faults: a second DHCP server on the wire, a taken port, a Foreman whose clock is off, a directory of somebody else.
 
+use std::fs::Permissions;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -98,7 +100,12 @@ fn another_dhcp_server_on_the_wire_is_found() {
     let report = Report::of(&["--state", &place, "--interface", "nope0"]);
     report.one("dhcp", "problem", "nope0");
 
-    let mut command = Command::new(program::executable());
+    // A user without rights may not come to where the program was built.
+    let open = Scratch::new();
+    std::fs::set_permissions(open.path(), Permissions::from_mode(0o755)).unwrap();
+    let copy = open.path().join("bulkhead");
+    std::fs::copy(program::executable(), &copy).unwrap();
+    let mut command = Command::new(copy);
     command
         .args([
             "doctor",

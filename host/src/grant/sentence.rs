@@ -388,6 +388,7 @@ mod tests {
             "dns-powerdns": "powerdns_rest_url" = text("http://192.0.2.53:8081/api/v1/servers/localhost"),
                 "powerdns_rest_api_key" = text("/etc/bulkhead/powerdns.key");
             "dns-rfc2136": "dns_server" = texts(&["192.0.2.1", "ns2.example.com:5353"]), "dns_key" = text("/etc/bulkhead/dns.key");
+            "facts": ;
             "httpboot": "root_dir" = text("/srv/tftp");
             "pulpcore": "pulp_url" = text("https://pulp.example.com"), "ssl_ca" = text("/etc/bulkhead/ca.pem");
             "registration": ;
