@@ -122,6 +122,7 @@ fn the_printed_lines_work_when_pasted() {
         "dhcp-builtin",
         "templates",
         "registration",
+        "facts",
     ] {
         assert!(
             trial

@@ -45,14 +45,7 @@ impl Check {
             )));
         };
         let state = self.place.state_directory()?;
-        let (config, mut problems) = match Config::load(&file, &state) {
-            Ok(config) => (Some(config), Vec::new()),
-            Err(found) => (None, found.0),
-        };
-        if let Some(config) = &config {
-            problems.extend(policies(config));
-            problems.extend(settings(config, bundled)?);
-        }
+        let problems = problems(&file, &state, bundled)?;
         show_problems(
             &problems,
             self.listing.format,
@@ -60,6 +53,23 @@ impl Check {
             &format!("{}: good", file.display()),
         )
     }
+}
+
+/// Every mistake of the configuration, the policies, and the settings of plugins, in the order of the files.
+pub(super) fn problems(
+    file: &Path,
+    state: &Path,
+    bundled: &[Bundled],
+) -> Result<Vec<Problem>, Failure> {
+    let (config, mut problems) = Config::survey(file, state);
+    if let Some(config) = &config {
+        problems.extend(policies(config));
+        problems.extend(settings(config, bundled)?);
+    }
+    // Those of one file together, the configuration first; files keep their order.
+    let of = |problem: &Problem| (problem.file != file, problem.file.clone());
+    problems.sort_by_key(|problem| (of(problem), problem.line, problem.column));
+    Ok(problems)
 }
 
 /// Problems of all policy files.

@@ -73,7 +73,7 @@ impl Command {
             Self::Serve(serve) => serve.run(bundled),
             Self::Check(check) => check.run(&bundled, out),
             Self::Doctor(doctor) => doctor.run(&bundled, out),
-            Self::CompileComponent(compile) => compile.run(),
+            Self::CompileComponent(compile) => compile.run(&bundled),
             Self::Plugin(plugin) => plugin.run(out),
             Self::Policy(policy) => policy.run(out),
             Self::Ports(ports) => ports.run(out),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use sd_notify::NotifyState;
 
+use super::check;
 use super::exit::Failure;
 use super::host::{Host, HostError, took};
 use super::place::Place;
@@ -15,7 +16,7 @@ use crate::api::control::PluginState;
 use crate::api::core::OWN_VERSION;
 use crate::plugin::registry::Bundled;
 use crate::server::{Inherited, TrialFiles};
-use crate::settings::Config;
+use crate::settings::{Config, Problems};
 use crate::telemetry::log::Logging;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::output::Format;
@@ -60,7 +61,9 @@ pub enum LogFormat {
 impl Serve {
     /// Serves until it is told to stop.
     pub fn run(self, bundled: Vec<Bundled>) -> Result<(), Failure> {
-        let (config, trial) = self.configuration()?;
+        let (config, trial) = self
+            .configuration()
+            .map_err(|failure| self.with_all_problems(failure, &bundled))?;
         let began = Instant::now();
         // Memory is touched here and there: with huge pages the heap of an idle proxy is three times as large.
         let _ = rustix::thread::disable_transparent_huge_pages(true);
@@ -122,6 +125,20 @@ impl Serve {
         }
         self.log_format(&mut config);
         Ok((config, None))
+    }
+
+    /// A configuration that is wrong anywhere is looked at as a whole: it does not start, so there is time.
+    fn with_all_problems(&self, failure: Failure, bundled: &[Bundled]) -> Failure {
+        let (Failure::Configuration(_), Some(file)) = (&failure, self.place.config_file()) else {
+            return failure;
+        };
+        let problems = self.place.state_directory();
+        match problems.and_then(|state| check::problems(&file, &state, bundled)) {
+            Ok(problems) if !problems.is_empty() => {
+                Failure::Configuration(Problems(problems).to_string())
+            }
+            _ => failure,
+        }
     }
 
     fn log_format(&self, config: &mut Config) {

@@ -21,7 +21,8 @@ pub fn banner(host: &Host, files: &TrialFiles) -> String {
             name if name.starts_with("foreman") => "Foreman",
             _ => "client hosts",
         };
-        let _ = writeln!(text, "  {scheme}://{:<22} {who}", bound.address.to_string());
+        let place = format!("{scheme}://{}", bound.address);
+        let _ = writeln!(text, "  {place:<29} {who}");
     }
     let services = host.registry().services().ports();
     for port in &services {

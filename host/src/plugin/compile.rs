@@ -83,7 +83,10 @@ impl Compiler {
         if let Some(component) = self.cached(wasm) {
             return Ok(component);
         }
-        let code = match self.compile_into_cache(wasm).await {
+        let code = match self
+            .compile_into_cache(wasm.digest, Input::Bytes(wasm.bytes))
+            .await
+        {
             Ok(()) => {
                 if let Some(component) = self.cached(wasm) {
                     return Ok(component);
@@ -128,10 +131,12 @@ impl Compiler {
     }
 
     async fn compile_in_memory(&self, wasm: &Wasm<'_>) -> Result<Vec<u8>, CompileError> {
-        in_child(&self.engine, &self.program, &self.limits, wasm.bytes, None).await
+        let input = Input::Bytes(wasm.bytes);
+        in_child(&self.engine, &self.program, &self.limits, input, None).await
     }
 
-    /// Compiles what is not in the cache yet, as many at once as there are cores. What fails is told when it is asked for.
+    /// Compiles what this program embeds and is not in the cache yet, as many at once as there are cores. What fails is told when it is asked for. The
+    /// child takes it from its own copy of the program, so that its pages stay out of this process.
     pub async fn warm_up(&self, components: &[Wasm<'_>]) {
         use futures::StreamExt as _;
         let missing = components
@@ -140,7 +145,8 @@ impl Compiler {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         futures::stream::iter(missing)
             .for_each_concurrent(cores, async |wasm| {
-                let _ = self.compile_into_cache(wasm).await;
+                let input = Input::Embedded(wasm.digest);
+                let _ = self.compile_into_cache(wasm.digest, input).await;
             })
             .await;
     }
@@ -174,23 +180,24 @@ impl Compiler {
     }
 
     /// Compiles in a child that writes into the cache, so that the code never passes through this process.
-    async fn compile_into_cache(&self, wasm: &Wasm<'_>) -> Result<(), Missed> {
+    async fn compile_into_cache(&self, digest: &str, input: Input<'_>) -> Result<(), Missed> {
         let part = self
             .cache
-            .begin(Kind::Code, wasm.digest)
+            .begin(Kind::Code, digest)
             .map_err(Missed::Cache)?;
         let out = part.writer().map_err(Missed::Cache)?;
-        in_child(
-            &self.engine,
-            &self.program,
-            &self.limits,
-            wasm.bytes,
-            Some(out),
-        )
-        .await
-        .map_err(Missed::Compile)?;
+        let done = in_child(&self.engine, &self.program, &self.limits, input, Some(out));
+        done.await.map_err(Missed::Compile)?;
         self.cache.finish(part).map_err(Missed::Cache)
     }
+}
+
+/// What a child compiles.
+enum Input<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// The component of this digest that the program embeds.
+    Embedded(&'a str),
 }
 
 /// Why there is no new entry in the cache.
@@ -211,7 +218,7 @@ pub async fn once(
     refuse_others(wasm)?;
     load(
         engine,
-        &in_child(engine, program, limits, wasm, None).await?,
+        &in_child(engine, program, limits, Input::Bytes(wasm), None).await?,
     )
 }
 
@@ -244,14 +251,19 @@ async fn in_child(
     engine: &Engine,
     program: &Path,
     limits: &CompileLimits,
-    wasm: &[u8],
+    input: Input<'_>,
     out: Option<File>,
 ) -> Result<Vec<u8>, CompileError> {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         CompileError::Limit(format!("the compiling process {what}: {error}"))
     };
+    let (wasm, embedded) = match input {
+        Input::Bytes(wasm) => (wasm, None),
+        Input::Embedded(digest) => (&[][..], Some(["--embedded", digest])),
+    };
     let mut child = tokio::process::Command::new(program)
         .arg("compile-component")
+        .args(embedded.into_iter().flatten())
         .arg("--reservation")
         .arg(
             engine
@@ -310,9 +322,14 @@ async fn in_child(
     }
 }
 
-/// The child's side of a compilation: limits itself, then reads WebAssembly from standard input and writes machine code to standard
-/// output.
-pub fn compile_child(reservation: Option<u64>, seconds: u64, memory: u64) -> Result<(), String> {
+/// The child's side of a compilation: limits itself, then takes WebAssembly that this program embeds, or else reads it from standard input, and writes
+/// machine code to standard output.
+pub fn compile_child(
+    reservation: Option<u64>,
+    seconds: u64,
+    memory: u64,
+    embedded: Option<&[u8]>,
+) -> Result<(), String> {
     use rustix::process::{Resource, Rlimit, setrlimit};
     use std::io::Read as _;
     let limit = |resource, amount| {
@@ -329,14 +346,20 @@ pub fn compile_child(reservation: Option<u64>, seconds: u64, memory: u64) -> Res
     limit(Resource::As, memory)?;
     limit(Resource::Core, 0)?;
     limit(Resource::Nofile, 16)?;
-    let mut wasm = Vec::new();
-    std::io::stdin()
-        .lock()
-        .read_to_end(&mut wasm)
-        .map_err(|error| error.to_string())?;
+    let mut read = Vec::new();
+    let wasm = match embedded {
+        Some(wasm) => wasm,
+        None => {
+            let mut input = std::io::stdin().lock();
+            input
+                .read_to_end(&mut read)
+                .map_err(|error| error.to_string())?;
+            &read
+        }
+    };
     let engine = Engine::compiler(reservation).map_err(|error| error.to_string())?;
     let code = engine
-        .precompile_component(&wasm)
+        .precompile_component(wasm)
         .map_err(|error| format!("{error:#}"))?;
     std::io::stdout()
         .lock()

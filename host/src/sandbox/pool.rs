@@ -217,19 +217,7 @@ impl Sandbox {
         self.done(class, work).await
     }
 
-    /// Has the work done on the plugin's threads.
-    async fn done<R: Send + 'static>(
-        &self,
-        class: Class,
-        work: impl Future<Output = Result<R, CallError>> + Send + 'static,
-    ) -> Result<R, CallError> {
-        // What the plugin logs belongs to the request it works for.
-        let work = context::carried(context::request_id(), work);
-        let done = self.runtimes.of(class).spawn(work).await;
-        done.unwrap_or_else(|error| Err(self.broken(&error)))
-    }
-
-    /// The same for a caller that is a plugin itself, and thus on a thread for components already: the call is done there.
+    /// Runs a call for a caller that is a plugin itself, and thus on a thread for components already: the call is done there.
     pub(super) async fn call_by_plugin<R, F>(
         self: &Arc<Self>,
         class: Class,
@@ -243,6 +231,18 @@ impl Sandbox {
         let work = self.admitted(class, peer, call).await?;
         let done = Unstoppable::new(work, self.runtimes.of(class).clone()).await;
         done.unwrap_or_else(|_panic| Err(self.broken(&"it panicked")))
+    }
+
+    /// Has the work done on the plugin's threads.
+    async fn done<R: Send + 'static>(
+        &self,
+        class: Class,
+        work: impl Future<Output = Result<R, CallError>> + Send + 'static,
+    ) -> Result<R, CallError> {
+        // What the plugin logs belongs to the request it works for.
+        let work = context::carried(context::request_id(), work);
+        let done = self.runtimes.of(class).spawn(work).await;
+        done.unwrap_or_else(|error| Err(self.broken(&error)))
     }
 
     /// Waits for a turn; then the call is ready to run.

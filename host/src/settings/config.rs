@@ -371,6 +371,7 @@ impl Config {
                     feature(&[("template_url", toml::Value::from(TRIAL_HOSTS_URL))]),
                 ),
                 ("registration".into(), feature(&[])),
+                ("facts".into(), feature(&[])),
                 ("dns".into(), feature(&[])),
                 (
                     "dns-builtin".into(),

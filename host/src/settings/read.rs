@@ -28,25 +28,39 @@ type Wrong = (String, Option<String>);
 impl Config {
     /// Reads and checks a file. `state` is used unless the file says another.
     pub fn load(path: &Path, state: &Path) -> Result<Self, Problems> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Problems(vec![Problem {
-                file: path.to_owned(),
-                line: 1,
-                column: 1,
-                message: format!("cannot be read: {error}"),
-                help: None,
-            }])
-        })?;
-        Self::parse(path, &text, state)
+        whole(Self::survey(path, state))
     }
 
     /// Reads and checks the text of a file. Relative paths start where the file is.
     pub fn parse(path: &Path, text: &str, state: &Path) -> Result<Self, Problems> {
+        whole(Self::survey_text(path, text, state))
+    }
+
+    /// What a file says as far as it can be read, and every mistake in it: what it says about plugins can be looked at although it is wrong elsewhere.
+    /// Nothing where the file or its syntax is broken.
+    #[must_use]
+    pub fn survey(path: &Path, state: &Path) -> (Option<Self>, Vec<Problem>) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::survey_text(path, &text, state),
+            Err(error) => {
+                let unread = Problem {
+                    file: path.to_owned(),
+                    line: 1,
+                    column: 1,
+                    message: format!("cannot be read: {error}"),
+                    help: None,
+                };
+                (None, vec![unread])
+            }
+        }
+    }
+
+    fn survey_text(path: &Path, text: &str, state: &Path) -> (Option<Self>, Vec<Problem>) {
         let source = Source { path, text };
         let (table, mistakes) = DeTable::parse_recoverable(text);
         if !mistakes.is_empty() {
             // What stands behind broken syntax is not known, so nothing else is said about such a file.
-            return Err(Problems(syntax(source, &mistakes)));
+            return (None, syntax(source, &mistakes));
         }
         let reading = Reading::new(source, Settings::Never);
         let base = path.parent().unwrap_or(Path::new("."));
@@ -60,11 +74,15 @@ impl Config {
         reading.finish(&root);
         let mut problems = reading.problems();
         problems.sort_by_key(|problem| (problem.line, problem.column));
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(Problems(problems))
-        }
+        (Some(config), problems)
+    }
+}
+
+/// A configuration without a mistake.
+fn whole((config, problems): (Option<Config>, Vec<Problem>)) -> Result<Config, Problems> {
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Problems(problems)),
     }
 }
 

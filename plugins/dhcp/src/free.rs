@@ -10,7 +10,6 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::Ipv4Addr;
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use bulkhead_sdk::dhcp::{self, Entry, Identifier};
@@ -59,17 +58,14 @@ pub(crate) fn hold() -> Result<Duration, Failure> {
     }
 }
 
-/// The setting's name misleads, so the log says once what is in force.
-pub(crate) fn tell_hold_once() {
-    static TOLD: Once = Once::new();
-    TOLD.call_once(|| {
-        if let Ok(time) = hold() {
-            log::info(format!(
-                "an address that was suggested is not suggested again for {} s (blacklist_duration_minutes counts seconds)",
-                time.as_secs()
-            ));
-        }
-    });
+/// The setting's name misleads, so the log says at the start what is in force.
+pub(crate) fn tell_hold() {
+    if let Ok(time) = hold() {
+        log::info(format!(
+            "an address that was suggested is not suggested again for {} s (blacklist_duration_minutes counts seconds)",
+            time.as_secs()
+        ));
+    }
 }
 
 /// The addresses that may be suggested.

@@ -87,11 +87,15 @@ impl Plugin for Dhcp {
         )
     }
 
+    fn start() -> Result<(), String> {
+        free::tell_hold();
+        Ok(())
+    }
+
     fn status() -> Status {
         if let Err(failure) = free::hold() {
             return Status::failing(failure.message());
         }
-        free::tell_hold_once();
         // A provider that still starts, or whose server is away for a while, is no reason to vanish from Foreman: calls say so.
         match dhcp::subnets() {
             Ok(_) | Err(Error::Unreachable(_) | Error::Timeout(_)) => Status::working()

@@ -111,6 +111,27 @@ fn wrong_settings_are_all_reported_before_anything_starts() {
     }
 }
 
+/// What is wrong with the file does not hide what is wrong with a plugin's settings, nor with a policy.
+#[test]
+fn mistakes_of_every_kind_are_told_together() {
+    let configuration = Configuration::empty()
+        .tftp("tftp_conect_timeout = 10")
+        .policy("tftp", "[filess.root]\n")
+        .section("[engine]\nmemroy = 1");
+    let path = configuration.write();
+    for command in ["check", "serve"] {
+        let finished = run([command, "--config", path.to_str().unwrap()]);
+        assert_eq!(finished.code(), Some(3), "{command}: {}", finished.text());
+        for mistake in ["memroy", "tftp_conect_timeout", "filess"] {
+            assert!(
+                finished.text().contains(mistake),
+                "{command}: no {mistake} in:\n{}",
+                finished.text()
+            );
+        }
+    }
+}
+
 /// The validators' messages, each with its place. Where the original fails one feature, here the file is refused; a value that is only missing fails the
 /// feature (above), and `check` tells it too.
 #[test]

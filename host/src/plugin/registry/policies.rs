@@ -1,6 +1,6 @@
 //! Policies that changed: what runs follows them, what waited for a grant comes up.
 
-use super::{Place, Registry};
+use super::{Place, Record, Registry};
 use crate::api::control::PluginState;
 use crate::plugin::inspect::Wasm;
 use crate::plugin::load::{Again, Changed, Trouble};
@@ -56,27 +56,7 @@ impl Registry {
             if !waits || record.found.name.is_empty() || self.loader.running(name).is_some() {
                 continue;
             }
-            match &record.place {
-                Place::Bundled(name) => {
-                    if let Some(bundled) = self.bundled.iter().find(|it| it.name == *name) {
-                        self.load(
-                            record.place.clone(),
-                            &bundled.component(),
-                            Some(bundled.policy),
-                        )
-                        .await;
-                    }
-                }
-                Place::File(_) => {
-                    if let Some(bytes) = self.library.read(&record.found.digest) {
-                        let wasm = Wasm {
-                            bytes: &bytes,
-                            digest: &record.found.digest,
-                        };
-                        self.load(record.place.clone(), &wasm, None).await;
-                    }
-                }
-            }
+            self.load_again(record, &record.found.digest).await;
         }
     }
 
@@ -105,30 +85,33 @@ impl Registry {
         let Some(record) = self.records.load().get(&*plugin.name).cloned() else {
             return;
         };
+        if !self.load_again(&record, &plugin.digest).await {
+            tracing::warn!(
+                plugin = &*plugin.name,
+                "the copy of its file is gone; new limits hold from the next start on"
+            );
+        }
+    }
+
+    /// Loads what a row stands for, in the version of a digest. False: it is no longer there.
+    async fn load_again(&self, record: &Record, digest: &str) -> bool {
+        let place = record.place.clone();
         match &record.place {
             Place::Bundled(name) => {
-                if let Some(bundled) = self.bundled.iter().find(|it| it.name == *name) {
-                    self.load(
-                        record.place.clone(),
-                        &bundled.component(),
-                        Some(bundled.policy),
-                    )
+                let Some(bundled) = self.bundled.iter().find(|it| it.name == *name) else {
+                    return false;
+                };
+                self.load(place, &bundled.component(), Some(bundled.policy))
                     .await;
-                }
             }
-            Place::File(_) => match self.library.read(&plugin.digest) {
-                Some(bytes) => {
-                    let wasm = Wasm {
-                        bytes: &bytes,
-                        digest: &plugin.digest,
-                    };
-                    self.load(record.place.clone(), &wasm, None).await
-                }
-                None => tracing::warn!(
-                    plugin = &*plugin.name,
-                    "the copy of its file is gone; new limits hold from the next start on"
-                ),
-            },
+            Place::File(_) => {
+                let Some(bytes) = self.library.read(digest) else {
+                    return false;
+                };
+                let bytes = &bytes;
+                self.load(place, &Wasm { bytes, digest }, None).await;
+            }
         }
+        true
     }
 }
