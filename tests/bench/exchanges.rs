@@ -10,14 +10,14 @@
 //! | the same with 5 ms more for each commit | at least 5,000 |
 //! | of Kea's | at least 0.5 |
 //!
-//! The 5 ms come from `strace`, which delays the program's `fdatasync`: a commit is two of them.
+//! The 5 ms come from a library that the program loads first, which delays `fdatasync`: a commit is two of them.
 
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use bulkhead_testkit::kea::{Door, Kea, Setup};
 use bulkhead_testkit::namespace::Namespace;
-use bulkhead_testkit::{Bulkhead, Configuration, Scratch, skip};
+use bulkhead_testkit::{Bulkhead, Configuration, Scratch, preload, skip, slow_disk};
 use serde_json::json;
 
 use crate::table::{Promise, Table};
@@ -52,7 +52,7 @@ struct Exchanged {
 
 /// Measures all, and prints while it does.
 pub(crate) fn measure(table: &mut Table) {
-    for program in ["perfdhcp", "kea-dhcp4", "dnsmasq", "strace"] {
+    for program in ["perfdhcp", "kea-dhcp4", "dnsmasq", preload::COMPILER] {
         assert!(
             skip::program(program).is_some(),
             "{program} is not installed"
@@ -65,15 +65,10 @@ pub(crate) fn measure(table: &mut Table) {
     });
     table.add("    of Kea's", own / kea, Promise::AtLeast(0.5), "");
     // Half of it before each of the two.
-    let slow = [
-        "strace",
-        "--daemonize",
-        "--follow-forks",
-        "--seccomp-bpf",
-        "--output=/dev/null",
-        "--trace=fdatasync,fsync",
-        "--inject=fdatasync,fsync:delay_enter=2500",
-    ];
+    let scratch = Scratch::new();
+    let library = slow_disk::library(Duration::from_micros(2_500), &scratch);
+    let loaded = format!("LD_PRELOAD={}", library.display());
+    let slow = ["env", &loaded];
     figure(
         table,
         "dhcp-builtin, 5 ms more for each commit",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bulkhead_testkit::bind::{ALGORITHMS, Bind, Setup};
-use bulkhead_testkit::clock;
+use bulkhead_testkit::preload;
 use bulkhead_testkit::skip::program;
 use bulkhead_testkit::{Bulkhead, Configuration, Response, Target, ports, run, skip};
 
@@ -224,7 +224,7 @@ fn a_server_that_stops_is_stood_in_for_and_comes_back() {
 #[test]
 fn clocks_that_differ_are_named() {
     need_bind!();
-    if program(clock::COMPILER).is_none() {
+    if program(preload::COMPILER).is_none() {
         skip!("a C compiler is not installed");
     }
     let bind = Bind::with(Setup {

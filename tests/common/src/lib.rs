@@ -35,11 +35,13 @@ pub mod namespace;
 pub mod notify;
 pub mod pdns;
 pub mod ports;
+pub mod preload;
 pub mod process;
 pub mod program;
 pub mod provisioning;
 pub mod scratch;
 pub mod skip;
+pub mod slow_disk;
 pub mod zone;
 
 pub use configuration::Configuration;
