@@ -2,7 +2,7 @@
 //!
 //! The kernel's package is unpacked once below the target directory; nothing of it is installed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -126,10 +126,13 @@ fn kernel_package() -> Result<PathBuf, String> {
     let target = target.ancestors().nth(2).ok_or("no target directory")?;
     let place = target.join("boot-test");
     let unpacked = place.join("kernel");
+    fs::create_dir_all(&place).map_err(|error| error.to_string())?;
+    // Tests run side by side and want it at the same time: one unpacks, the others wait for it.
+    let lock = File::create(place.join("lock")).map_err(|error| error.to_string())?;
+    lock.lock().map_err(|error| error.to_string())?;
     if unpacked.join("boot").is_dir() {
         return Ok(unpacked);
     }
-    fs::create_dir_all(&place).map_err(|error| error.to_string())?;
     let depends = output(Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]))?;
     let name = depends
         .lines()
