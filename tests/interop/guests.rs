@@ -1,8 +1,5 @@
 //! Plugins that are not the project's own, in the real program.
 
-#[cfg(feature = "unfinished")]
-use std::{net::UdpSocket, time::Duration};
-
 use bulkhead_testkit::foreman::{Foreman, reply};
 use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually};
 
