@@ -175,6 +175,65 @@ fn a_component_that_keeps_the_compiler_busy_is_given_up() {
     assert_eq!(site.bulkhead.foreman().get("/features").status, 200);
 }
 
+/// The time is the operator's: the same file is given up after a second, and runs where it may take its two minutes.
+#[test]
+fn a_component_may_take_as_long_to_compile_as_the_operator_says() {
+    let mut long = version("at last");
+    long.extend(module(120, 50_000));
+    let site = |engine: &str| {
+        let configuration = Configuration::empty()
+            .unbundled()
+            .policy("mask", &approved(&[&long]))
+            .section(&format!("[engine]\nplugin_size = \"16MiB\"\n{engine}"));
+        let site = Site::start(configuration);
+        site.put("mask", &long);
+        site
+    };
+    let hurried = site("compile_time = \"1s\"");
+    assert_eventually!(
+        hurried.said("mask.wasm").contains("compiling was stopped"),
+        "{}\n{}",
+        hurried.said("mask.wasm"),
+        hurried.bulkhead.log()
+    );
+    assert_eq!(hurried.song(), "404");
+    let patient = site("");
+    assert_eventually!(
+        patient.song() == "at last",
+        "{}\n{}",
+        patient.said("mask"),
+        patient.bulkhead.log()
+    );
+}
+
+/// A section of a component: a core module that nobody instantiates, of so many functions with so many bytes of arithmetic each.
+fn module(functions: usize, size: usize) -> Vec<u8> {
+    fn number(mut value: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            let low = u8::try_from(value & 0x7f).unwrap();
+            value >>= 7;
+            bytes.push(if value == 0 { low } else { low | 0x80 });
+            if value == 0 {
+                return bytes;
+            }
+        }
+    }
+    let section = |id: u8, content: Vec<u8>| [vec![id], number(content.len()), content].concat();
+    // No locals; `(argument * 3) ^ 5`, again and again.
+    let steps = [0x41, 3, 0x6c, 0x41, 5, 0x73].repeat(size / 6);
+    let body = [vec![0, 0x20, 0], steps, vec![0x0b]].concat();
+    let body = [number(body.len()), body].concat();
+    let code = [number(functions), body.repeat(functions)].concat();
+    let module = [
+        b"\0asm\x01\0\0\0".to_vec(),
+        section(1, vec![1, 0x60, 1, 0x7f, 1, 0x7f]),
+        section(3, [number(functions), vec![0; functions]].concat()),
+        section(10, code),
+    ];
+    section(1, module.concat())
+}
+
 #[test]
 fn the_last_good_version_stays_until_a_better_one_runs_and_is_back_at_once() {
     let (one, two) = (version("one"), version("two"));

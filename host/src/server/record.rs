@@ -19,8 +19,9 @@ use crate::sandbox::bindings::types::Audience;
 use crate::telemetry::metrics::{ListenerMetrics, Metrics, PluginMetrics};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest request id taken over, in bytes. 128: twice what Foreman or any tracing system sends.
-const MAX_REQUEST_ID: usize = 128;
+const X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
+/// The longest request or session id taken over, in bytes. 128: twice what Foreman or any tracing system sends.
+const MAX_ID: usize = 128;
 /// The most bytes of a path or query in a log line. 1 KiB: the rest of a 16 KiB request line tells nobody anything.
 const MAX_LOGGED: usize = 1024;
 /// Query parameters that are credentials: provisioning tokens, registration tokens, passwords.
@@ -28,18 +29,17 @@ const CREDENTIALS: [&str; 5] = ["token", "jwt", "password", "secret", "auth_toke
 
 /// The id of a request: `X-Request-Id` if it is printable and short, else a new one.
 pub(super) fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let given = headers
-        .get(X_REQUEST_ID)
-        .and_then(|value| value.to_str().ok());
-    let given = given.filter(|id| {
-        !id.is_empty()
-            && id.len() <= MAX_REQUEST_ID
-            && id.bytes().all(|byte| byte.is_ascii_graphic())
-    });
-    match given {
+    match given_id(headers, &X_REQUEST_ID) {
         Some(id) => id.into(),
         None => uuid::Uuid::new_v4().to_string().into(),
     }
+}
+
+fn given_id<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let id = headers.get(name)?.to_str().ok()?;
+    let usable =
+        !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(|byte| byte.is_ascii_graphic());
+    usable.then_some(id)
 }
 
 /// The numbers, with those at hand that nearly every request needs.
@@ -92,7 +92,9 @@ impl Record {
     ) -> Self {
         let path = shorten(parts.uri.path()).to_owned();
         let query = hide_credentials(shorten(parts.uri.query().unwrap_or_default()));
-        tracing::info!(request_id = %id, %client, "Started {} {path} {query}", parts.method);
+        // All requests that a user's session at Foreman caused carry one such id. Only Foreman sends it; nobody gets an invented one.
+        let session = given_id(&parts.headers, &X_SESSION_ID);
+        tracing::info!(request_id = %id, %client, session, "Started {} {path} {query}", parts.method);
         Self {
             counts,
             listener,

@@ -73,6 +73,38 @@ fn requests_are_logged_when_they_start_and_finish() {
     );
 }
 
+/// `X-Session-Id` is taken into the log's context. Deliberately different: none is invented where Foreman sends none.
+#[test]
+fn foremans_session_is_logged() {
+    let bulkhead = BULKHEAD.get();
+    let target = bulkhead.foreman();
+    let started = |request: &str, session: &str| {
+        target
+            .request("GET", "/version")
+            .header("X-Request-Id", request)
+            .header("X-Session-Id", session)
+            .send();
+        let line = || {
+            let logs = target.get("/logs/").json()["logs"].clone();
+            let of_request = |record: &&serde_json::Value| {
+                record["request_id"] == request
+                    && record["message"]
+                        .as_str()
+                        .is_some_and(|it| it.starts_with("Started "))
+            };
+            let found = logs.as_array()?.iter().find(of_request)?;
+            found["message"].as_str().map(str::to_owned)
+        };
+        until(line).expect("the request is logged")
+    };
+    let line = started("d4d4d4d4", "9b1c-session");
+    assert!(line.contains(" session=9b1c-session"), "{line}");
+    for none in ["", "two words"] {
+        let line = started("e5e5e5e5", none);
+        assert!(!line.contains("session"), "{line}");
+    }
+}
+
 /// Deliberately different: the id is answered as well, so that whoever asks can name it.
 #[test]
 fn the_request_id_is_answered() {
