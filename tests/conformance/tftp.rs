@@ -359,7 +359,7 @@ fn ztp_default_and_host_files_exclude_each_other() {
         assert!(
             answer
                 .text()
-                .starts_with("TFTP: Failed to create PXE default file: "),
+                .starts_with("TFTP: Failed to create PXE default file: Is a directory"),
             "{answer}"
         );
     }

@@ -71,10 +71,8 @@ pub(crate) fn assert_undisturbed(bulkhead: &Bulkhead, mut trouble: impl FnMut() 
                 quiet.failures.is_empty() && disturbed.failures.is_empty(),
                 "{name}: quiet {quiet}; disturbed {disturbed}"
             );
-            assert!(
-                disturbed.latencies.len() > ENOUGH,
-                "{name}: {disturbed} says too little"
-            );
+            // A machine busy with something else: the round says too little.
+            holds &= disturbed.latencies.len() > ENOUGH;
             let calm = quiet.percentile(0.99);
             holds &= disturbed.percentile(0.99) <= (calm * 2).max(calm + GRACE);
             seen.push_str(&format!(
