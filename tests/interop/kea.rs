@@ -460,11 +460,12 @@ fn read_request(stream: &mut TcpStream) -> Option<String> {
     String::from_utf8(body).ok()
 }
 
-/// Fifty at once where only the whole configuration can be set, while somebody else sets it as well.
+/// Fifty at once where only the whole configuration can be set, while somebody else sets it as well, and ten more whose records Kea does not take.
 #[test]
 fn nothing_is_lost_when_many_and_others_change_the_configuration() {
     programs!("kea-dhcp4", "kea-ctrl-agent");
     const MANY: u8 = 50;
+    const WRONG: u8 = 10;
     const OTHERS: u32 = 5;
     namespace!("many").inside(|| {
         let kea = Kea::start(setup(None, Door::Agent, &["lease_cmds"]));
@@ -473,6 +474,19 @@ fn nothing_is_lost_when_many_and_others_change_the_configuration() {
         let bulkhead = bulkhead(&kea, "http://127.0.0.1:8001/");
         let target = bulkhead.foreman();
         std::thread::scope(|scope| {
+            for number in 1..=WRONG {
+                let target = &target;
+                scope.spawn(move || {
+                    let (name, ip) = (format!("w{number}"), format!("192.0.2.{}", 200 + number));
+                    let mac = format!("02:00:5e:00:57:{number:02x}");
+                    let mut wrong = form(&name, &ip, &mac, "pxelinux.0");
+                    wrong.retain(|(key, _)| *key != "nextServer");
+                    wrong.push(("nextServer", "255.255.255.255"));
+                    let answer = target.post("/dhcp/192.0.2.0", &wrong);
+                    assert_eq!(answer.status, 400, "{number}: {answer}");
+                    assert!(answer.text().contains("255.255.255.255"), "{answer}");
+                });
+            }
             for number in 1..=MANY {
                 let target = &target;
                 scope.spawn(move || {
@@ -555,12 +569,12 @@ fn no_two_of_500_hosts_get_one_address_with_host_cmds() {
     more_hosts_than_addresses(setup, 500, 200);
 }
 
-/// Fewer, since each change is one of the whole configuration.
+/// Each change is one of the whole configuration; those who wait share one.
 #[test]
 fn no_two_hosts_get_one_address_where_the_whole_configuration_is_changed() {
     programs!("kea-dhcp4", "kea-ctrl-agent");
     let setup = setup(None, Door::Agent, &["lease_cmds"]);
-    more_hosts_than_addresses(setup, 100, 40);
+    more_hosts_than_addresses(setup, 500, 200);
 }
 
 /// Stopped, hanging, talking nonsense, back again: each told in its own way, in bounded time, and over by itself.

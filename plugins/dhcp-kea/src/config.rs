@@ -1,12 +1,14 @@
 //! Kea's configuration, as far as this plugin looks at it, and a copy of it that is checked before each use.
 //!
-//! The one idea: what is kept is believed only after Kea said that it still holds: by `config-hash-get` (2.4 and later), otherwise by
-//! reading it again and comparing the bytes.
+//! The one idea: what is kept is believed only after Kea said that it still holds, by `config-hash-get` (2.4 and later). Where it cannot, reading all
+//! of it for each question would cost more than anything else: then it is believed for a second, unless this plugin changed it meanwhile, in
+//! whichever instance. Whoever changes it reads it anew in any case.
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bulkhead_sdk::dhcp::{AddressRange, DhcpOption, Subnet};
 use serde::Deserialize;
@@ -15,12 +17,13 @@ use serde_json::value::RawValue;
 
 use crate::failure::Failure;
 use crate::host::Host;
+use crate::lock::Generation;
 use crate::options::{self, Datum};
 use crate::prefix::{self, Prefix};
 use crate::server::Kea;
 
 /// What this plugin knows of a configuration.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) subnets: Vec<Known>,
     /// Reservations that hold in all subnets.
@@ -34,7 +37,7 @@ pub(crate) struct Config {
 }
 
 /// One subnet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(crate) id: u32,
     pub(crate) prefix: Prefix,
@@ -45,6 +48,14 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// One more host, at its place.
+    pub(crate) fn insert(&mut self, host: Host) {
+        let at = self
+            .hosts
+            .partition_point(|other| other.place() <= host.place());
+        self.hosts.insert(at, host);
+    }
+
     /// As the interface shows it.
     pub(crate) fn shown(&self) -> Subnet {
         Subnet {
@@ -68,6 +79,15 @@ impl Config {
         let prefix: Prefix = prefix.parse().map_err(|()| Failure::UnknownSubnet)?;
         self.subnets
             .iter()
+            .find(|subnet| subnet.prefix == prefix)
+            .ok_or(Failure::UnknownSubnet)
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn subnet_mut(&mut self, prefix: &str) -> Result<&mut Known, Failure> {
+        let prefix: Prefix = prefix.parse().map_err(|()| Failure::UnknownSubnet)?;
+        self.subnets
+            .iter_mut()
             .find(|subnet| subnet.prefix == prefix)
             .ok_or(Failure::UnknownSubnet)
     }
@@ -216,7 +236,12 @@ pub(crate) fn hash(kea: &Kea) -> Result<Option<String>, Failure> {
     Ok(Some(hash))
 }
 
+/// How long a copy is believed that nobody can be asked about.
+const BELIEVED: Duration = Duration::from_secs(1);
+
 struct Kept {
+    /// When it was read, and after which of our changes; none for a copy that has to be checked.
+    since: Option<(Instant, Generation)>,
     hash: Option<String>,
     /// Of the text.
     fingerprint: (usize, u64),
@@ -239,12 +264,27 @@ pub(crate) fn current(kea: &Kea) -> Result<Rc<Config>, Failure> {
             return Ok(config);
         }
     }
+    let generation = Generation::now()?;
+    let young = KEPT.with_borrow(|kept| {
+        let kept = kept.as_ref()?;
+        let (read, then) = kept.since?;
+        (kept.hash.is_none() && then == generation && read.elapsed() < BELIEVED)
+            .then(|| Rc::clone(&kept.config))
+    });
+    if let Some(config) = young {
+        return Ok(config);
+    }
+    let read = Instant::now();
     let text = fetch(kea)?;
-    keep(&text)
+    keep_since(&text, Some((read, generation)))
 }
 
 /// Reads a text, unless it is the one that was read last.
 pub(crate) fn keep(text: &Text) -> Result<Rc<Config>, Failure> {
+    keep_since(text, None)
+}
+
+fn keep_since(text: &Text, since: Option<(Instant, Generation)>) -> Result<Rc<Config>, Failure> {
     let raw = text.dhcp4.get();
     let mut hasher = DefaultHasher::new();
     raw.hash(&mut hasher);
@@ -259,6 +299,7 @@ pub(crate) fn keep(text: &Text) -> Result<Rc<Config>, Failure> {
         None => Rc::new(read(raw)?),
     };
     KEPT.set(Some(Kept {
+        since,
         hash: text.hash.clone(),
         fingerprint,
         config: Rc::clone(&config),

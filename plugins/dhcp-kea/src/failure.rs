@@ -42,6 +42,9 @@ pub(crate) enum Failure {
     Unsupported(String),
     #[error("the store failed: {0}")]
     Store(String),
+    /// Another instance made the change, or tried to.
+    #[error("{0:?}")]
+    Told(dhcp::Error),
 }
 
 impl Failure {
@@ -54,6 +57,11 @@ impl Failure {
         }
     }
 
+    /// True when Kea understood what it should do and does not take it.
+    pub(crate) fn is_about_the_content(&self) -> bool {
+        matches!(self, Self::Said { result: 1, .. }) && !self.is_the_agent_alone()
+    }
+
     /// The Control Agent answers for a DHCP server that it does not reach.
     fn is_the_agent_alone(&self) -> bool {
         matches!(self, Self::Said { result: 1, text, .. } if text.starts_with("unable to forward command"))
@@ -61,6 +69,9 @@ impl Failure {
 
     /// The error of the interface, in one place.
     pub(crate) fn into_error(self) -> dhcp::Error {
+        if let Self::Told(error) = self {
+            return error;
+        }
         let text = self.to_string();
         match &self {
             Self::Lost(why) => match why.record() {
@@ -72,7 +83,9 @@ impl Failure {
             Self::Http {
                 status: 401 | 403, ..
             } => dhcp::Error::Refused(text),
-            Self::Http { .. } | Self::Junk(_) | Self::Store(_) => dhcp::Error::Other(text),
+            Self::Http { .. } | Self::Junk(_) | Self::Store(_) | Self::Told(_) => {
+                dhcp::Error::Other(text)
+            }
             Self::Late(_) => dhcp::Error::Timeout(text),
             Self::Said { result, .. } => match result {
                 1 if self.is_the_agent_alone() => dhcp::Error::Unreachable(text),

@@ -12,7 +12,7 @@
 use std::net::Ipv4Addr;
 
 use bulkhead_sdk::dhcp::{DhcpOption, Entry, Identifier, OptionValue, Reservation};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -80,14 +80,15 @@ impl<'de> Deserialize<'de> for Host {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let written = Written::deserialize(from)?;
         let ids = [
-            ("hw-address", written.hw_address),
-            ("client-id", written.client_id),
-            ("duid", written.duid),
-            ("circuit-id", written.circuit_id),
-            ("flex-id", written.flex_id),
+            written.hw_address,
+            written.client_id,
+            written.duid,
+            written.circuit_id,
+            written.flex_id,
         ];
-        let (kind, value) = ids
+        let (kind, value) = KINDS
             .into_iter()
+            .zip(ids)
             .find_map(|(kind, value)| Some((kind, value?)))
             .ok_or_else(|| serde::de::Error::custom("a reservation without an identifier"))?;
         let address = |text: Option<String>| {
@@ -127,6 +128,26 @@ pub(crate) fn colons(text: &str) -> String {
         written.push(digit.to_ascii_lowercase());
     }
     written
+}
+
+/// Kinds of identifiers, in the order in which they are looked for.
+const KINDS: [&str; 5] = ["hw-address", "client-id", "duid", "circuit-id", "flex-id"];
+
+impl Serialize for HostId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (self.kind, &self.value).serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let (kind, value) = <(String, String)>::deserialize(from)?;
+        let known = KINDS.into_iter().find(|known| *known == kind);
+        match known {
+            Some(kind) => Ok(Self { kind, value }),
+            None => Err(serde::de::Error::custom("an unknown kind of identifier")),
+        }
+    }
 }
 
 impl HostId {

@@ -7,7 +7,7 @@
 //!
 //! - [`server`], [`wire`], [`failure`]: asking Kea, and what it answers
 //! - [`config`], [`host`], [`options`], [`prefix`]: Kea's words, and those of the interface
-//! - [`hook`]: writing with `host_cmds`; [`rewrite`], [`splice`], [`lock`]: writing without it
+//! - [`hook`]: writing with `host_cmds`; [`rewrite`], [`wish`], [`splice`], [`lock`], [`queue`]: writing without it
 //! - [`lease`], [`memfile`]: leases by `lease_cmds`, or from Kea's file
 
 mod config;
@@ -20,10 +20,12 @@ mod lock;
 mod memfile;
 mod options;
 mod prefix;
+mod queue;
 mod rewrite;
 mod server;
 mod splice;
 mod wire;
+mod wish;
 
 #[doc(hidden)]
 pub mod fuzz;
@@ -36,6 +38,7 @@ use bulkhead_sdk::prelude::*;
 use failure::Failure;
 use host::{Host, HostId};
 use server::Kea;
+use wish::Wish;
 
 /// The plugin.
 #[derive(Debug)]
@@ -62,7 +65,7 @@ impl Plugin for DhcpKea {
         .need(Need::store(
             lock::SLOT,
             Access::ReadWrite,
-            "keeps one lock, so that one change of Kea's configuration is made at a time",
+            "keeps one lock, so that one change of Kea's configuration is made at a time, and the changes that wait for it",
         ))
         .need(
             Need::watch(
@@ -170,14 +173,12 @@ impl DhcpProvider for DhcpKea {
             if hook::is_loaded(kea) {
                 return hook::add(kea, &config, subnet, &host, &related);
             }
-            rewrite::change(kea, &|config, text| {
-                let subnet = config.subnet(&wanted.subnet)?;
-                if let Some(there) = subnet.hosts.iter().find(|there| there.id.is(&host.id)) {
-                    return hook::verdict(there, &host).map(|()| None);
-                }
-                hook::check_address(config, &subnet.hosts, &host, &related)?;
-                splice::with_added(text, subnet.id, &host).map(Some)
-            })
+            let wish = Wish::Add {
+                subnet: wanted.subnet.clone(),
+                host: host.written(None),
+                related,
+            };
+            rewrite::change(kea, wish)
         })
     }
 
@@ -192,14 +193,16 @@ impl DhcpProvider for DhcpKea {
             if address.is_none() && id.is_none() {
                 return Ok(false);
             }
-            let goes = |host: &Host| {
-                address.is_none_or(|address| host.address == Some(address))
-                    && id.as_ref().is_none_or(|id| host.id.is(id))
-            };
             let config = config::current(kea)?;
             let known = config.subnet(&subnet)?;
             list::check(kea, &config)?;
-            if let Some(host) = config.global_in(known.prefix).find(|host| goes(host)) {
+            let wish = Wish::Remove {
+                subnet: subnet.clone(),
+                address,
+                id: id.clone(),
+            };
+            let mut global = config.global_in(known.prefix);
+            if let Some(host) = global.find(|host| wish.removes(host)) {
                 return Err(Failure::NotDeletable(format!(
                     "{} is reserved for {} in all subnets of Kea's configuration",
                     subnet, host.id.value
@@ -211,17 +214,14 @@ impl DhcpProvider for DhcpKea {
                     (None, Some(address)) => hook::by_address(kea, known, &address.to_string())?,
                     (None, None) => Vec::new(),
                 };
-                hosts.retain(goes);
+                hosts.retain(|host| wish.removes(host));
                 return hook::remove(kea, &config, known, &hosts);
             }
-            if !known.hosts.iter().any(goes) {
+            // Whoever waits may be about to add it.
+            if !known.hosts.iter().any(|host| wish.removes(host)) && queue::is_empty()? {
                 return Ok(false);
             }
-            rewrite::change(kea, &|config, text| {
-                let known = config.subnet(&subnet)?;
-                let (text, removed) = splice::with_removed(text, known.id, goes)?;
-                Ok((removed > 0).then_some(text))
-            })
+            rewrite::change(kea, wish)
         })
     }
 }

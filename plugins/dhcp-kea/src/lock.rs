@@ -15,14 +15,34 @@ pub(crate) const SLOT: &str = "locks";
 
 const KEY: &str = "kea-configuration";
 
+/// Put with every change that was made.
+const CHANGED: &str = "kea-configuration-changed";
+
 /// How much longer than a request to Kea a lock lives.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// For one request and some more.
 const LIFE: Duration = REQUEST.saturating_add(SLACK);
 
-/// Between two looks at a taken lock. A change takes some tens of milliseconds.
+/// How long a change is remembered: longer than any copy is believed, however slow it was read.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Between two looks at a taken lock. A change takes some tenths of a second.
 const PAUSE: Duration = Duration::from_millis(15);
+
+const LOST: Failure =
+    Failure::Late("the lock on Kea's configuration was lost before the change was made");
+
+/// How far the configuration's changes by this plugin have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Generation(Option<u64>);
+
+impl Generation {
+    /// The present one.
+    pub(crate) fn now() -> Result<Self, Failure> {
+        Ok(Self(store::get(SLOT, CHANGED)?.map(|entry| entry.revision)))
+    }
+}
 
 /// The lock, held. Given back when it goes out of scope.
 pub(crate) struct Lock {
@@ -33,19 +53,25 @@ impl Lock {
     /// Waits for it.
     pub(crate) fn take(until: Instant) -> Result<Self, Failure> {
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Failure::Late(
-                    "another change of Kea's configuration is under way",
-                ));
+            if let Some(lock) = Self::if_free()? {
+                return Ok(lock);
             }
-            let claim = Change::put(KEY, "held").if_absent().expires_in(LIFE);
-            match store::apply(SLOT, &[claim]) {
-                // The only key of the slot: its revision is the slot's.
-                Ok(revision) => return Ok(Self { revision }),
-                Err(Error::Conflict(_)) => std::thread::sleep(PAUSE.min(left)),
-                Err(why) => return Err(why.into()),
-            }
+            pause(until)?;
+        }
+    }
+
+    /// The lock, unless somebody holds it.
+    pub(crate) fn if_free() -> Result<Option<Self>, Failure> {
+        // A look costs less than an attempt, which is a commit.
+        if store::get(SLOT, KEY)?.is_some() {
+            return Ok(None);
+        }
+        let claim = Change::put(KEY, "held").if_absent().expires_in(LIFE);
+        match store::apply(SLOT, &[claim]) {
+            // The only change of that commit: its revision is the key's.
+            Ok(revision) => Ok(Some(Self { revision })),
+            Err(Error::Conflict(_)) => Ok(None),
+            Err(why) => Err(why.into()),
         }
     }
 
@@ -59,17 +85,42 @@ impl Lock {
                 self.revision = revision;
                 Ok(())
             }
-            Err(Error::Conflict(_)) => Err(Failure::Late(
-                "the lock on Kea's configuration was lost before the change was made",
-            )),
+            Err(Error::Conflict(_)) => Err(LOST),
             Err(why) => Err(why.into()),
         }
+    }
+
+    /// Gives it back after a change and makes these changes of the slot in the same step, if it is still held.
+    pub(crate) fn give_back_with(self, mut changes: Vec<Change>) -> Result<(), Failure> {
+        changes.push(Change::put(CHANGED, "").expires_in(REMEMBERED));
+        changes.push(self.giving_back());
+        match store::apply(SLOT, &changes) {
+            Ok(_) => Ok(()),
+            Err(Error::Conflict(_)) => Err(LOST),
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    fn giving_back(&self) -> Change {
+        Change::delete(KEY).if_revision(self.revision)
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Not another's, should this one have expired. What fails here is over when the key expires.
-        let _ = store::apply(SLOT, &[Change::delete(KEY).if_revision(self.revision)]);
+        // Not another's, should this one have expired or be given back. What fails here is over when the key expires.
+        let _ = store::apply(SLOT, &[self.giving_back()]);
     }
+}
+
+/// Between two looks at a taken lock.
+pub(crate) fn pause(until: Instant) -> Result<(), Failure> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(Failure::Late(
+            "another change of Kea's configuration is under way",
+        ));
+    }
+    std::thread::sleep(PAUSE.min(left));
+    Ok(())
 }

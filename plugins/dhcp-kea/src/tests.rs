@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod batches;
+
 const NET: &str = "192.0.2.0/24";
 
 /// What `list-commands` names in every DHCP server.
