@@ -30,20 +30,7 @@ impl Site {
     ) -> Result<Self, &'static str> {
         let dhcpd = Dhcpd::start("hmac-sha256", "")?;
         dhcpd.site.enter();
-        let path = |name: &str| format!("{:?}", dhcpd.place.join(name).display().to_string());
-        let configuration = Configuration::empty()
-            .feature("dhcp", &format!("enabled = true\nuse_provider = \"dhcp-isc\"\n{feature}"))
-            .feature(
-                "dhcp-isc",
-                &format!(
-                    "enabled = true\nconfig = {}\nleases = {}\nincludes = [{}, {}]\nomapi_key = {}\nomapi_port = {OMAPI}",
-                    path("dhcpd.conf"),
-                    path("dhcpd.leases"),
-                    path("omapi.key"),
-                    path("more.conf"),
-                    path("omapi.key"),
-                ),
-            );
+        let configuration = configuration(&dhcpd, feature, OMAPI);
         Ok(Self {
             bulkhead: Bulkhead::with(change(configuration)),
             dhcpd,
@@ -65,7 +52,25 @@ impl Site {
     }
 }
 
-fn form<'a>(
+/// A program that reads the files of that dhcpd, and speaks OMAPI with whoever listens at the port.
+pub(crate) fn configuration(dhcpd: &Dhcpd, feature: &str, omapi: u16) -> Configuration {
+    let path = |name: &str| format!("{:?}", dhcpd.place.join(name).display().to_string());
+    Configuration::empty()
+        .feature("dhcp", &format!("enabled = true\nuse_provider = \"dhcp-isc\"\n{feature}"))
+        .feature(
+            "dhcp-isc",
+            &format!(
+                "enabled = true\nconfig = {}\nleases = {}\nincludes = [{}, {}]\nomapi_key = {}\nomapi_port = {omapi}",
+                path("dhcpd.conf"),
+                path("dhcpd.leases"),
+                path("omapi.key"),
+                path("more.conf"),
+                path("omapi.key"),
+            ),
+        )
+}
+
+pub(crate) fn form<'a>(
     name: &'a str,
     ip: &'a str,
     mac: &'a str,

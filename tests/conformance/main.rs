@@ -17,7 +17,9 @@
 mod boot_files;
 mod core;
 mod dhcp;
+mod dhcp_boot;
 mod dhcp_files;
+mod dhcp_hostile;
 mod dhcp_races;
 mod discovery;
 mod dns;

@@ -6,24 +6,21 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bulkhead_testkit::debian::{Missing, Suite};
 use bulkhead_testkit::kea::{Door, Kea, Setup};
 use bulkhead_testkit::namespace::Namespace;
 use bulkhead_testkit::provisioning::{Outcomes, Range};
+use bulkhead_testkit::stranger::Stranger;
 use bulkhead_testkit::{Bulkhead, Configuration, Signal, Target, assert_eventually, skip};
 use serde_json::{Value, json};
 
 /// What holds Kea in other suites of Debian.
 const PACKAGES: [&str; 2] = ["kea-dhcp4-server", "kea-ctrl-agent"];
-
-/// How long a connection of a [`Stranger`] may be silent: longer than the program keeps one, so that it is always the program that closes.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// The address of the machine that boots in these tests, its MAC address and its file.
 const BOOTING: (&str, &str, &str) = ("192.0.2.77", "02:00:5e:00:53:01", "grub2/grubx64.efi");
@@ -345,47 +342,6 @@ fn kea_3_through_the_agent_and_directly_with_host_cmds_and_without() {
     });
 }
 
-/// Somebody at a port who answers each connection in its own way. Gone with its value, whatever happened to the test.
-struct Stranger {
-    address: SocketAddr,
-    is_over: Arc<AtomicBool>,
-    door: Option<JoinHandle<()>>,
-}
-
-impl Stranger {
-    fn at(address: SocketAddr, answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(address).expect("ports are free here");
-        let (is_over, answer) = (Arc::new(AtomicBool::new(false)), Arc::new(answer));
-        let over = is_over.clone();
-        let door = std::thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if over.load(Ordering::SeqCst) {
-                    return;
-                }
-                let answer = answer.clone();
-                // Ends with its connection, or when nothing comes by it for a while.
-                let _ = stream.set_read_timeout(Some(SILENCE));
-                std::thread::spawn(move || answer(stream));
-            }
-        });
-        Self {
-            address,
-            is_over,
-            door: Some(door),
-        }
-    }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-        if let Some(door) = self.door.take() {
-            let _ = door.join();
-        }
-    }
-}
-
 /// Stands between the program and Kea: hands everything on, and so many times, while a change of ours is under test, changes the
 /// configuration as well.
 fn meddler(kea: &Kea, times: u32, made: Arc<AtomicU32>) -> Stranger {
@@ -624,6 +580,27 @@ fn a_kea_in_trouble_costs_bounded_time_and_nothing_has_to_be_restarted() {
             });
             let answer = timed(30);
             assert!(statuses.contains(&answer.status), "{nonsense:?}: {answer}");
+        }
+        // Brackets without an end to their depth; bytes without end; and one byte now and then.
+        let head = "HTTP/1.1 200 OK\r\n\r\n";
+        for (statuses, bytes, again, pause) in [
+            (&[400][..], "[".repeat(1 << 20), false, Duration::ZERO),
+            (&[400, 503], " ".repeat(1 << 20), true, Duration::ZERO),
+            (&[504], " ".to_owned(), true, Duration::from_millis(300)),
+        ] {
+            let _stranger = Stranger::at(kea.address(), move |mut stream| {
+                let _ = read_request(&mut stream);
+                let _ = stream.write_all(head.as_bytes());
+                while stream.write_all(bytes.as_bytes()).is_ok() && again {
+                    std::thread::sleep(pause);
+                }
+            });
+            let answer = timed(30);
+            assert!(
+                statuses.contains(&answer.status),
+                "{statuses:?}: {}",
+                answer.status
+            );
         }
         // Back, then hanging: others are not held up by those who wait.
         kea.run();

@@ -42,6 +42,7 @@ pub mod provisioning;
 pub mod scratch;
 pub mod skip;
 pub mod slow_disk;
+pub mod stranger;
 pub mod zone;
 
 pub use configuration::Configuration;
