@@ -3,6 +3,8 @@
 //! Addresses are text in canonical form, subnets are named by their prefix (`192.0.2.0/24`), hardware addresses are lower case with
 //! colons, times are seconds since 1970.
 
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
+
 use crate::host;
 use crate::plugin::Plugin;
 
@@ -121,4 +123,33 @@ pub fn remove(
     who: Option<&Identifier>,
 ) -> Result<bool, Error> {
     host::dhcp_provider::remove(subnet, address, who)
+}
+
+/// The IPv4 address of a boot server, which Foreman names as often as it gives its address; asks the names that the policy grants. None: there is no
+/// such name, or it has no IPv4 address.
+///
+/// # Errors
+/// Nobody could be asked, or the policy does not let this name be asked for; why.
+pub fn boot_server(name: &str) -> Result<Option<Ipv4Addr>, String> {
+    if let Ok(address) = name.parse() {
+        return Ok(Some(address));
+    }
+    match (name, 0).to_socket_addrs() {
+        Ok(mut found) => Ok(found.find_map(|address| match address.ip() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })),
+        Err(why) => {
+            let text = why.to_string();
+            let no_such_name = [
+                "Name or service not known",
+                "No address associated",
+                "not found",
+                "nonexistent",
+            ];
+            let is_absent = why.kind() == std::io::ErrorKind::NotFound
+                || no_such_name.iter().any(|known| text.contains(known));
+            if is_absent { Ok(None) } else { Err(text) }
+        }
+    }
 }

@@ -16,7 +16,7 @@ use bulkhead_testkit::kea::{Door, Kea, Setup};
 use bulkhead_testkit::namespace::Namespace;
 use bulkhead_testkit::provisioning::{Outcomes, Range};
 use bulkhead_testkit::stranger::Stranger;
-use bulkhead_testkit::{Bulkhead, Configuration, Signal, Target, assert_eventually, skip};
+use bulkhead_testkit::{Bulkhead, Configuration, Signal, Target, assert_eventually, booting, skip};
 use serde_json::{Value, json};
 
 /// What holds Kea in other suites of Debian.
@@ -646,4 +646,79 @@ fn a_wrong_password_is_told_and_put_right() {
         scratch.file("kea.credentials", "foreman:right\n");
         assert_eventually!(foreman.get("/dhcp/192.0.2.0").status == 200);
     });
+}
+
+/// What Foreman sends for a machine to boot, as a real client hears it: BIOS, UEFI by TFTP and by HTTP, a boot server's name, a switch.
+#[test]
+fn what_foreman_sends_for_booting_is_what_machines_hear_from_kea() {
+    programs!("kea-dhcp4", "kea-ctrl-agent", "dhclient");
+    let server = namespace!("boot");
+    let client = namespace!("machine");
+    server.wire("dhcp0", "192.0.2.1/24", &client, "eth0", "");
+    server.enter();
+    let kea = Kea::start(Setup {
+        interfaces: vec!["dhcp0"],
+        ..setup(None, Door::Agent, &["lease_cmds"])
+    });
+    let bulkhead = bulkhead(&kea, &kea.url());
+    let foreman = bulkhead.foreman();
+    let url = "http://192.0.2.9:8000/httpboot/grub2/shim.efi";
+    for (number, (class, next_server, file, heard)) in [
+        (
+            "PXEClient:Arch:00000:UNDI:002001",
+            "192.0.2.9",
+            "pxelinux.0",
+            &[("filename", "pxelinux.0"), ("next_server", "192.0.2.9")][..],
+        ),
+        (
+            "PXEClient:Arch:00007:UNDI:003016",
+            "localhost",
+            "grub2/grubx64.efi",
+            &[
+                ("filename", "grub2/grubx64.efi"),
+                ("next_server", "127.0.0.1"),
+            ],
+        ),
+        (
+            "HTTPClient:Arch:00016:UNDI:003016",
+            "192.0.2.9",
+            url,
+            &[
+                ("filename", url),
+                ("bootfile_name", url),
+                ("vendor_class_identifier", "HTTPClient"),
+            ],
+        ),
+        (
+            "Cisco",
+            "192.0.2.9",
+            "poap.cfg/x",
+            &[
+                ("bootfile_name", "poap.cfg/x"),
+                ("tftp_server_name", "192.0.2.9"),
+            ],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (name, ip) = (format!("boot{number}"), format!("192.0.2.{}", 60 + number));
+        let mac = format!("02:00:5e:00:58:{number:02x}");
+        let mut wanted = form(&name, &ip, &mac, file);
+        wanted.retain(|(key, _)| *key != "nextServer");
+        wanted.push(("nextServer", next_server));
+        for _ in 0..2 {
+            let answer = foreman.post("/dhcp/192.0.2.0", &wanted);
+            assert_eq!(answer.status, 200, "{answer}");
+        }
+        let told = booting::told(&client, "eth0", &mac, class);
+        let own = [("ip_address", ip.as_str()), ("host_name", &name)];
+        for (key, value) in own.iter().chain(heard) {
+            assert_eq!(
+                told.get(*key).map(String::as_str),
+                Some(*value),
+                "{class}, {key}: {told:#?}"
+            );
+        }
+    }
 }

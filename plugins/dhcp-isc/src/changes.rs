@@ -7,11 +7,11 @@
 //! dhcpd also takes a host whose statements it cannot parse, and leaves the statements out. So what it wrote is read back, and a
 //! host without its boot file is removed again rather than called a success.
 
-use std::net::{Ipv4Addr, ToSocketAddrs as _};
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bulkhead_sdk::dhcp::{DhcpOption, Entry, Identifier, OptionValue, Reservation};
+use bulkhead_sdk::dhcp::{self, DhcpOption, Entry, Identifier, OptionValue, Reservation};
 use bulkhead_sdk::log;
 
 use crate::address::Hardware;
@@ -355,32 +355,13 @@ fn related(options: &[DhcpOption]) -> Vec<Hardware> {
     }
 }
 
-/// Foreman names its TFTP servers as often as it gives their addresses.
+/// The next server's address. One that has none is written as dhcpd keeps it, by its name.
 fn resolve(name: &str) -> Result<Option<Ipv4Addr>, String> {
-    match (name, 0).to_socket_addrs() {
-        Ok(found) => Ok(found
-            .filter_map(|address| match address.ip() {
-                std::net::IpAddr::V4(address) => Some(address),
-                std::net::IpAddr::V6(_) => None,
-            })
-            .next()),
-        Err(why) => {
-            let text = why.to_string();
-            let no_such_name = [
-                "Name or service not known",
-                "No address associated",
-                "not found",
-                "nonexistent",
-            ];
-            if no_such_name.iter().any(|known| text.contains(known))
-                || why.kind() == std::io::ErrorKind::NotFound
-            {
-                log::warn(format!(
-                    "there is no address of the next server {name}; machines will ask the DHCP server itself"
-                ));
-                return Ok(None);
-            }
-            Err(text)
-        }
+    let found = dhcp::boot_server(name)?;
+    if found.is_none() {
+        log::warn(format!(
+            "there is no address of the next server {name}; machines will ask the DHCP server itself"
+        ));
     }
+    Ok(found)
 }

@@ -27,6 +27,9 @@ const SUN: [(&str, &str, bool); 8] = [
 /// Longest value: an option holds 255 bytes, a statement of several options a few times that.
 const LONGEST_VALUE: usize = 1_024;
 
+/// The header's field of a file name holds 128 octets with its final zero (RFC 2131 section 2).
+const FILE_FIELD: usize = 127;
+
 /// Finds the addresses of a name. The outer error: nobody could be asked; None: there is no such name.
 pub type Resolve<'r> = &'r dyn Fn(&str) -> Result<Option<Ipv4Addr>, String>;
 
@@ -83,7 +86,30 @@ pub fn of(options: &[DhcpOption], resolve: Resolve<'_>) -> Result<String, Proble
             quoted("filename", filename)?
         ));
     }
+    statements.extend(firmware(options, filename)?);
     Ok(statements.join(" "))
+}
+
+/// What firmware wants to hear beside the boot file. One that boots by HTTP takes URLs, and only from an answer that calls itself `HTTPClient` (UEFI
+/// specification, section 24.7); a name that the header's field does not hold is an option.
+fn firmware(options: &[DhcpOption], filename: Option<&str>) -> Result<Vec<String>, Problem> {
+    let mut statements = Vec::new();
+    let file = filename.unwrap_or_default();
+    let lower = file.to_ascii_lowercase();
+    let is_url = lower.starts_with("http://") || lower.starts_with("https://");
+    let class = match is_url {
+        true => Some("HTTPClient"),
+        false => given(options, "PXEClient"),
+    };
+    if let Some(class) = class {
+        let class = quoted("PXEClient", class)?;
+        statements.push(format!("option vendor-class-identifier = {class};"));
+    }
+    if is_url || file.len() > FILE_FIELD {
+        let file = quoted("filename", file)?;
+        statements.push(format!("option bootfile-name = {file};"));
+    }
+    Ok(statements)
 }
 
 /// Checks a host's name.
@@ -252,6 +278,33 @@ mod tests {
             statements(&[("nextServer", "x; y")])
                 .unwrap_err()
                 .contains("neither an address nor a name")
+        );
+    }
+
+    #[test]
+    fn firmware_is_told_what_it_boots_by() {
+        assert_eq!(
+            statements(&[
+                ("filename", "HTTP://192.0.2.9/httpboot/shim.efi"),
+                ("PXEClient", "x")
+            ])
+            .unwrap(),
+            "filename = \"HTTP://192.0.2.9/httpboot/shim.efi\"; option vendor-class-identifier = \"HTTPClient\"; \
+             option bootfile-name = \"HTTP://192.0.2.9/httpboot/shim.efi\";"
+        );
+        assert_eq!(
+            statements(&[("filename", "pxelinux.0"), ("PXEClient", "PXEClient")]).unwrap(),
+            "filename = \"pxelinux.0\"; option vendor-class-identifier = \"PXEClient\";"
+        );
+        assert_eq!(
+            statements(&[("filename", "pxelinux.0"), ("PXEClient", "")]).unwrap(),
+            "filename = \"pxelinux.0\";"
+        );
+        let long = "x".repeat(128);
+        let both = statements(&[("filename", &long)]).unwrap();
+        assert_eq!(
+            both,
+            format!("filename = \"{long}\"; option bootfile-name = \"{long}\";")
         );
     }
 

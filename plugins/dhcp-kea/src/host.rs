@@ -11,7 +11,7 @@
 
 use std::net::Ipv4Addr;
 
-use bulkhead_sdk::dhcp::{DhcpOption, Entry, Identifier, OptionValue, Reservation};
+use bulkhead_sdk::dhcp::{self, DhcpOption, Entry, Identifier, OptionValue, Reservation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -238,9 +238,12 @@ impl Host {
             "hostname" if !text.is_empty() => text.clone_into(&mut self.hostname),
             "filename" => text.clone_into(&mut self.boot_file),
             "nextServer" if !text.is_empty() => {
-                let address = text.parse().map_err(|_| {
+                let found = dhcp::boot_server(text).map_err(|why| {
+                    Failure::Refused(format!("cannot look up the next server {text}: {why}"))
+                })?;
+                let address = found.ok_or_else(|| {
                     Failure::Refused(format!(
-                        "`{text}`: Kea takes an IPv4 address as the next server, no name"
+                        "the next server {text} has no IPv4 address, and Kea takes no name"
                     ))
                 })?;
                 self.next_server = Some(address);

@@ -68,6 +68,13 @@ impl Plugin for DhcpKea {
             "keeps one lock, so that one change of Kea's configuration is made at a time, and the changes that wait for it",
         ))
         .need(
+            Need::names(
+                "next-server",
+                "looks up the TFTP server that Foreman names, because Kea wants its address",
+            )
+            .optional(),
+        )
+        .need(
             Need::watch(
                 memfile::SLOT,
                 "reads Kea's lease file where the hook library `lease_cmds` is not loaded",

@@ -398,7 +398,13 @@ fn what_foreman_sends_beside_becomes_options_or_a_clear_refusal() {
             "boot-file-name"
         ]
     );
-    wanted.options = vec![text("nextServer", "tftp.example.com")];
+    // A name is looked up; one without an address is refused.
+    wanted.options = vec![text("nextServer", "localhost")];
+    assert_eq!(
+        Host::wanted(&wanted).unwrap().written(None)["next-server"],
+        "127.0.0.1"
+    );
+    wanted.options = vec![text("nextServer", "nowhere.invalid")];
     assert!(matches!(Host::wanted(&wanted), Err(Failure::Refused(_))));
     wanted.options = vec![text("<SUNW>install_path", "/x")];
     assert!(matches!(

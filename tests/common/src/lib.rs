@@ -16,6 +16,7 @@
 //! ```
 
 pub mod bind;
+pub mod booting;
 pub mod clock;
 mod compiled;
 pub mod configuration;
