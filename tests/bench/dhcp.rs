@@ -9,7 +9,8 @@
 //! | 200,000 leases ready, in the sandbox | within 1.5 s |
 //! | memory of that plugin | at most 128 MiB |
 //! | an appended lease is seen | within 100 ms |
-//! | one record among 100,000 | at most 1 ms of plugin time; the whole request is measured, which is more |
+//! | one record among 100,000 | at most 1 ms of plugin time. What the program counts from head to head is printed and held to it, both plugins, their
+//! queues and the call between them included; beside it the whole request, with a TLS connection of its own |
 
 // A measurement may fail loudly.
 #![allow(
@@ -113,6 +114,7 @@ fn measure(table: &mut Table, count: u32) {
         {}
         seen.push(begun.elapsed());
     }
+    let before = within_the_program(&bulkhead);
     let mut gets: Vec<Duration> = (0..1_000)
         .map(|turn| {
             let begun = Instant::now();
@@ -120,6 +122,8 @@ fn measure(table: &mut Table, count: u32) {
             begun.elapsed()
         })
         .collect();
+    let after = within_the_program(&bulkhead);
+    let inside = (after.0 - before.0) / (after.1 - before.1) * 1e3;
     gets.sort_unstable();
     let promised = |most: f64, at: u32| match count == at {
         true => Promise::AtMost(most),
@@ -141,10 +145,27 @@ fn measure(table: &mut Table, count: u32) {
         "ms",
     );
     table.add(
-        &name("one record, p50 of the request"),
-        millis(gets[500]),
+        &name("one record, mean within the program"),
+        inside,
         promised(1.0, 100_000),
         "ms",
     );
+    table.add(
+        &name("    p50 of the request"),
+        millis(gets[500]),
+        Promise::Printed,
+        "ms",
+    );
     table.add(&name("    p99"), millis(gets[990]), Promise::Printed, "ms");
+}
+
+/// Seconds from the heads of requests to the heads of their answers, and how many those were.
+fn within_the_program(bulkhead: &Bulkhead) -> (f64, f64) {
+    let metrics = bulkhead.admin().get("/metrics").text();
+    let number = |what: &str| -> f64 {
+        let line = format!("bulkhead_request_duration_seconds_{what}{{plugin=\"dhcp\"}} ");
+        let found = metrics.lines().find_map(|it| it.strip_prefix(&line));
+        found.expect("the program counts it").parse().unwrap()
+    };
+    (number("sum"), number("count"))
 }
