@@ -1,8 +1,9 @@
 //! The shipped configurations of `examples/`: each starts as it is, but for its paths and ports, and serves what it says.
 
-use bulkhead_testkit::{Bulkhead, Configuration};
+use bulkhead_testkit::{Bulkhead, Configuration, ports, run};
 
-fn started(text: &str) -> Bulkhead {
+/// The example with places and ports of a test.
+fn fitted(text: &str) -> Configuration {
     let configuration = Configuration::empty();
     let place = |relative: &str| configuration.scratch.join(relative).display().to_string();
     let doors = configuration.doors;
@@ -19,13 +20,17 @@ fn started(text: &str) -> Bulkhead {
         .replace("0.0.0.0:8000", &format!("127.0.0.1:{}", doors.hosts_http))
         .replace("0.0.0.0:9443", &format!("127.0.0.1:{}", doors.hosts_tls))
         .replace("127.0.0.1:9180", &format!("127.0.0.1:{}", doors.admin));
-    let mut started = Configuration::shipped(&text);
+    let mut fitted = Configuration::shipped(&text);
     // Written by the configuration that lends its places.
-    started.doors = doors;
-    started.scratch = configuration.scratch.clone();
-    started.server = configuration.server.clone();
-    started.authority = configuration.authority.clone();
-    Bulkhead::with(started)
+    fitted.doors = doors;
+    fitted.scratch = configuration.scratch.clone();
+    fitted.server = configuration.server.clone();
+    fitted.authority = configuration.authority.clone();
+    fitted
+}
+
+fn started(text: &str) -> Bulkhead {
+    Bulkhead::with(fitted(text))
 }
 
 fn running(bulkhead: &Bulkhead) -> Vec<String> {
@@ -72,4 +77,142 @@ fn hosts_by_themselves() {
     let bulkhead = started(include_str!("../../examples/site-client.toml"));
     assert_eq!(running(&bulkhead), ["logs", "registration", "templates"]);
     assert_eq!(bulkhead.foreman_tls().get("/tftp/serverName").status, 404);
+}
+
+/// One file, three programs at once: each serves its profile and nothing of the others.
+#[test]
+fn three_instances_of_one_configuration() {
+    let text = include_str!("../../examples/site-profiles.toml");
+    let [client, content] = [ports::free(), ports::free()];
+    let [client_admin, content_admin] = [ports::free(), ports::free()];
+    let text = text
+        .replace("0.0.0.0:8444", &format!("127.0.0.1:{client}"))
+        .replace("0.0.0.0:8445", &format!("127.0.0.1:{content}"))
+        .replace("127.0.0.1:9181", &format!("127.0.0.1:{client_admin}"))
+        .replace("127.0.0.1:9182", &format!("127.0.0.1:{content_admin}"));
+    let whole = fitted(&text);
+    let instance = |name: &str, foreman_tls: u16, admin: u16| {
+        let mut one = whole.clone().profile(name);
+        (one.doors.foreman_tls, one.doors.admin) = (foreman_tls, admin);
+        Bulkhead::with(one)
+    };
+    let provisioning = instance("provisioning", whole.doors.foreman_tls, whole.doors.admin);
+    let client = instance("client", client, client_admin);
+    let content = instance("content", content, content_admin);
+
+    assert_eq!(
+        running(&provisioning),
+        ["discovery", "httpboot", "logs", "templates", "tftp"]
+    );
+    assert_eq!(running(&client), ["logs", "registration", "templates"]);
+    // Pulp is not there, and Foreman is told so.
+    let features = content.foreman_tls().get("/v2/features").json();
+    assert_eq!(features["pulpcore"]["state"], "running", "{features:#}");
+    for absent in ["tftp", "templates", "registration", "discovery"] {
+        assert_ne!(features[absent]["state"], "running", "{absent}");
+    }
+    assert_eq!(client.foreman_tls().get("/tftp/serverName").status, 404);
+    assert_eq!(provisioning.hosts().get("/register").status, 404);
+    assert_ne!(client.hosts_tls_as(None).get("/register").status, 404);
+
+    // Each has a state of its own, and commands find it.
+    let command = |words: &[&str], profile: &str| {
+        let words = words.iter().map(|&word| word.to_owned());
+        let done = run(words.chain(whole.clone().profile(profile).options()));
+        assert_eq!(done.code(), Some(0), "{}", done.text());
+        done.stdout
+    };
+    let listed = command(&["plugin", "list"], "client");
+    let state = |plugin: &str| {
+        let row = listed.lines().find(|row| row.starts_with(plugin));
+        row.and_then(|row| row.split_whitespace().nth(2))
+    };
+    assert_eq!(
+        [state("registration "), state("tftp ")],
+        [Some("running"), Some("disabled")],
+        "{listed}"
+    );
+
+    // What is planned is what is open, features included, whether it runs or not.
+    for profile in ["provisioning", "client", "content"] {
+        let planned = command(&["ports"], profile);
+        assert_eq!(planned, command(&["ports", "--running"], profile));
+        let expected: &[(u16, &[&str])] = match profile {
+            "provisioning" => &[
+                (
+                    whole.doors.foreman_tls,
+                    &[
+                        "https",
+                        "foreman",
+                        "foreman",
+                        "discovery",
+                        "templates",
+                        "tftp",
+                    ],
+                ),
+                (
+                    whole.doors.hosts_http,
+                    &[
+                        "http",
+                        "installers",
+                        "public",
+                        "discovery",
+                        "httpboot",
+                        "templates",
+                    ],
+                ),
+                (whole.doors.admin, &["http", "admin", "-", "-"]),
+            ],
+            "client" => &[
+                (
+                    client.configuration.doors.foreman_tls,
+                    &["https", "foreman-client", "foreman", "templates"],
+                ),
+                (
+                    whole.doors.hosts_tls,
+                    &[
+                        "https",
+                        "hosts",
+                        "host",
+                        "public",
+                        "registration",
+                        "templates",
+                    ],
+                ),
+                (client_admin, &["http", "admin", "-", "-"]),
+            ],
+            _ => &[
+                (
+                    content.configuration.doors.foreman_tls,
+                    &["https", "foreman-content", "foreman", "pulpcore"],
+                ),
+                (content_admin, &["http", "admin", "-", "-"]),
+            ],
+        };
+        let rows: Vec<Vec<&str>> = planned
+            .lines()
+            .skip(1)
+            .map(|row| row.split_whitespace().collect())
+            .collect();
+        let expected: Vec<Vec<String>> = expected
+            .iter()
+            .map(|(port, words)| {
+                let address = std::iter::once(format!("127.0.0.1:{port}"));
+                address
+                    .chain(words.iter().map(|&it| it.to_owned()))
+                    .collect()
+            })
+            .collect();
+        assert_eq!(rows, expected, "{planned}");
+    }
+
+    // A profile that is not there, for the program and for a command.
+    for words in [&["serve"][..], &["ports"], &["check"], &["doctor"]] {
+        let words = words.iter().map(|&word| word.to_owned());
+        let refused = run(words.chain(whole.clone().profile("dmz").options()));
+        assert_eq!(refused.code(), Some(3), "{}", refused.text());
+        let told =
+            "there is no profile `dmz`; the configuration has: client, content, provisioning";
+        assert!(refused.stderr.contains(told), "{}", refused.text());
+    }
 }

@@ -115,6 +115,8 @@ pub struct PortView {
     pub owner: String,
     /// Audiences served there; empty for a service's socket.
     pub audiences: Vec<String>,
+    /// Plugins that answer somebody there.
+    pub features: Vec<String>,
 }
 
 /// One plugin's rights, asked, granted and used.

@@ -46,6 +46,10 @@ impl Check {
         };
         let state = self.place.state_directory()?;
         let problems = problems(&file, &state, bundled)?;
+        if problems.is_empty() {
+            // Good as a whole; but there may be no such profile.
+            self.place.configuration()?;
+        }
         show_problems(
             &problems,
             self.listing.format,

@@ -6,7 +6,6 @@
 //! | file | concept |
 //! |---|---|
 //! | `finding` | one thing looked at: how it is, and what to do |
-//! | `plan` | what the configuration and the policies ask of this machine |
 //! | `ports` | addresses to listen at: free, ours, or whose |
 //! | `names` | the names of this machine, in both directions |
 //! | `certificates` | validity, chain, key, names, rights of the files |
@@ -21,7 +20,6 @@ mod directories;
 mod finding;
 mod foreman;
 mod names;
-mod plan;
 mod plugins;
 mod ports;
 
@@ -32,6 +30,7 @@ use clap::Args;
 use super::client::Client;
 use super::exit::Failure;
 use super::place::Place;
+use super::plan::Plan;
 use super::print::{self, Format, Listing};
 use crate::plugin::registry::Bundled;
 use crate::settings::Config;
@@ -68,12 +67,7 @@ pub struct Doctor {
 impl Doctor {
     /// Looks, and prints what was found.
     pub fn run(self, bundled: &[Bundled], out: &mut dyn Write) -> Result<(), Failure> {
-        let state = self.place.state_directory()?;
-        let config = match self.place.config_file() {
-            Some(file) => Config::load(&file, &state)
-                .map_err(|problems| Failure::Configuration(problems.to_string()))?,
-            None => Config::trial(&state),
-        };
+        let config = self.place.configuration()?;
         let findings = self.look(&config, bundled)?;
         match self.listing.format {
             Format::Json => print::json(&findings, out)?,
@@ -92,7 +86,7 @@ impl Doctor {
             .build()
             .map_err(|error| Failure::Start(format!("no threads: {error}")))?;
         let client = Client::new(&self.place)?;
-        let plan = plan::Plan::of(config, bundled, &runtime);
+        let plan = Plan::of(config, bundled, &runtime);
         let mut findings = vec![match &config.file {
             Some(file) => Finding::good(Area::Configuration, file.display(), "good"),
             None => Finding::good(
@@ -120,7 +114,7 @@ impl Doctor {
         findings.extend(directories::look(config, &plan));
         let interfaces = plan.interfaces.iter().chain(&self.interface);
         findings.extend(dhcp::look(interfaces));
-        findings.extend(plugins::look(plan.troubles, &client));
+        findings.extend(plugins::look(&plan, &client));
         Ok(findings)
     }
 }

@@ -12,6 +12,7 @@ pub mod exit;
 pub mod host;
 pub mod man;
 pub mod place;
+mod plan;
 pub mod plugin;
 pub mod policy;
 pub mod ports;
@@ -76,7 +77,7 @@ impl Command {
             Self::CompileComponent(compile) => compile.run(&bundled),
             Self::Plugin(plugin) => plugin.run(out),
             Self::Policy(policy) => policy.run(out),
-            Self::Ports(ports) => ports.run(out),
+            Self::Ports(ports) => ports.run(&bundled, out),
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(out),
         }

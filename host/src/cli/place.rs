@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::exit::Failure;
+use crate::settings::{Config, Problem, Problems};
 
 /// Read when `--config` is not given and it exists.
 pub const DEFAULT_CONFIG: &str = "/etc/bulkhead/proxy.toml";
@@ -14,17 +15,24 @@ pub const DEFAULT_CONFIG: &str = "/etc/bulkhead/proxy.toml";
 /// The state directory of a host that root runs.
 const SYSTEM_STATE: &str = "/var/lib/bulkhead";
 
-/// `--config` and `--state`.
+/// Below the state directory of the file: one directory a profile.
+const PROFILES: &str = "profiles";
+
+/// `--config`, `--profile` and `--state`: which host is meant.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Place {
     /// Configuration file [default: /etc/bulkhead/proxy.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
+    /// The instance that serves this profile of the configuration: its features and listeners only
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+
     /// Directory for everything the proxy writes
     ///
     /// Default: `state` of the configuration file, else the directory systemd gives, else /var/lib/bulkhead for root and
-    /// ~/.local/state/bulkhead for other users.
+    /// ~/.local/state/bulkhead for other users. With --profile: `profiles/NAME` in it, so that instances of one file do not meet.
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
 }
@@ -37,17 +45,62 @@ impl Place {
         self.config.clone().or_else(usual)
     }
 
+    /// The configuration of the host that is meant: the file's, or the part of it that the profile names; without a file, a trial's.
+    pub fn configuration(&self) -> Result<Config, Failure> {
+        match self.survey()? {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(Failure::Configuration(Problems(problems).to_string())),
+        }
+    }
+
+    /// [`Place::configuration`], as far as it can be made out, and every mistake in it.
+    pub fn survey(&self) -> Result<(Option<Config>, Vec<Problem>), Failure> {
+        let state = self.state_directory()?;
+        let Some(file) = self.config_file() else {
+            return match &self.profile {
+                None => Ok((Some(Config::trial(&state)), Vec::new())),
+                Some(profile) => Err(Failure::Configuration(format!(
+                    "there is no profile `{profile}` without a configuration: name the file with --config (or make {DEFAULT_CONFIG})"
+                ))),
+            };
+        };
+        let (config, problems) = Config::survey(&file, &state);
+        let Some(mut config) = config else {
+            return Ok((None, problems));
+        };
+        config.state = state;
+        if let Some(profile) = &self.profile {
+            let wrong = |reason| Failure::Configuration(format!("{}: {reason}", file.display()));
+            config = config.with_profile(profile).map_err(wrong)?;
+        }
+        Ok((Some(config), problems))
+    }
+
     /// The state directory of the host that uses this configuration. Of the file only the key `state` is read: a running host
     /// must stay controllable while its configuration is being edited.
     pub fn state_directory(&self) -> Result<PathBuf, Failure> {
         if let Some(state) = &self.state {
             return Ok(state.clone());
         }
-        match self.config_file() {
-            Some(file) => Ok(configured_state(&file)?.unwrap_or_else(default_state)),
-            None => Ok(default_state()),
+        let whole = match self.config_file() {
+            Some(file) => configured_state(&file)?.unwrap_or_else(default_state),
+            None => default_state(),
+        };
+        match &self.profile {
+            None => Ok(whole),
+            Some(profile) if is_name(profile) => Ok(whole.join(PROFILES).join(profile)),
+            Some(profile) => Err(Failure::Configuration(format!(
+                "`{profile}` is no name of a profile: lower-case letters, digits and `-`"
+            ))),
         }
     }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 /// The state directory when neither option nor configuration names one.
@@ -101,6 +154,7 @@ mod tests {
             folder,
             Place {
                 config: Some(file),
+                profile: None,
                 state: None,
             },
         )
@@ -110,6 +164,23 @@ mod tests {
     fn the_option_wins_over_the_file() {
         let (_folder, mut place) = place("state = \"/srv/one\"");
         assert_eq!(place.state_directory().unwrap(), Path::new("/srv/one"));
+        place.state = Some("/srv/two".into());
+        assert_eq!(place.state_directory().unwrap(), Path::new("/srv/two"));
+    }
+
+    #[test]
+    fn each_profile_has_a_state_of_its_own() {
+        let (_folder, mut place) = place("state = \"/srv/one\"");
+        place.profile = Some("client".into());
+        assert_eq!(
+            place.state_directory().unwrap(),
+            Path::new("/srv/one/profiles/client")
+        );
+        for wrong in ["", "..", "a/b", "Client"] {
+            place.profile = Some(wrong.into());
+            let told = place.state_directory().unwrap_err().to_string();
+            assert!(told.contains("is no name of a profile"), "{told}");
+        }
         place.state = Some("/srv/two".into());
         assert_eq!(place.state_directory().unwrap(), Path::new("/srv/two"));
     }

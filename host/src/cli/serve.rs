@@ -34,15 +34,11 @@ use crate::telemetry::ring::LogRing;
     bulkhead serve\n  \
     bulkhead serve --state /tmp/try\n  \
     bulkhead serve --config /etc/bulkhead/proxy.toml\n  \
-    bulkhead serve --profile dmz --log-format json")]
+    bulkhead serve --profile client --log-format json")]
 pub struct Serve {
     /// Where configuration and state are.
     #[command(flatten)]
     pub place: Place,
-
-    /// Serve only the features and listeners of this profile of the configuration
-    #[arg(long, value_name = "NAME")]
-    pub profile: Option<String>,
 
     /// Shape of log lines on standard output, whatever the configuration says
     #[arg(long, value_enum)]
@@ -100,31 +96,19 @@ impl Serve {
 
     /// The configuration, and the certificates of a trial.
     fn configuration(&self) -> Result<(Config, Option<TrialFiles>), Failure> {
-        let state = self.place.state_directory()?;
-        let Some(file) = self.place.config_file() else {
-            let files = TrialFiles::prepare(&state, &own_name())
-                .map_err(|error| Failure::Start(error.to_string()))?;
-            let mut config = Config::trial(&state);
-            let directory = state.join("tftpboot");
-            std::fs::create_dir_all(&directory).map_err(|source| Failure::File {
-                path: directory,
-                source,
-            })?;
-            self.log_format(&mut config);
-            return Ok((config, Some(files)));
-        };
-        let mut config = Config::load(&file, &state)
-            .map_err(|problems| Failure::Configuration(problems.to_string()))?;
-        if let Some(state) = &self.place.state {
-            config.state.clone_from(state);
-        }
-        if let Some(profile) = &self.profile {
-            config = config
-                .with_profile(profile)
-                .map_err(Failure::Configuration)?;
-        }
+        let mut config = self.place.configuration()?;
         self.log_format(&mut config);
-        Ok((config, None))
+        if !config.trial {
+            return Ok((config, None));
+        }
+        let files = TrialFiles::prepare(&config.state, &own_name())
+            .map_err(|error| Failure::Start(error.to_string()))?;
+        let directory = config.state.join("tftpboot");
+        std::fs::create_dir_all(&directory).map_err(|source| Failure::File {
+            path: directory,
+            source,
+        })?;
+        Ok((config, Some(files)))
     }
 
     /// A configuration that is wrong anywhere is looked at as a whole: it does not start, so there is time.

@@ -298,6 +298,8 @@ pub struct Profile {
     pub features: Vec<String>,
     /// `listeners`
     pub listeners: Vec<String>,
+    /// `admin`: another address than that of `[admin]`, since instances on one machine cannot share it.
+    pub admin: Option<SocketAddr>,
 }
 
 /// The Smart Proxy version shown unless configured.
@@ -417,6 +419,7 @@ impl Config {
             .retain(|feature, _| profile.features.contains(feature));
         self.listeners
             .retain(|listener| profile.listeners.contains(&listener.name));
+        self.admin = profile.admin.or(self.admin);
         Ok(self)
     }
 }

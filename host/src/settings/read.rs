@@ -530,7 +530,11 @@ impl Reader<'_> {
                 let profile = Profile {
                     features: texts(&table, "features"),
                     listeners: texts(&table, "listeners"),
+                    admin: r
+                        .parsed(&table, "admin", |text| address(text).map(Some))
+                        .or(None),
                 };
+
                 r.finish(&table);
                 (name.to_owned(), profile)
             })

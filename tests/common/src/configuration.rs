@@ -75,6 +75,7 @@ pub struct Configuration {
     shipped: Option<String>,
     bundled: bool,
     under: Vec<String>,
+    profile: Option<String>,
 }
 
 impl Configuration {
@@ -106,6 +107,7 @@ impl Configuration {
             shipped: None,
             bundled: true,
             under: Vec::new(),
+            profile: None,
         }
     }
 
@@ -264,6 +266,29 @@ impl Configuration {
     pub fn under(mut self, command: &[&str]) -> Self {
         self.under = command.iter().map(|&word| word.to_owned()).collect();
         self
+    }
+
+    /// Serves one profile of it only.
+    pub fn profile(mut self, name: &str) -> Self {
+        self.profile = Some(name.to_owned());
+        self
+    }
+
+    /// Where the instance keeps what it writes.
+    pub fn state(&self) -> PathBuf {
+        match &self.profile {
+            None => self.scratch.join("state"),
+            Some(profile) => self.scratch.join("state/profiles").join(profile),
+        }
+    }
+
+    /// The options that say which instance is meant: `--config`, `--profile`.
+    pub fn options(&self) -> Vec<String> {
+        let mut options = vec!["--config".to_owned(), self.path().display().to_string()];
+        if let Some(profile) = &self.profile {
+            options.extend(["--profile".to_owned(), profile.clone()]);
+        }
+        options
     }
 
     /// The command line of [`Configuration::under`].

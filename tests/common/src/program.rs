@@ -238,7 +238,7 @@ impl Bulkhead {
     /// Starts without waiting for readiness.
     pub fn launch(configuration: Configuration, environment: &[(&str, &Path)]) -> Self {
         let client = configuration.authority.client(Some(FOREMAN), &[FOREMAN]);
-        compiled::lend(&configuration.scratch.join("state"));
+        compiled::lend(&configuration.state());
         let lines = Arc::new(Mutex::new(Vec::new()));
         let child = Mutex::new(spawn(&configuration, environment, &lines));
         let process = Arc::new(Process {
@@ -270,7 +270,7 @@ impl Bulkhead {
         match ready {
             Some(true) => {
                 self.ready_after = start.elapsed();
-                compiled::keep(&self.configuration.scratch.join("state"));
+                compiled::keep(&self.configuration.state());
             }
             Some(false) => panic!(
                 "the program ended instead of becoming ready:\n{}",
@@ -444,12 +444,11 @@ fn spawn(
     environment: &[(&str, &Path)],
     lines: &Arc<Mutex<Vec<String>>>,
 ) -> Child {
-    let path = configuration.write();
+    configuration.write();
     let program = configuration.program.clone().unwrap_or_else(executable);
     let mut child = command_under(configuration.starter(), &program)
         .arg("serve")
-        .arg("--config")
-        .arg(path)
+        .args(configuration.options())
         .envs(environment.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

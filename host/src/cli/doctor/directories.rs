@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
 
 use super::finding::{Area, Finding};
-use super::plan::{Place, Plan};
+use crate::cli::plan::{Place, Plan};
 use crate::settings::Config;
 
 /// Bytes that should be free: a kernel and an initial RAM disk of one system are less.

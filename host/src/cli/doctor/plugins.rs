@@ -3,9 +3,10 @@
 use super::finding::{Area, Finding};
 use crate::api::control::{DenialView, PluginState, PluginView};
 use crate::cli::client::{Client, ClientError};
+use crate::cli::plan::Plan;
 
-/// `troubles`: plugins whose settings or policy would keep them from running.
-pub(super) fn look(troubles: Vec<Finding>, client: &Client) -> Vec<Finding> {
+/// `plan` knows the plugins whose settings or policy would keep them from running.
+pub(super) fn look(plan: &Plan, client: &Client) -> Vec<Finding> {
     match client.get::<Vec<PluginView>>("/plugins") {
         Ok(plugins) => {
             let denials: Vec<DenialView> = client.get("/denials").unwrap_or_default();
@@ -28,7 +29,22 @@ pub(super) fn look(troubles: Vec<Finding>, client: &Client) -> Vec<Finding> {
                     "restart it if it does not answer",
                 ),
             }];
-            findings.extend(troubles);
+            findings.extend(plan.unseen.iter().map(|reason| {
+                Finding::unknown(
+                    Area::Plugins,
+                    "bundled plugins",
+                    reason,
+                    "their sockets and directories were not looked at",
+                )
+            }));
+            findings.extend(plan.troubles.iter().map(|(plugin, reason)| {
+                Finding::problem(
+                    Area::Plugins,
+                    plugin,
+                    reason,
+                    "correct its section of the configuration or its policy",
+                )
+            }));
             findings
         }
     }

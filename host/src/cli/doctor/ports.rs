@@ -7,19 +7,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::finding::{Area, Finding};
-use super::plan::{Plan, Wanted};
 use crate::api::control::PortView;
+use crate::cli::plan::{Owner, Plan, Wanted};
 use crate::grant::matchers::socket::Transport;
 use crate::settings::Config;
 
 /// `running`: where the proxy listens that runs already.
 pub(super) fn look(config: &Config, plan: &Plan, running: Option<Vec<PortView>>) -> Vec<Finding> {
-    let advice = |wanted: &Wanted| match wanted.owner.split('`').nth(1) {
-        Some(name) if wanted.owner.starts_with("plugin") => {
-            format!("name another address in [features.{name}]")
+    let advice = |wanted: &Wanted| match &wanted.owner {
+        Owner::Plugin(name) => format!("name another address in [features.{name}]"),
+        Owner::Listener(name) => {
+            format!("name another address in the [[listener]] called {name:?}")
         }
-        Some(name) => format!("name another address in the [[listener]] called {name:?}"),
-        None => "name another address in [admin]".to_owned(),
+        Owner::Admin => "name another address in [admin]".to_owned(),
     };
     let look = |wanted: &Wanted| {
         let subject = format!("{} {}", wanted.transport, wanted.address);
@@ -167,7 +167,7 @@ mod tests {
     fn one(transport: Transport, address: SocketAddr, running: Option<Vec<PortView>>) -> Finding {
         let plan = Plan {
             sockets: vec![Wanted {
-                owner: "listener `foreman`".into(),
+                owner: Owner::Listener("foreman".into()),
                 transport,
                 address,
             }],
@@ -206,6 +206,7 @@ mod tests {
                 .into(),
                 owner: "x".into(),
                 audiences: Vec::new(),
+                features: Vec::new(),
             };
             assert_eq!(one(transport, address, Some(vec![held])).level, Level::Good);
         }

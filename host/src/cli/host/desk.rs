@@ -8,10 +8,11 @@ use super::Addresses;
 use crate::api::control::{
     Control, ControlError, DenialView, Done, Explanation, NeedView, PluginView, PortView, Unready,
 };
+use crate::cli::plan::Served;
+use crate::cli::ports;
 use crate::grant::sentence::sentence;
 use crate::grant::{HostRules, explain};
 use crate::plugin::registry::{Bundled, Registry};
-use crate::sandbox::bindings::types::Audience;
 use crate::server::Bound;
 
 /// What others hold of a running host: answers the operator's commands.
@@ -20,20 +21,6 @@ pub(super) struct Desk {
     pub(super) rules: Arc<HostRules>,
     pub(super) bound: Addresses,
     pub(super) bundled: Vec<Bundled>,
-}
-
-fn port_view(bound: &Bound) -> PortView {
-    let words = |audience: &Audience| match audience {
-        Audience::Foreman => "foreman".to_owned(),
-        Audience::Host => "host".to_owned(),
-        Audience::Public => "public".to_owned(),
-    };
-    PortView {
-        address: bound.address.to_string(),
-        protocol: if bound.tls { "https" } else { "http" }.to_owned(),
-        owner: bound.listener.clone(),
-        audiences: bound.audiences.iter().map(words).collect(),
-    }
 }
 
 impl Desk {
@@ -90,12 +77,23 @@ impl Control for Desk {
 
     fn ports(&self) -> Vec<PortView> {
         let services = self.registry.services().ports();
-        let mut all = self.bound.load().iter().map(port_view).collect::<Vec<_>>();
+        let running = self.registry.views();
+        let running = running
+            .iter()
+            .filter_map(|it| self.registry.running(&it.name));
+        let served: Vec<Served> = running
+            .map(|plugin| Served::of(&plugin.manifest, plugin.enabled))
+            .collect();
+        let bound = self.bound.load();
+        let view =
+            |it: &Bound| ports::listener(&it.listener, it.address, it.tls, &it.audiences, &served);
+        let mut all = bound.iter().map(view).collect::<Vec<_>>();
         all.extend(services.into_iter().map(|port| PortView {
             address: port.socket.address.to_string(),
             protocol: port.socket.transport.word().to_owned(),
             owner: port.plugin.to_string(),
             audiences: Vec::new(),
+            features: vec![port.plugin.to_string()],
         }));
         all
     }

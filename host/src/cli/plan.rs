@@ -1,15 +1,15 @@
-//! What the configuration and the policies ask of this machine: sockets, directories, interfaces.
+//! What the configuration and the policies ask of this machine: sockets, directories, interfaces; and who is served where.
 //!
 //! The one idea: the bundled plugins are described as at a start, and their policies are applied to their settings, so that defaults and settings that
 //! name a place are known from one place, the policy.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::runtime::Runtime;
 use wasmtime::component::Component;
 
-use super::finding::{Area, Finding};
 use crate::grant::Deny;
 use crate::grant::effective::{Effective, FilesTarget};
 use crate::grant::matchers::socket::Transport;
@@ -17,6 +17,7 @@ use crate::grant::policy::{Policy, Problems};
 use crate::plugin::compile::{Compiler, Origin};
 use crate::plugin::inspect;
 use crate::plugin::registry::Bundled;
+use crate::sandbox::bindings::types::{Audience, Manifest};
 use crate::sandbox::{Engine, EngineConfig, Runtimes};
 use crate::settings::{Config, Enabled, schema};
 
@@ -27,16 +28,66 @@ pub(super) struct Plan {
     pub places: Vec<Place>,
     /// To answer DHCP on.
     pub interfaces: Vec<String>,
-    /// Plugins that would not run.
-    pub troubles: Vec<Finding>,
+    /// Bundled plugins that answer requests.
+    pub routes: Vec<Served>,
+    /// Plugins that would not run, each with its reason.
+    pub troubles: Vec<(String, String)>,
+    /// Why the plugins could not be looked at.
+    pub unseen: Option<String>,
 }
 
 /// A socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
-    pub owner: String,
+    pub owner: Owner,
     pub transport: Transport,
     pub address: SocketAddr,
+}
+
+/// Who asks for a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owner {
+    Listener(String),
+    Admin,
+    Plugin(String),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listener(name) => write!(f, "listener `{name}`"),
+            Self::Admin => f.write_str("the admin listener"),
+            Self::Plugin(name) => write!(f, "plugin `{name}`"),
+        }
+    }
+}
+
+/// Whom a plugin answers, and on which kinds of listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Served {
+    pub plugin: String,
+    pub audiences: Vec<Audience>,
+    pub enabled: Enabled,
+}
+
+impl Served {
+    pub(super) fn of(manifest: &Manifest, enabled: Enabled) -> Self {
+        Self {
+            plugin: manifest.name.clone(),
+            audiences: manifest.routes.iter().map(|it| it.audience).collect(),
+            enabled,
+        }
+    }
+
+    /// Whether it answers anybody on such a listener.
+    pub(super) fn is_at(&self, tls: bool, audiences: &[Audience]) -> bool {
+        let kind = if tls {
+            self.enabled.https()
+        } else {
+            self.enabled.http()
+        };
+        kind && self.audiences.iter().any(|it| audiences.contains(it))
+    }
 }
 
 /// A file or directory of a plugin.
@@ -55,13 +106,13 @@ impl Plan {
         for listener in &config.listeners {
             plan.sockets
                 .extend(listener.addresses.iter().map(|address| Wanted {
-                    owner: format!("listener `{}`", listener.name),
+                    owner: Owner::Listener(listener.name.clone()),
                     transport: Transport::Tcp,
                     address: *address,
                 }));
         }
         plan.sockets.extend(config.admin.map(|address| Wanted {
-            owner: "the admin listener".into(),
+            owner: Owner::Admin,
             transport: Transport::Tcp,
             address,
         }));
@@ -76,24 +127,21 @@ impl Plan {
         let desk = match Desk::open(config) {
             Ok(desk) => desk,
             Err(reason) => {
-                plan.troubles.push(Finding::unknown(
-                    Area::Plugins,
-                    "bundled plugins",
-                    reason,
-                    "their sockets and directories were not looked at",
-                ));
+                plan.unseen = Some(reason);
                 return plan;
             }
         };
         for bundled in asked {
-            match runtime.block_on(desk.rights(config, bundled)) {
+            let looked = runtime.block_on(desk.manifest(bundled));
+            let rights = looked.and_then(|manifest| {
+                let feature = config.features.get(bundled.name);
+                let enabled = feature.map_or(Enabled::Off, |it| it.enabled);
+                plan.routes.push(Served::of(&manifest, enabled));
+                rights(config, bundled, &manifest)
+            });
+            match rights {
                 Ok(effective) => plan.add(bundled.name, &effective),
-                Err(reason) => plan.troubles.push(Finding::problem(
-                    Area::Plugins,
-                    bundled.name,
-                    reason,
-                    "correct its section of the configuration or its policy",
-                )),
+                Err(reason) => plan.troubles.push((bundled.name.to_owned(), reason)),
             }
         }
         plan
@@ -103,7 +151,7 @@ impl Plan {
         for grant in effective.listen.values() {
             self.sockets
                 .extend(grant.sockets.iter().map(|socket| Wanted {
-                    owner: format!("plugin `{plugin}`"),
+                    owner: Owner::Plugin(plugin.to_owned()),
                     transport: socket.transport,
                     address: socket.address,
                 }));
@@ -112,7 +160,7 @@ impl Plan {
             self.interfaces.extend(grant.interfaces.iter().cloned());
             if !grant.interfaces.is_empty() {
                 self.sockets.push(Wanted {
-                    owner: format!("plugin `{plugin}`"),
+                    owner: Owner::Plugin(plugin.to_owned()),
                     transport: Transport::Udp,
                     address: SocketAddr::from(([0, 0, 0, 0], grant.port)),
                 });
@@ -162,7 +210,7 @@ impl Desk {
         })
     }
 
-    async fn rights(&self, config: &Config, bundled: &Bundled) -> Result<Effective, String> {
+    async fn manifest(&self, bundled: &Bundled) -> Result<Manifest, String> {
         let handles = self.runtimes.handles();
         let manifest = match &self.compiler {
             Some(compiler) => {
@@ -177,33 +225,37 @@ impl Desk {
                 inspect::describe(&self.engine, &component, handles).await
             }
         };
-        let manifest = manifest.map_err(|error| error.to_string())?;
-        let values = schema::resolve(config, bundled.name, &manifest.settings)
-            .map_err(|problems| problems.to_string())?;
-        let own = config.plugins.policies.as_ref();
-        let own = own.map(|directory| directory.join(format!("{}.toml", bundled.name)));
-        let policy = match own.filter(|path| path.exists()) {
-            Some(path) => {
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|error| format!("{}: {error}", path.display()))?;
-                Policy::parse(&path, &text)
-            }
-            None => {
-                let path = PathBuf::from(format!("policies/{}.toml", bundled.name));
-                Policy::parse(&path, bundled.policy)
-            }
-        };
-        let policy = policy.map_err(|problems| problems.to_string())?;
-        let resolution = policy.resolve(&manifest, &values, &config.limits, &Deny::default());
-        if !resolution.problems.is_empty() {
-            return Err(Problems(resolution.problems).to_string());
+        manifest.map_err(|error| error.to_string())
+    }
+}
+
+/// What its policy grants it with its settings.
+fn rights(config: &Config, bundled: &Bundled, manifest: &Manifest) -> Result<Effective, String> {
+    let values = schema::resolve(config, bundled.name, &manifest.settings)
+        .map_err(|problems| problems.to_string())?;
+    let own = config.plugins.policies.as_ref();
+    let own = own.map(|directory| directory.join(format!("{}.toml", bundled.name)));
+    let policy = match own.filter(|path| path.exists()) {
+        Some(path) => {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            Policy::parse(&path, &text)
         }
-        let missing = resolution.missing.iter().filter(|it| it.required);
-        let missing: Vec<String> = missing.map(ToString::to_string).collect();
-        if missing.is_empty() {
-            Ok(resolution.effective)
-        } else {
-            Err(missing.join("; "))
+        None => {
+            let path = PathBuf::from(format!("policies/{}.toml", bundled.name));
+            Policy::parse(&path, bundled.policy)
         }
+    };
+    let policy = policy.map_err(|problems| problems.to_string())?;
+    let resolution = policy.resolve(manifest, &values, &config.limits, &Deny::default());
+    if !resolution.problems.is_empty() {
+        return Err(Problems(resolution.problems).to_string());
+    }
+    let missing = resolution.missing.iter().filter(|it| it.required);
+    let missing: Vec<String> = missing.map(ToString::to_string).collect();
+    if missing.is_empty() {
+        Ok(resolution.effective)
+    } else {
+        Err(missing.join("; "))
     }
 }
