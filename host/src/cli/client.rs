@@ -175,8 +175,8 @@ pub(crate) mod tests {
             std::future::pending(),
         ));
         code(&Place {
-            config: None,
             state: Some(state.path().to_owned()),
+            ..Place::default()
         });
     }
 

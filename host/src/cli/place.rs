@@ -204,7 +204,7 @@ mod tests {
     fn a_missing_file_is_named() {
         let place = Place {
             config: Some("/nowhere/proxy.toml".into()),
-            state: None,
+            ..Place::default()
         };
         assert!(
             place

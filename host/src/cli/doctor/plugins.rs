@@ -119,19 +119,25 @@ mod tests {
     fn without_a_proxy_what_would_fail_is_told() {
         let place = tempfile::tempdir().unwrap();
         let client = Client::new(&crate::cli::place::Place {
-            config: None,
             state: Some(place.path().to_owned()),
+            ..Default::default()
         });
-        let trouble = Finding::problem(Area::Plugins, "dns", "no zones", "name some");
-        let found = look(vec![trouble.clone()], &client.unwrap());
+        let plan = Plan {
+            troubles: vec![("dns".into(), "no zones".into())],
+            ..Plan::default()
+        };
+        let found = look(&plan, &client.unwrap());
         assert_eq!(found[0].level, Level::Unknown);
-        assert_eq!(found[1], trouble);
+        assert_eq!(
+            (found[1].level, found[1].found.as_str()),
+            (Level::Problem, "no zones")
+        );
     }
 
     #[test]
     fn a_running_proxy_is_asked() {
         with_host(|place| {
-            let found = look(Vec::new(), &Client::new(place).unwrap());
+            let found = look(&Plan::default(), &Client::new(place).unwrap());
             assert!(found.iter().any(|it| it.subject == "tftp"), "{found:?}");
         });
     }
