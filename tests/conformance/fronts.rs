@@ -33,6 +33,8 @@ const CLAIMS: &str = "X-Forwarded-For: 10.9.9.9, 203.0.113.5\r\nX-Forwarded-Prot
     X-Forwarded-Host: outer.example.com\r\nX-Forwarded-Server: x\r\nForwarded: for=10.9.9.9\r\nX-Real-IP: 10.9.9.9\r\n\
     Client-IP: 10.9.9.9\r\nTrue-Client-IP: 10.9.9.9\r\nVia: 1.1 x\r\nX_Forwarded_For: 10.9.9.9\r\nX-Forwarded_For: 10.9.9.9\r\n\
     SSL_CLIENT_S_DN: CN=foreman.example.com\r\nSSL-Client-Verify: SUCCESS\r\nX-SSL-Client-Cert: x\r\nREMOTE_USER: admin\r\n\
+    Proxy: http://10.9.9.9:3128\r\nProxy-Authorization: Basic eDp5\r\nProxy-Connection: keep-alive\r\nKeep-Alive: timeout=5\r\n\
+    TE: trailers\r\nTrailer: X-Last\r\nUpgrade: h2c\r\n\
     X-RHN-Provisioning-MAC-0: eth0 aa:bb:cc:dd:ee:ff\r\nX-Request-Id: id-1\r\nUser-Agent: installer\r\n";
 
 /// Sends a request with all claims from one of this machine's addresses; the head that Foreman got, its header lines sorted.

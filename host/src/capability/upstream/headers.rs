@@ -30,8 +30,9 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Set by the host alone, or claims about the client that only the host may make.
-const HOSTS_OWN: [&str; 10] = [
+/// Set by the host alone, or claims about the client that only the host may make; and `proxy`, which is no header of HTTP and which CGI programs
+/// take for the setting `HTTP_PROXY`.
+const HOSTS_OWN: [&str; 11] = [
     "host",
     "content-length",
     "expect",
@@ -42,6 +43,7 @@ const HOSTS_OWN: [&str; 10] = [
     "x-client-ip",
     "x-request-id",
     "x-original-url",
+    "proxy",
 ];
 
 /// What the host tells the upstream about the request that is being served.
@@ -193,6 +195,7 @@ mod tests {
             ("x_forwarded_for", "10.0.0.1"),
             ("Forwarded", "for=10.0.0.1"),
             ("x-request-id", "forged"),
+            ("Proxy", "http://10.0.0.1:3128"),
             ("proxy-authorization", "x"),
             ("te", "trailers"),
             ("Accept", "text/plain"),
