@@ -267,7 +267,6 @@ pub fn wake<P: Plugin>(events: Vec<lifecycle::Event>) -> Option<u32> {
         .map(|event| match event {
             lifecycle::Event::Timer => Event::Timer,
             lifecycle::Event::FileChanged(slot) => Event::FileChanged(slot),
-            lifecycle::Event::SettingsChanged => Event::SettingsChanged,
             lifecycle::Event::StoreChanged(slot) => Event::StoreChanged(slot),
         })
         .collect();

@@ -63,8 +63,6 @@ pub enum Event {
     Timer,
     /// A file of this `watch` slot changed.
     FileChanged(String),
-    /// Settings changed; read them again.
-    SettingsChanged,
     /// Somebody else changed what this `store` slot holds.
     StoreChanged(String),
 }

@@ -63,6 +63,83 @@ fn datagrams_are_answered_and_a_crash_costs_one_batch() {
     );
 }
 
+/// How much of this a metric counts for the plugin.
+fn counted(bulkhead: &Bulkhead, metric: &str) -> usize {
+    let metrics = bulkhead.admin().get("/metrics").text();
+    let line = format!("bulkhead_{metric}_total{{plugin=\"echo-reactor\"}} ");
+    let value = metrics.lines().find_map(|it| it.strip_prefix(&line));
+    value.and_then(|it| it.parse().ok()).unwrap_or_default()
+}
+
+/// Occupies the reactor, and has so many datagrams wait behind that.
+fn queue_up(bulkhead: &Bulkhead, socket: &UdpSocket, many: usize) {
+    socket.send(b"slow").unwrap();
+    assert_eventually!(counted(bulkhead, "datagrams_received") == 1);
+    for number in 0..many {
+        socket.send(number.to_string().as_bytes()).unwrap();
+        if number % 50 == 0 {
+            // The kernel's buffer is not what is looked at here.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// What was accepted before the program is told to stop is answered before it ends, over UDP and on connections.
+#[test]
+fn what_waits_is_answered_before_the_program_ends() {
+    let port = ports::free();
+    let bulkhead = Bulkhead::with(echo(&format!(
+        "\"udp 127.0.0.1:{port}\", \"tcp 127.0.0.1:{port}\""
+    )));
+    let socket = client(port);
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    queue_up(&bulkhead, &socket, 600);
+    stream.write_all(b"\0\x05hello").unwrap();
+    assert_eventually!(counted(&bulkhead, "datagrams_received") == 602);
+    let reading = std::thread::spawn(move || {
+        let answers = (0..601).map(|_| receive(&socket).unwrap());
+        answers.collect::<Vec<_>>()
+    });
+    bulkhead.signal(bulkhead_testkit::program::Signal::Terminate);
+    let answers = reading.join().unwrap();
+    assert_eq!(answers[0], b"slow");
+    for (number, answer) in answers[1..].iter().enumerate() {
+        assert_eq!(*answer, number.to_string().as_bytes());
+    }
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"\0\x05hello");
+    let ended = bulkhead.wait_for_end(PATIENCE);
+    assert!(ended.is_some_and(|it| it.success()), "{}", bulkhead.log());
+}
+
+/// When more waits than can, the oldest make room for the newest, and are counted.
+#[test]
+fn the_oldest_datagrams_make_room() {
+    const ROOM: usize = 8192;
+    let port = ports::free();
+    let bulkhead = Bulkhead::with(echo(&format!("\"udp 127.0.0.1:{port}\"")));
+    let socket = client(port);
+    let reading = std::thread::spawn({
+        let socket = socket.try_clone().unwrap();
+        move || {
+            let mut answers = Vec::new();
+            while answers.last().is_none_or(|it| it != b"9999") {
+                answers.push(receive(&socket).unwrap());
+            }
+            answers
+        }
+    });
+    queue_up(&bulkhead, &socket, 10_000);
+    let answers = reading.join().unwrap();
+    let received = counted(&bulkhead, "datagrams_received");
+    let dropped = counted(&bulkhead, "datagrams_dropped");
+    assert!(dropped > 0, "{received} came");
+    assert_eq!(received - dropped, ROOM + 1);
+    assert!(!answers.contains(&b"0".to_vec()) && answers.len() <= ROOM + 1);
+}
+
 /// Messages of a TCP stream are framed by the host, several may be on the way, and answers go back on their connection.
 #[test]
 fn framed_messages_are_answered_on_their_connection() {

@@ -313,7 +313,7 @@ impl Host {
     /// Stops accepting, lets requests in progress finish, and ends.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.registry.services().close();
+        self.registry.services().close().await;
         self.listeners.stop().await;
     }
 

@@ -24,9 +24,8 @@ pub mod server;
 pub mod subnets;
 
 use std::cell::RefCell;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use bulkhead_sdk::Event;
 use bulkhead_sdk::dhcp::{DhcpProvider, Entry, Error, Identifier, Page, Reservation, Subnet};
 use bulkhead_sdk::prelude::*;
 use bulkhead_sdk::reactor::{Datagram, Reaction, Service};
@@ -118,15 +117,6 @@ impl Plugin for DhcpBuiltin {
         let book = Book::load().map_err(|problem| store::describe(&problem))?;
         SERVER.set(Some(Server::new(config, book)));
         Ok(())
-    }
-
-    fn wake(events: &[Event]) -> Option<Duration> {
-        if events.contains(&Event::SettingsChanged)
-            && let Err(problem) = Self::start()
-        {
-            log::error(format!("the old subnets stay: {problem}"));
-        }
-        None
     }
 }
 

@@ -129,7 +129,6 @@ impl Plugin for Isc {
         let (config, leases) = paths();
         let config_changed = events.iter().any(|event| match event {
             Event::FileChanged(slot) => slot != LEASES_SLOT,
-            Event::SettingsChanged => true,
             Event::Timer | Event::StoreChanged(_) => false,
         });
         let followed = FOLLOWED.with_borrow_mut(|followed| {

@@ -142,12 +142,6 @@ impl Plugin for DnsBuiltin {
     }
 
     fn wake(events: &[Event]) -> Option<Duration> {
-        if events.contains(&Event::SettingsChanged) {
-            match Server::make() {
-                Ok(server) => SERVER.set(Some(server)),
-                Err(problem) => log::error(format!("the old zones stay: {problem}")),
-            }
-        }
         SERVER.with_borrow_mut(|server| {
             let server = server.as_mut()?;
             let written =

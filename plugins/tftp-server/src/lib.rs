@@ -101,16 +101,6 @@ impl Plugin for TftpServer {
         SERVER.set(Some(Server::new(limits)));
         Ok(())
     }
-
-    fn wake(events: &[bulkhead_sdk::Event]) -> Option<Duration> {
-        if events.contains(&bulkhead_sdk::Event::SettingsChanged) {
-            match Limits::of_settings() {
-                Ok(limits) => SERVER.set(Some(Server::new(limits))),
-                Err(problem) => log::error(format!("the old settings stay: {problem}")),
-            }
-        }
-        None
-    }
 }
 
 impl Service for TftpServer {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
 
+use super::Doors;
+use super::queue::Queue;
 use super::react::React;
 use super::wake::{next, wake};
-use super::{Arrived, Doors};
 use crate::grant::matchers::socket::Transport;
 use crate::plugin::running::Plugin;
 use crate::sandbox::CallError;
@@ -32,11 +32,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks at a reactor that is still starting.
 const STARTING: Duration = Duration::from_millis(5);
 
-/// Feeds until the queue is gone or it is aborted.
+/// Feeds until the queue is closed and empty, or it is aborted.
 pub(super) async fn feed(
     plugin: Arc<ArcSwap<Plugin>>,
     doors: Arc<ArcSwap<Doors>>,
-    mut arriving: mpsc::Receiver<Arrived>,
+    queue: Arc<Queue>,
 ) {
     let mut react = React::default();
     let mut crashes = Crashes::default();
@@ -51,7 +51,7 @@ pub(super) async fn feed(
             woken = Some(now);
         }
         tokio::select! {
-            taken = arriving.recv_many(&mut waiting, BATCH) => if taken == 0 {
+            more = queue.take(&mut waiting, BATCH) => if !more {
                 return;
             },
             happened = next(&mut events) => {

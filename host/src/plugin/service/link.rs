@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, socket};
-use tokio::sync::mpsc;
 
-use super::Arrived;
+use super::queue::Queue;
 use super::udp::UdpDoor;
 use crate::capability::listen::frame;
 use crate::sandbox::bindings::exports::reactor::Port;
@@ -62,7 +61,7 @@ impl LinkDoor {
     pub(super) async fn receive(
         self: Arc<Self>,
         slot: Arc<str>,
-        queue: mpsc::Sender<Arrived>,
+        queue: Arc<Queue>,
         numbers: Arc<PluginMetrics>,
     ) {
         let interface = self.interface.clone();

@@ -6,6 +6,7 @@
 //!
 //! | file | concept |
 //! |---|---|
+//! | `queue` | what was accepted and waits |
 //! | `feed` | the one task that calls the reactor, and what happens when it crashes |
 //! | `react` | what becomes of a reaction: decided, then sent |
 //! | `transfer` | a file sent block by block (RFC 1350) |
@@ -18,6 +19,7 @@
 
 mod feed;
 mod link;
+mod queue;
 mod react;
 mod stream;
 mod transfer;
@@ -32,9 +34,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use self::queue::Queue;
 use super::running::Plugin;
 use crate::grant::Effective;
 use crate::grant::effective::ListenLimits;
@@ -42,8 +44,10 @@ use crate::grant::matchers::socket::{ListenSocket, Transport};
 use crate::grant::{Action, Decision};
 use crate::sandbox::bindings::exports::reactor::Port;
 
-/// Datagrams that wait for a reactor, a plugin. Beyond it the newest are dropped, as a kernel does.
-const QUEUE: usize = 8192;
+/// How long a service that ends may take for what it has accepted.
+const GRACE: Duration = Duration::from_secs(5);
+/// And its connections, for the last answers.
+const FLUSH: Duration = Duration::from_millis(100);
 
 /// All network services of a host.
 pub struct Services {
@@ -64,10 +68,11 @@ pub trait Handed: Send + Sync {
 /// One plugin's sockets.
 struct Service {
     plugin: Arc<ArcSwap<Plugin>>,
-    queue: mpsc::Sender<Arrived>,
+    queue: Arc<Queue>,
     doors: Arc<ArcSwap<Doors>>,
     open: HashMap<Place, Held>,
-    feeder: JoinHandle<()>,
+    /// None: it ends.
+    feeder: Option<JoinHandle<()>>,
 }
 
 /// What makes a socket the same socket.
@@ -179,8 +184,8 @@ impl Services {
             let stays = running
                 .iter()
                 .any(|it| it.name == *name && it.reactor.is_some());
-            if !stays {
-                service.close();
+            if !stays && let Some(ending) = service.close() {
+                self.threads.spawn(ending);
             }
             stays
         });
@@ -218,12 +223,15 @@ impl Services {
         ports
     }
 
-    /// Closes everything.
-    pub fn close(&self) {
+    /// Closes everything, and waits until what was accepted is answered, or [`GRACE`] is over.
+    pub async fn close(&self) {
         self.wakers.close();
-        for service in self.lock().values_mut() {
-            service.close();
-        }
+        let ending: Vec<_> = self
+            .lock()
+            .values_mut()
+            .filter_map(Service::close)
+            .collect();
+        futures::future::join_all(ending).await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Service>> {
@@ -233,16 +241,16 @@ impl Services {
 
 impl Service {
     fn start(plugin: Arc<Plugin>, threads: &Handle) -> Self {
-        let (queue, arriving) = mpsc::channel(QUEUE);
+        let queue = Arc::new(Queue::new());
         let plugin = Arc::new(ArcSwap::new(plugin));
         let doors = Arc::new(ArcSwap::from_pointee(Doors::new()));
-        let feeder = threads.spawn(feed::feed(plugin.clone(), doors.clone(), arriving));
+        let feeder = threads.spawn(feed::feed(plugin.clone(), doors.clone(), queue.clone()));
         Self {
             plugin,
             queue,
             doors,
             open: HashMap::new(),
-            feeder,
+            feeder: Some(feeder),
         }
     }
 
@@ -387,12 +395,36 @@ impl Service {
         })
     }
 
-    fn close(&mut self) {
-        for held in self.open.values() {
+    /// Accepts nothing more. What was accepted is worked off meanwhile; whoever waits for that sees it end.
+    fn close(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let mut feeder = self.feeder.take()?;
+        self.queue.close();
+        let open = std::mem::take(&mut self.open);
+        // A stream's task carries its connections: answers still leave by them.
+        let (streams, others): (Vec<_>, Vec<_>) = open
+            .into_values()
+            .partition(|held| matches!(held.door, Door::Stream(_)));
+        for held in others {
             held.task.abort();
         }
-        self.open.clear();
-        self.feeder.abort();
+        let name = self.plugin.load().name.clone();
+        Some(async move {
+            if tokio::time::timeout(GRACE, &mut feeder).await.is_err() {
+                tracing::warn!(
+                    plugin = &*name,
+                    "what its service had accepted is lost: it took longer than {} s",
+                    GRACE.as_secs()
+                );
+                feeder.abort();
+            }
+            if !streams.is_empty() {
+                // The last answers are on their way to the connections.
+                tokio::time::sleep(FLUSH).await;
+            }
+            for held in streams {
+                held.task.abort();
+            }
+        })
     }
 }
 

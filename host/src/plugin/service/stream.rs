@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Arrived;
+use super::queue::Queue;
 use crate::grant::effective::ListenLimits;
 use crate::grant::matchers::socket::Transport;
 use crate::telemetry::metrics::PluginMetrics;
@@ -76,7 +77,7 @@ impl StreamDoor {
     pub(super) async fn accept(
         self: Arc<Self>,
         slot: Arc<str>,
-        queue: mpsc::Sender<Arrived>,
+        queue: Arc<Queue>,
         numbers: Arc<PluginMetrics>,
     ) {
         let mut talking = JoinSet::new();
@@ -115,7 +116,7 @@ impl StreamDoor {
         peer: SocketAddr,
         mut sending: mpsc::Receiver<Vec<u8>>,
         slot: Arc<str>,
-        queue: mpsc::Sender<Arrived>,
+        queue: Arc<Queue>,
         numbers: &PluginMetrics,
     ) -> io::Result<()> {
         stream.set_nodelay(true)?;
@@ -138,7 +139,7 @@ impl StreamDoor {
                     at: Instant::now(),
                 };
                 // A stream can wait, unlike a datagram: the client is slowed down instead of losing its question.
-                if queue.send(arrived).await.is_err() {
+                if !queue.put_when_there_is_room(arrived).await {
                     return Ok::<(), io::Error>(());
                 }
             }

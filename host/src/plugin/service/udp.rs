@@ -9,9 +9,9 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
 
 use super::Arrived;
+use super::queue::Queue;
 use crate::grant::matchers::socket::Transport;
 use crate::sandbox::bindings::exports::reactor::Port;
 use crate::telemetry::metrics::PluginMetrics;
@@ -73,7 +73,7 @@ impl UdpDoor {
     pub(super) async fn receive(
         self: Arc<Self>,
         slot: Arc<str>,
-        queue: mpsc::Sender<Arrived>,
+        queue: Arc<Queue>,
         numbers: Arc<PluginMetrics>,
         mut describe: impl FnMut() -> Option<Port> + Send,
     ) {
@@ -116,7 +116,7 @@ impl UdpDoor {
                         at: Instant::now(),
                     };
                     numbers.datagrams_received.inc();
-                    if queue.try_send(arrived).is_err() {
+                    if queue.put(arrived) {
                         numbers.datagrams_dropped.inc();
                     }
                 }

@@ -1,6 +1,6 @@
 //! Tries the contract of services: every datagram goes back to where it came from, by the address at which it arrived.
 //!
-//! Some contents do something else: `drop` is not answered, `twice` is answered two times, `trap` costs the instance, and `woken` is answered with
+//! Some contents do something else: `drop` is not answered, `twice` is answered two times, `slow` takes two seconds, `trap` costs the instance, and `woken` is answered with
 //! the events so far. On a `link` slot, `frame MAC` is answered by a frame to that address which says where it came in, and `broadcast` to all.
 //! `do FIELD=VALUE ...` is answered by `done`, sent as the fields say: `slot`, `peer`, `local`, and `interface` and `hardware` of a frame.
 
@@ -71,6 +71,10 @@ fn answers(mut datagram: Datagram) -> Vec<Datagram> {
         b"broadcast" => {
             let port = datagram.peer.rsplit(':').next().unwrap_or_default();
             datagram.peer = format!("255.255.255.255:{port}");
+            vec![datagram]
+        }
+        b"slow" => {
+            std::thread::sleep(Duration::from_secs(2));
             vec![datagram]
         }
         b"trap" => std::process::abort(),
