@@ -108,8 +108,11 @@ fn as_foreman(request: &Recorded) -> Vec<u8> {
     let page = "<html>Foreman's own words</html>";
     match path.rsplit('/').next().unwrap_or_default() {
         "built" => reply("201 Created", "text/plain", ""),
+        "script" => b"HTTP/1.1 201 Created\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nSet-Cookie: s=1\r\n\
+            X-Runtime: 1\r\nETag: \"a\"\r\nContent-Security-Policy: none\r\n\r\n\0#!\n\xff"
+            .to_vec(),
         "nf" => reply("404 Not Found", "text/html", page),
-        "moved" => b"HTTP/1.1 302 Found\r\nLocation: https://evil.example.com/\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        "moved" => b"HTTP/1.1 302 Found\r\nLocation: /unattended/followed\r\nContent-Length: 0\r\n\r\n".to_vec(),
         "empty" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
         "broken" => reply("500 Internal Server Error", "text/html", page),
         "junk" => b"what?\r\n\r\n".to_vec(),

@@ -1,9 +1,12 @@
 //! contract/templates.md: what machines ask while they are installed, passed on to Foreman.
 
-use bulkhead_testkit::assert_eventually;
+use bulkhead_testkit::foreman::{Foreman, reply};
+use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually};
+use serde_json::json;
 
-use crate::HTML;
+use crate::core::life_cycle::failing;
 use crate::site::{TEMPLATE_URL, bulkhead, foreman_got, foreman_got_any};
+use crate::{HTML, JSON};
 
 const URL: &str = "url=http%3A%2F%2Fproxy.example.com%3A8000";
 
@@ -41,15 +44,46 @@ fn anybody_may_ask_and_foreman_is_asked_the_same() {
 #[test]
 fn foreman_learns_the_template_server() {
     let bulkhead = bulkhead();
-    let answer = bulkhead.foreman().get("/unattended/templateServer");
-    assert_eq!(answer.status, 200, "{answer}");
-    assert_eq!(answer.json()["templateServer"], TEMPLATE_URL);
+    let body = format!("{{\"templateServer\":{TEMPLATE_URL:?}}}");
+    for target in [bulkhead.foreman(), bulkhead.foreman_tls()] {
+        target
+            .get("/unattended/templateServer")
+            .assert_is(200, JSON, &body);
+    }
+    let stranger = bulkhead.foreman_tls_as(None);
+    assert_eq!(stranger.get("/unattended/templateServer").status, 403);
+    assert_eq!(
+        bulkhead
+            .hosts()
+            .get("/unattended/templateServer?mark=ts")
+            .status,
+        404,
+        "Foreman's alone"
+    );
+    assert!(!foreman_got_any("mark=ts"), "no template of that name");
     let features = bulkhead.foreman_tls().get("/v2/features").json();
     assert_eq!(
-        features["templates"]["settings"]["template_url"],
-        TEMPLATE_URL
+        features["templates"],
+        json!({
+            "http_enabled": true,
+            "https_enabled": true,
+            "settings": { "template_url": TEMPLATE_URL },
+            "state": "running",
+            "capabilities": [],
+        })
     );
-    assert_eq!(features["templates"]["state"], "running");
+}
+
+/// Without a URL, or with one that is none, the feature is not there.
+#[test]
+fn a_template_url_is_required() {
+    for lines in ["enabled = true", "enabled = true\ntemplate_url = \"\""] {
+        let (bulkhead, entry, reason) = failing("templates", lines);
+        let told = "Parameter 'template_url' is expected to have a non-empty value";
+        assert_eq!(entry["settings"], json!({ "template_url": null }));
+        assert!(reason.contains(told), "{reason}");
+        assert_eq!(bulkhead.hosts().get("/unattended/provision").status, 404);
+    }
 }
 
 /// Other depths, methods and doors are nobody's.
@@ -58,13 +92,21 @@ fn nothing_else_is_served() {
     let bulkhead = bulkhead();
     for path in [
         "/unattended",
+        "/unattended/",
         "/unattended/a/mark-depth",
+        "/unattended/a%2Fmark-depth",
         "/unattended/a/b/c/mark-depth",
+        "/userdata",
         "/userdata/mac/mark-depth",
+        "/userdata/mac%2Fmark-depth",
+        // What leads out of the mount is nowhere.
+        "/unattended/../mark-depth/x",
         "/unattended/..%2fapi/mark-depth",
     ] {
-        let status = bulkhead.hosts().get(path).status;
-        assert!(matches!(status, 400 | 404), "{path}: {status}");
+        bulkhead
+            .hosts()
+            .get(path)
+            .assert_is(404, JSON, "Requested url was not found");
     }
     for method in ["PUT", "DELETE", "PATCH"] {
         let answer = bulkhead
@@ -81,12 +123,117 @@ fn nothing_else_is_served() {
 /// The client's own `url`, and names that route, are lost; nested keys arrive.
 #[test]
 fn parameters_go_along_but_for_those_that_route() {
-    let asked = "/unattended/provision?mark=p&a[b]=1&u%72l=evil&path=x&kind=y&bare&x=1&x=2";
+    const OWN: &str = "u%72l=evil&path=x&template=x&kind=y&hostgroup=x&splat[]=x&captures=x&bare";
     let bulkhead = bulkhead();
-    assert_eq!(bulkhead.hosts().get(asked).status, 200);
+    for path in [
+        "/unattended/provision",
+        "/unattended/template/a/b",
+        "/userdata/user-data",
+    ] {
+        let mark = format!("mark=p-{}", path.len());
+        let asked = format!("{path}?{mark}&a[b]=1&{OWN}&x=1&x=2&empty=");
+        assert_eq!(bulkhead.hosts().get(&asked).status, 200);
+        assert_eq!(
+            foreman_got(&mark).line(),
+            format!("GET {path}?{mark}&a[b]=1&x=1&x=2&empty=&{URL} HTTP/1.1")
+        );
+    }
+    // The fields of a form likewise; its body stays what it is.
+    let form = format!("f=1&{OWN}&g=%26");
+    let answer = bulkhead
+        .hosts()
+        .request("POST", "/unattended/built?mark=p-form&q=1")
+        .body("application/x-www-form-urlencoded", &form)
+        .send();
+    answer.assert_is(200, HTML, "");
+    let got = foreman_got("mark=p-form");
     assert_eq!(
-        foreman_got("mark=p").line(),
-        format!("GET /unattended/provision?mark=p&a[b]=1&x=1&x=2&{URL} HTTP/1.1")
+        got.line(),
+        format!(
+            "POST /unattended/built?mark=p-form&q=1&f=1&g=%26&{URL}&Content-Type=text%2Fplain HTTP/1.1"
+        )
+    );
+    assert_eq!(got.body, form.as_bytes());
+}
+
+/// A Foreman below a path is asked below that path, by every feature.
+#[test]
+fn a_foreman_below_a_path_is_asked_there() {
+    for base in ["/sub/foreman", "/sub/foreman/"] {
+        let configuration = Configuration::empty();
+        let foreman = Foreman::answering(&configuration.authority, |_| {
+            reply("200 OK", "text/plain", "x")
+        });
+        let bulkhead = Bulkhead::with(
+            configuration
+                .foreman_at(&format!("{}{base}", foreman.url()))
+                .feature(
+                    "templates",
+                    &format!("enabled = true\ntemplate_url = {TEMPLATE_URL:?}"),
+                )
+                .feature(
+                    "registration",
+                    "enabled = true\nregistration_url = \"https://r.example.com/\"",
+                )
+                .feature("discovery", "enabled = true"),
+        );
+        let hosts = bulkhead.hosts();
+        assert_eq!(hosts.get("/unattended/provision").status, 200);
+        assert_eq!(hosts.get("/userdata/user-data").status, 200);
+        assert_eq!(hosts.get("/register").status, 200);
+        let create = hosts
+            .request("POST", "/discovery/create")
+            .body("application/json", "{}");
+        assert_eq!(create.send().status, 200);
+        let lines: Vec<String> = foreman
+            .requests()
+            .iter()
+            .map(|one| one.line().to_owned())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                format!("GET /sub/foreman/unattended/provision?{URL} HTTP/1.1"),
+                format!("GET /sub/foreman/userdata/user-data?{URL} HTTP/1.1"),
+                "GET /sub/foreman/register?url=https%3A%2F%2Fr.example.com HTTP/1.1".to_owned(),
+                "POST /sub/foreman/api/v2/discovered_hosts/facts HTTP/1.1".to_owned(),
+            ]
+        );
+    }
+}
+
+/// Without a Foreman the feature runs and every request fails; the operator and Foreman's page of logs are told why.
+#[test]
+fn without_a_foreman_requests_fail_and_the_reason_is_told() {
+    let templates = format!("enabled = true\ntemplate_url = {TEMPLATE_URL:?}");
+    let bulkhead = Bulkhead::with(Configuration::empty().feature("templates", &templates));
+    let foreman = bulkhead.foreman_tls();
+    let features = foreman.get("/v2/features").json();
+    assert_eq!(features["templates"]["state"], "running");
+    let failed = foreman.get("/logs/").json()["info"]["failed_modules"].clone();
+    assert_eq!(
+        failed,
+        json!({ "templates": "no Foreman is configured (`[foreman] url`)" })
+    );
+    for (path, status, body) in [
+        ("/unattended/x", 400, "Failed to proxy /x: unreachable"),
+        (
+            "/unattended/template/a/b",
+            400,
+            "Failed to retrieve template hostgroup template: unreachable",
+        ),
+        (
+            "/userdata/x",
+            500,
+            "Failed to retrieve x userdata template: unreachable",
+        ),
+    ] {
+        bulkhead.hosts().get(path).assert_is(status, HTML, body);
+    }
+    assert_eventually!(
+        bulkhead.log_lines("no Foreman is configured").len() >= 3,
+        "{}",
+        bulkhead.log()
     );
 }
 
@@ -160,14 +307,23 @@ fn a_post_arrives_byte_for_byte() {
         (&b"a=1&b=%20"[..], Some("text/plain"))
     );
 
-    let log = "lines\n\u{e4}\n".repeat(6000);
-    let answer = bulkhead
-        .hosts()
-        .request("POST", "/unattended/failed?mark=post-2")
-        .body("text/plain", &log)
-        .send();
-    assert_eq!(answer.status, 200);
-    assert_eq!(foreman_got("mark=post-2").body, log.as_bytes());
+    // An installer's log, as large as Foreman reads it, and no text.
+    let log: Vec<u8> = (0..65_535_u32).map(|n| (n % 251) as u8).collect();
+    for kind in ["text/plain", "application/octet-stream"] {
+        let mark = format!("mark=post-{}", kind.len());
+        let answer = bulkhead
+            .hosts()
+            .request("POST", &format!("/unattended/failed?{mark}&a=1"))
+            .body(kind, &log)
+            .send();
+        assert_eq!(answer.status, 200);
+        let got = foreman_got(&mark);
+        assert_eq!(
+            got.line(),
+            format!("POST /unattended/failed?{mark}&a=1&{URL}&Content-Type=text%2Fplain HTTP/1.1")
+        );
+        assert_eq!(got.body, log);
+    }
 }
 
 /// 201 is 200, every other status is Foreman's, its page is not; userdata fails with 500.
@@ -175,34 +331,104 @@ fn a_post_arrives_byte_for_byte() {
 fn foremans_status_passes_and_its_page_does_not() {
     let bulkhead = bulkhead();
     let hosts = bulkhead.hosts();
-    for (kind, status) in [("nf", 404), ("broken", 500), ("moved", 302), ("empty", 204)] {
-        let answer = hosts.get(&format!("/unattended/{kind}"));
-        assert_eq!(answer.status, status, "{answer}");
-        assert!(!answer.text().contains("own words") && answer.header("location").is_none());
-        if status != 204 {
-            assert!(
-                answer
-                    .text()
-                    .starts_with(&format!("Failed to proxy /{kind}")),
-                "{answer}"
-            );
+    for (kind, status) in [("nf", 404), ("broken", 500), ("moved", 302)] {
+        let told = format!("Foreman answered {status}");
+        for (answer, status, body) in [
+            (
+                hosts.get(&format!("/unattended/{kind}")),
+                status,
+                format!("Failed to proxy /{kind}: {told}"),
+            ),
+            (
+                hosts
+                    .request("POST", &format!("/unattended/{kind}"))
+                    .body("text/plain", "x")
+                    .send(),
+                status,
+                format!("Failed to proxy /{kind}: {told}"),
+            ),
+            (
+                hosts.get(&format!("/unattended/template/a/{kind}")),
+                status,
+                format!("Failed to retrieve template hostgroup template: {told}"),
+            ),
+            (
+                hosts.get(&format!("/userdata/{kind}")),
+                500,
+                format!("Failed to retrieve {kind} userdata template: {told}"),
+            ),
+        ] {
+            answer.assert_is(status, HTML, &body);
+            assert!(answer.header("location").is_none(), "{answer}");
         }
     }
-    assert_eq!(hosts.get("/unattended/built").status, 200);
-    let answer = hosts.get("/unattended/template/a/nf");
-    assert_eq!(answer.status, 404);
     assert!(
-        answer
-            .text()
-            .starts_with("Failed to retrieve template hostgroup template")
+        !foreman_got_any("/unattended/followed"),
+        "redirects are not followed"
     );
-    let answer = hosts.get("/userdata/nf");
-    assert_eq!(answer.status, 500);
-    assert!(
-        answer
-            .text()
-            .starts_with("Failed to retrieve nf userdata template")
+    // 204 is no success: it passes as it is.
+    assert_eq!(hosts.get("/unattended/empty").status, 204);
+    assert_eq!(hosts.get("/userdata/empty").status, 500);
+}
+
+/// A success is 200 with the body as it came. No other header of Foreman's comes along: they are about its own pages.
+#[test]
+fn a_template_arrives_byte_for_byte_and_without_foremans_headers() {
+    let bulkhead = bulkhead();
+    for path in [
+        "/unattended/script",
+        "/unattended/template/a/script",
+        "/userdata/script",
+    ] {
+        let answer = bulkhead.hosts().get(path);
+        assert_eq!(
+            (answer.status, answer.content_type(), &*answer.body),
+            (200, HTML, &b"\0#!\n\xff"[..])
+        );
+        let mut names: Vec<String> = answer
+            .headers
+            .iter()
+            .map(|(name, _)| name.to_ascii_lowercase())
+            .collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "connection",
+                "content-length",
+                "content-type",
+                "date",
+                "server",
+                "x-content-type-options",
+                "x-frame-options",
+                "x-request-id",
+                "x-xss-protection"
+            ]
+        );
+    }
+}
+
+/// Tokens of installers stand in no log, whatever becomes of the request.
+#[test]
+fn tokens_are_not_logged() {
+    let bulkhead = bulkhead();
+    let hosts = bulkhead.hosts();
+    for path in [
+        "/unattended/provision?mark=log&token=SECRET-1",
+        "/unattended/nf?token=SECRET-2",
+        "/unattended/closed?token=SECRET-3",
+        "/userdata/nf?token=SECRET-4",
+        "/unattended/none/of/these?token=SECRET-5",
+    ] {
+        hosts.get(path);
+    }
+    assert_eventually!(
+        !bulkhead
+            .log_lines("Finished GET /unattended/none")
+            .is_empty()
     );
+    let told = bulkhead.log_lines("SECRET");
+    assert!(told.is_empty(), "{told:#?}");
 }
 
 /// A Foreman that answers junk or hangs up is 400 and 500, with the reason in the log.

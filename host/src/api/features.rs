@@ -65,6 +65,9 @@ pub struct Snapshot {
     pub logs: Enabled,
 }
 
+/// Features that Foreman uses only beside another one (contract/core.md 5): each with the one it requires.
+pub const REQUIRES: [(&str, &str); 1] = [("registration", "templates")];
+
 /// Who knows the features.
 pub trait Features: Send + Sync + 'static {
     /// The present state. Must return the same `Arc` for as long as nothing changed: documents are rendered once for each.

@@ -14,6 +14,7 @@ use bulkhead_sdk::prelude::*;
 const FAILING_SCRIPT: &str = "echo \"Internal Server Error\"\nexit 1\n";
 
 const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
 
 struct Registration;
 
@@ -57,7 +58,7 @@ impl Plugin for Registration {
 bulkhead_sdk::export_feature!(Registration);
 
 fn fetch(request: &Request) -> Forward {
-    forward(request, "GET", Query::of(request.query()))
+    forward(request, "GET", Query::of(request.query())).header("content-type", JSON)
 }
 
 /// Foreman reads a form or JSON. The parameters of a form are in its body, and those of the query are not Foreman's business then.
@@ -66,7 +67,7 @@ fn submit(request: &Request) -> Forward {
     let (query, content_type) = if is_form {
         (Query::default(), FORM)
     } else {
-        (Query::of(request.query()), "application/json")
+        (Query::of(request.query()), JSON)
     };
     forward(request, "POST", query)
         .header("content-type", content_type)

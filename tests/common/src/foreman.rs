@@ -36,6 +36,33 @@ impl Recorded {
         self.head.lines().next().unwrap_or_default()
     }
 
+    /// The header lines in order of the alphabet, for comparing them whole.
+    pub fn header_lines(&self) -> Vec<&str> {
+        let mut lines: Vec<&str> = self.head.trim_end().split("\r\n").skip(1).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    /// The body without the framing of chunks.
+    pub fn content(&self) -> Vec<u8> {
+        if self.header("transfer-encoding").is_none() {
+            return self.body.clone();
+        }
+        let mut content = Vec::new();
+        let mut rest = &self.body[..];
+        while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
+            let line = String::from_utf8_lossy(&rest[..end]).into_owned();
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let size = usize::from_str_radix(size, 16).expect("a chunk begins with its size");
+            if size == 0 {
+                break;
+            }
+            content.extend_from_slice(&rest[end + 2..end + 2 + size]);
+            rest = &rest[end + 2 + size + 2..];
+        }
+        content
+    }
+
     /// The value of a header, by its name in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {

@@ -4,7 +4,7 @@ use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, run};
 use serde_json::{Value, json};
 
 /// Starts with one feature that cannot run, and answers what Foreman is shown of it and of the failed modules.
-fn failing(feature: &str, lines: &str) -> (Bulkhead, Value, String) {
+pub(crate) fn failing(feature: &str, lines: &str) -> (Bulkhead, Value, String) {
     let bulkhead = Bulkhead::launch(Configuration::standard().feature(feature, lines), &[]);
     let target = bulkhead.foreman();
     let state = || {

@@ -3,7 +3,7 @@
 mod authorisation;
 mod features;
 mod http;
-mod life_cycle;
+pub(crate) mod life_cycle;
 mod log_ring;
 mod paths;
 mod process;

@@ -62,6 +62,9 @@ const BODY_TOTAL: Duration = Duration::from_secs(3600);
 /// connection has waited longer than this.
 const YOUTH: Duration = Duration::from_secs(1);
 
+/// Why nothing is sent to Foreman when the configuration names none.
+pub const NO_FOREMAN: &str = "no Foreman is configured (`[foreman] url`)";
+
 /// Which interface a request comes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

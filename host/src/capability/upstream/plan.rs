@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::dial::Origin;
 use super::pool::PoolKey;
 use super::trust::Trust;
-use super::{Foreman, Kind};
+use super::{Foreman, Kind, NO_FOREMAN};
 use crate::capability::secrets::KeyRing;
 use crate::grant::effective::{HttpGrant, Injection, TlsGrant};
 use crate::grant::matchers::url::TargetUrl;
@@ -141,9 +141,7 @@ impl Plan {
         decide(guard, &right.action())?;
         let effective = guard.effective();
         let grant = effective.foreman.get(slot).ok_or_else(|| gone(slot))?;
-        let foreman = foreman.ok_or_else(|| {
-            UpstreamError::Unreachable("no Foreman is configured (`[foreman] url`)".into())
-        })?;
+        let foreman = foreman.ok_or_else(|| UpstreamError::Unreachable(NO_FOREMAN.into()))?;
         let url = foreman
             .url
             .join(target)

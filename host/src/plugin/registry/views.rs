@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::{Record, Registry, logs_enabled};
 use crate::api::control::{PluginState, PluginView, Unready};
-use crate::api::features::{FeatureView, Snapshot, State};
+use crate::api::features::{FeatureView, REQUIRES, Snapshot, State};
+use crate::capability::upstream::NO_FOREMAN;
+use crate::plugin::running::Plugin;
 
 impl Registry {
     pub(super) fn record(&self, key: String, record: Record) {
@@ -42,10 +44,12 @@ impl Registry {
         let mut features = Vec::new();
         for (name, record) in records.iter() {
             let running = self.loader.running(name);
-            let problem = running.as_ref().and_then(|it| it.problem());
-            let reason =
-                problem.or_else(|| running.is_none().then(|| record.reason.clone()).flatten());
-            match &reason {
+            let reason = match &running {
+                Some(running) => self.problem(running),
+                None => record.reason.clone(),
+            };
+            let lack = running.as_ref().and_then(|it| self.lack(it));
+            match reason.as_ref().or(lack.as_ref()) {
                 Some(reason) => self.ring.fail_module(name, reason),
                 None => self.ring.clear_module(name),
             }
@@ -85,6 +89,29 @@ impl Registry {
         }));
     }
 
+    /// Why a plugin that runs is shown to Foreman as failed. Hosts are served all the same.
+    fn problem(&self, plugin: &Plugin) -> Option<String> {
+        let name = &*plugin.name;
+        let is_running = |other: &str| {
+            self.loader
+                .running(other)
+                .is_some_and(|it| it.problem().is_none())
+        };
+        plugin.problem().or_else(|| {
+            let mut required = REQUIRES.iter().filter(|(feature, _)| *feature == name);
+            let (_, absent) = required.find(|(_, required)| !is_running(required))?;
+            Some(format!(
+                "'{absent}' required by '{name}' could not be found."
+            ))
+        })
+    }
+
+    /// What a plugin that runs does without. It stays running for Foreman, as in the Smart Proxy; the operator is told.
+    fn lack(&self, plugin: &Plugin) -> Option<String> {
+        let asks_foreman = !plugin.guard.effective().foreman.is_empty();
+        (asks_foreman && self.loader.config().foreman.is_none()).then(|| NO_FOREMAN.to_owned())
+    }
+
     /// Every plugin for the operator.
     #[must_use]
     pub fn views(&self) -> Vec<PluginView> {
@@ -106,7 +133,7 @@ impl Registry {
                     origin: record.place.label(),
                     state: record.state,
                     reason: running
-                        .and_then(|it| it.problem())
+                        .and_then(|it| self.problem(&it).or_else(|| self.lack(&it)))
                         .or_else(|| record.reason.clone()),
                     mounts: record.found.mounts.clone(),
                     missing: record.missing.clone(),
