@@ -1,7 +1,7 @@
 //! The load run: what a sandbox costs, measured against a native axum route behind the same listener stack, in the same process.
 //!
 //! `cargo bench -p bulkhead-proxy --bench load` prints a table: figure, promise, verdict. With `-- --check` a broken promise is
-//! exit code 1. `-- bridge` and `-- idle` measure a part of it (book, "Measuring"). Figures are of this machine on this day; the ratios are what is promised, so both sides of a ratio are measured
+//! exit code 1. `-- bridge`, `-- idle` and `-- streams` measure a part of it (book, "Measuring"). Figures are of this machine on this day; the ratios are what is promised, so both sides of a ratio are measured
 //! in turn, several rounds, and the median ratio counts. Client and server share the machine, as they did when the promises were
 //! made: on two cores each has about one.
 //!
@@ -11,6 +11,7 @@
 //! | fresh-instance component route | at least 0.16 of native |
 //! | `/v2/features` | at least 0.8 of native |
 //! | 100 MB `file` answer | at least 0.9 of a native file route's rate |
+//! | 1 GiB body through `/register`, either way | at least 0.6 of a native reverse proxy, at most 16 MiB above idle |
 //! | a call between two plugins, 200 bytes, beyond the same work in one | at most 8 µs |
 //! | ready with a warm cache, cold | within 0.5 s, 15 s |
 //! | resident memory at idle, all bundled plugins, after either start | at most 48 MiB |
@@ -27,6 +28,7 @@
 mod bridge;
 mod idle;
 mod native;
+mod streams;
 mod table;
 
 use std::fs;
@@ -59,13 +61,16 @@ fn main() -> ExitCode {
         return exit;
     }
     let asked = |word: &str| std::env::args().any(|argument| argument == word);
-    let part = asked("bridge") || asked("idle");
+    let part = ["bridge", "idle", "streams"].into_iter().any(asked);
     let mut table = Table::default();
     if !part || asked("bridge") {
         bridge::measure(&mut table);
     }
     if !part || asked("idle") {
         idle::measure(&mut table);
+    }
+    if !part || asked("streams") {
+        streams::measure(&mut table);
     }
     if !part {
         throughput(&mut table);

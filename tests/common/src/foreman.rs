@@ -186,7 +186,8 @@ pub fn reply(status: &str, content_type: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn server_config(identity: &Identity, clients: Option<&Authority>) -> Arc<ServerConfig> {
+/// How such a server speaks TLS; with `clients`, only to those that show a certificate of theirs.
+pub fn server_config(identity: &Identity, clients: Option<&Authority>) -> Arc<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider knows TLS 1.2 and 1.3");
