@@ -172,3 +172,26 @@ fn what_the_policy_leaves_out_is_left_out() {
         assert!(facts[absent].is_null(), "{absent}: {facts:#}");
     }
 }
+
+/// A fact that is false is not found by its name, as in the Smart Proxy; among all facts it stands.
+#[test]
+fn a_false_fact_is_not_found_by_name() {
+    let configuration = Configuration::empty();
+    let file = configuration
+        .scratch
+        .file("cpuinfo", "processor\t: 0\nflags\t\t: fpu lm\n");
+    let policy = format!(
+        "[files.processors]\nfile = {:?}",
+        file.display().to_string()
+    );
+    let bulkhead = Bulkhead::with(
+        configuration
+            .policy("facts", &policy)
+            .feature("facts", "enabled = true"),
+    );
+    let foreman = bulkhead.foreman_tls();
+    assert_eq!(foreman.get("/facts").json()["is_virtual"], false);
+    foreman
+        .get("/facts/is_virtual")
+        .assert_is(404, JSON, "Fact is_virtual not found");
+}

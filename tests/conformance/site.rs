@@ -117,10 +117,11 @@ fn as_foreman(request: &Recorded) -> Vec<u8> {
         "broken" => reply("500 Internal Server Error", "text/html", page),
         "junk" => b"what?\r\n\r\n".to_vec(),
         "closed" => Vec::new(),
-        "facts" if request.body.windows(3).any(|part| part == b"bad") => {
-            reply("422 Unprocessable Entity", "application/json", page)
-        }
-        "facts" => reply("201 Created", "application/json", "{}"),
+        "facts" => match case_of(&request.body) {
+            Some("closed") => Vec::new(),
+            Some(status) => reply(status, "text/html", page),
+            None => reply("201 Created", "application/json", "{}"),
+        },
         "register" if target.contains("case=created") => reply("201 Created", "text/plain", SCRIPT),
         "register" if target.contains("case=refused") => {
             reply("422 Unprocessable Entity", "text/plain; charset=utf-8", "echo no\nexit 1\n")
@@ -135,6 +136,12 @@ fn as_foreman(request: &Recorded) -> Vec<u8> {
     }
 }
 
+/// `CASE` of `{"case":"CASE"}`, which the facts of a test may say.
+fn case_of(body: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(body).ok()?;
+    text.strip_prefix("{\"case\":\"")?.strip_suffix("\"}")
+}
+
 fn as_node(request: &Recorded) -> Vec<u8> {
     match request.line() {
         line if line.starts_with("GET /inventory/facter") => {
@@ -145,6 +152,10 @@ fn as_node(request: &Recorded) -> Vec<u8> {
             "application/json",
             r#"{"error":"no"}"#,
         ),
+        line if line.starts_with("PUT /power/reboot") && request.body == b"away" => {
+            b"HTTP/1.1 302 Found\r\nLocation: /inventory/facter\r\nX-Own: 1\r\nContent-Length: 0\r\n\r\n".to_vec()
+        }
+        line if line.starts_with("PUT /power/reboot") && request.body == b"dead" => Vec::new(),
         _ => reply("200 OK", "application/json", "true"),
     }
 }

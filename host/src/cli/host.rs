@@ -81,8 +81,11 @@ type Addresses = Arc<ArcSwap<Vec<Bound>>>;
 
 /// Between two looks at certificate files.
 const TLS_LOOK: Duration = Duration::from_secs(2);
-/// Between two `status` rounds.
+/// Between two `status` rounds as long as nobody asks for the features.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
+/// Between two rounds at least. Foreman asks twice when a proxy is refreshed, and nobody waits for a slow upstream: what it is shown is this old at
+/// most when it asks again.
+const STATUS_REST: Duration = Duration::from_secs(5);
 /// Between two tries to have a service's socket that could not be had.
 const SOCKETS_EVERY: Duration = Duration::from_secs(2);
 /// Between two rounds in which idle plugins give back their memory and gauges are set.
@@ -361,10 +364,16 @@ impl Host {
             }
         });
         let registry = self.registry.clone();
-        self.until_stopped(every(STATUS_EVERY, move || {
-            let registry = registry.clone();
-            async move { registry.refresh().await }
-        }));
+        self.until_stopped(async move {
+            loop {
+                tokio::select! {
+                    () = registry.was_shown() => {}
+                    () = tokio::time::sleep(STATUS_EVERY) => {}
+                }
+                registry.refresh().await;
+                tokio::time::sleep(STATUS_REST).await;
+            }
+        });
         let registry = self.registry.clone();
         self.until_stopped(every(SOCKETS_EVERY, move || {
             registry.retry_sockets();

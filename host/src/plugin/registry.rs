@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::compile::Origin;
 use super::inspect::Wasm;
@@ -75,6 +75,8 @@ pub struct Registry {
     ring: Arc<LogRing>,
     routing: ArcSwap<Routing>,
     snapshot: ArcSwap<Snapshot>,
+    /// Told whenever somebody is shown the features.
+    shown: Notify,
     records: ArcSwap<BTreeMap<String, Record>>,
     work: Mutex<Work>,
 }
@@ -131,6 +133,7 @@ impl Registry {
                 features: Vec::new(),
                 logs,
             }),
+            shown: Notify::new(),
             records: ArcSwap::default(),
             work: Mutex::default(),
         })
@@ -267,6 +270,11 @@ impl Registry {
         self.settled_files(&mut work, &|_| {}).await;
         self.settle();
         changed
+    }
+
+    /// Resolves when somebody has asked for the features since the last time.
+    pub async fn was_shown(&self) {
+        self.shown.notified().await;
     }
 
     /// Asks every running plugin for its status.
@@ -475,6 +483,7 @@ impl Registry {
 
 impl Features for Registry {
     fn snapshot(&self) -> Arc<Snapshot> {
+        self.shown.notify_one();
         self.snapshot.load_full()
     }
 }

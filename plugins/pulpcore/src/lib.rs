@@ -75,6 +75,11 @@ impl Plugin for Pulpcore {
 
     /// A Pulp that does not answer has no capabilities; the feature stays.
     fn status() -> Status {
+        if let Some(url) = settings::text("rhsm_url").filter(|url| !is_https(url)) {
+            return Status::failing(format!(
+                "`rhsm_url = {url:?}` is no https URL, and subscription-manager takes no other: write `rhsm_url = \"https://...\"`, or leave it out"
+            ));
+        }
         let components = match http::send(&Outgoing::new("pulp", "GET", STATUS)) {
             Ok(answer) if answer.is_success() => components(answer.body()),
             Ok(answer) => {
@@ -114,6 +119,11 @@ impl Plugin for Pulpcore {
 }
 
 bulkhead_sdk::export_feature!(Pulpcore);
+
+fn is_https(url: &str) -> bool {
+    url.get(..8)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
 
 fn pulp_status(_: &Request) -> Forward {
     Forward::new("pulp", "GET", STATUS).header("accept", "application/json")
@@ -179,6 +189,18 @@ mod tests {
         ] {
             assert!(capabilities(answer).is_empty());
         }
+    }
+
+    #[test]
+    fn subscription_manager_is_told_https_only() {
+        let problem = |url: &str| {
+            let refuse = |_: &_| Err(Cause::Timeout(1));
+            let host = Host::new().http(refuse).setting("rhsm_url", url);
+            let _host = host.install();
+            Pulpcore::status().into_record().problem
+        };
+        assert!(problem("http://x").is_some_and(|it| it.contains("https")));
+        assert_eq!(problem("HTTPS://x:443/rhsm"), None);
     }
 
     #[test]

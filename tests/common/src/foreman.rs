@@ -2,7 +2,7 @@
 //! request byte for byte.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,8 @@ use crate::identity::{Authority, Identity, provider};
 
 /// How long a connection may stay silent.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// One request as it arrived.
 #[derive(Debug, Clone)]
@@ -100,7 +102,7 @@ impl Foreman {
         answer: impl Fn(&Recorded) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
         let identity = authority.server(&["localhost", "127.0.0.1"]);
-        Self::serving(server_config(&identity, Some(authority)), answer)
+        Self::serving(LOOPBACK, server_config(&identity, Some(authority)), answer)
     }
 
     /// Any other HTTPS server: one that asks no client for a certificate.
@@ -108,14 +110,24 @@ impl Foreman {
         identity: &Identity,
         answer: impl Fn(&Recorded) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
-        Self::serving(server_config(identity, None), answer)
+        Self::without_clients_at(LOOPBACK, identity, answer)
+    }
+
+    /// [`Foreman::without_clients`] at an address of this machine.
+    pub fn without_clients_at(
+        address: IpAddr,
+        identity: &Identity,
+        answer: impl Fn(&Recorded) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        Self::serving(address, server_config(identity, None), answer)
     }
 
     fn serving(
+        address: IpAddr,
         config: Arc<ServerConfig>,
         answer: impl Fn(&Recorded) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port can be bound");
+        let listener = TcpListener::bind((address, 0)).expect("a port can be bound");
         let this = Self {
             address: listener
                 .local_addr()
