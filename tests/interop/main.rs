@@ -13,6 +13,7 @@
 )]
 
 mod curl;
+mod dhcp_builtin;
 mod dns;
 mod dns_builtin;
 mod dns_hostile;

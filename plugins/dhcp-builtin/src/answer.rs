@@ -7,6 +7,7 @@ use bulkhead_sdk::reactor::{Datagram, Port, Reaction, Transport};
 use crate::boot;
 use crate::packet::{Message, Reply, Request, code};
 use crate::server::{Arrival, Outcome, Place, Server};
+use crate::subnets::Subnet;
 
 const CLIENT_PORT: u16 = 68;
 const SERVER_PORT: u16 = 67;
@@ -23,15 +24,16 @@ impl Server {
         }
     }
 
+    /// `subnet`: that of the client's address. `seconds`: of its lease; None where it gets none.
     pub(crate) fn reply(
         &self,
         message: Message,
         request: &Request,
         arrival: &Arrival<'_>,
         place: &Place<'_>,
+        subnet: &Subnet,
         seconds: Option<u32>,
     ) -> Reply {
-        let subnet = place.subnet;
         let mut reply = Reply::new(message);
         reply.option(code::SERVER, own_address(request, arrival).octets());
         if let Some(seconds) = seconds {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::ops::Bound;
 use std::rc::Rc;
 
 use bulkhead_sdk::store;
@@ -218,10 +219,11 @@ impl Book {
             .filter_map(|address| self.leases.get(address))
     }
 
-    /// Addresses whose lease ended, the longest ago first.
-    pub fn ended(&self, now: i64) -> impl Iterator<Item = Ipv4Addr> {
-        let until = (now, Ipv4Addr::BROADCAST);
-        self.ends.range(..=until).map(|(_, address)| *address)
+    /// Leases that ended by `now` and later than `after`, the longest ago first: their end and address.
+    pub fn ended(&self, after: (i64, Ipv4Addr), now: i64) -> impl Iterator<Item = (i64, Ipv4Addr)> {
+        let until = (now, Ipv4Addr::BROADCAST).max(after);
+        let range = (Bound::Excluded(after), Bound::Included(until));
+        self.ends.range(range).copied()
     }
 
     /// Reservations with an address from `from` to `to`, in order.

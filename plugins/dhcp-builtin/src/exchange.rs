@@ -21,13 +21,10 @@ impl Server {
         let address = self.choose(request, place, arrival.now)?;
         let until = arrival.now + i64::from(self.config.offer_time);
         self.offers.put(&place.client, address, until);
-        let mut reply = self.reply(
-            Message::Offer,
-            request,
-            arrival,
-            place,
-            Some(place.subnet.lease_time),
-        );
+        let subnet = self.config.on_wire(place.subnet, address);
+        let subnet = subnet.unwrap_or(place.subnet);
+        let seconds = Some(subnet.lease_time);
+        let mut reply = self.reply(Message::Offer, request, arrival, place, subnet, seconds);
         reply.yours = address;
         let was_theirs = self
             .book
@@ -62,6 +59,9 @@ impl Server {
                 .authoritative
                 .then(|| server.nak(request, arrival))
         };
+        let Some(subnet) = self.config.on_wire(place.subnet, wanted).cloned() else {
+            return refused(self);
+        };
         let is_theirs = match &place.reserved {
             Some(reserved) => reserved.address == wanted && self.is_free(wanted, client, now, true),
             None => {
@@ -71,14 +71,14 @@ impl Server {
                     .is_some_and(|it| it.client == *client);
                 let offered = self.offers.of(client, now) == Some(wanted);
                 (had || offered)
-                    && place.subnet.hands_out(wanted)
+                    && subnet.hands_out(wanted)
                     && self.is_free(wanted, client, now, false)
             }
         };
-        if !is_theirs || !place.subnet.holds(wanted) {
+        if !is_theirs {
             return refused(self);
         }
-        let full = i64::from(place.subnet.lease_time);
+        let full = i64::from(subnet.lease_time);
         let known = self.book.lease(wanted).filter(|it| {
             // A client that asks again soon, as every boot does several times, costs no commit.
             it.client == *client
@@ -103,8 +103,15 @@ impl Server {
             }
         };
         self.offers.drop_client(client);
-        let seconds = u32::try_from(seconds).unwrap_or(place.subnet.lease_time);
-        let mut reply = self.reply(Message::Ack, request, arrival, place, Some(seconds));
+        let seconds = u32::try_from(seconds).unwrap_or(subnet.lease_time);
+        let mut reply = self.reply(
+            Message::Ack,
+            request,
+            arrival,
+            place,
+            &subnet,
+            Some(seconds),
+        );
         reply.yours = wanted;
         Some(Outcome {
             reaction: self.send(request, arrival, &reply),
@@ -183,7 +190,9 @@ impl Server {
         arrival: &Arrival<'_>,
         place: &Place<'_>,
     ) -> Outcome {
-        let reply = self.reply(Message::Ack, request, arrival, place, None);
+        let subnet = self.config.on_wire(place.subnet, request.client);
+        let subnet = subnet.unwrap_or(place.subnet);
+        let reply = self.reply(Message::Ack, request, arrival, place, subnet, None);
         Outcome {
             reaction: self.send(request, arrival, &reply),
             is_durable: false,

@@ -15,6 +15,7 @@ use bulkhead_sdk::store::Change;
 use bulkhead_sdk::{log, probe, store};
 
 use crate::book::{Book, SLOT};
+use crate::choose::Search;
 use crate::flood::Senders;
 use crate::identity::Client;
 use crate::offers::Offers;
@@ -31,8 +32,10 @@ pub struct Server {
     pub(crate) config: Config,
     pub(crate) book: Book,
     pub(crate) offers: Offers,
-    /// Where the search for an address that was never leased goes on, by subnet. None: there is none left.
+    /// Where the search for an address that was never leased goes on, by subnet. None: there was none left a moment ago.
     pub(crate) fresh: HashMap<Ipv4Addr, Option<u32>>,
+    /// By the subnet that clients arrived in.
+    pub(crate) searches: HashMap<Ipv4Addr, Search>,
     senders: Senders,
     is_failing: bool,
     /// The book holds leases that were never written, and must be read anew before anybody is answered.
@@ -59,7 +62,8 @@ pub(crate) struct Outcome {
 
 /// Who a client is and where.
 pub(crate) struct Place<'a> {
-    pub(crate) subnet: &'a Subnet,
+    /// The subnet that it arrived in; its address may be of another one on the same wire.
+    pub(crate) subnet: &'a Rc<Subnet>,
     pub(crate) client: Client,
     pub(crate) reserved: Option<Rc<Reserved>>,
 }
@@ -73,6 +77,7 @@ impl Server {
             book,
             offers: Offers::default(),
             fresh: HashMap::new(),
+            searches: HashMap::new(),
             senders: Senders::default(),
             is_failing: false,
             is_doubtful: false,
@@ -95,6 +100,8 @@ impl Server {
         }
         if self.senders.turn(now) {
             self.offers.purge(now);
+            // What was reserved may be free by now.
+            self.fresh.retain(|_, next| next.is_some());
         }
         let mut changes = Vec::new();
         let mut outcomes = Vec::new();
@@ -149,10 +156,7 @@ impl Server {
             return None;
         }
         let subnet = Rc::clone(self.subnet_of(&request, &arrival)?);
-        let reserved = Client::reserved_as(&request).find_map(|client| {
-            let list = self.book.reserved_for(&client);
-            list.iter().find(|it| subnet.holds(it.address)).cloned()
-        });
+        let reserved = self.reserved_on(&subnet, &request);
         let place = Place {
             subnet: &subnet,
             client,
@@ -172,6 +176,16 @@ impl Server {
             Message::Inform => Some(self.inform(&request, &arrival, &place)),
             Message::Offer | Message::Ack | Message::Nak => None,
         }
+    }
+
+    /// The reservation for the sender on a wire, that of the subnet itself first.
+    fn reserved_on(&self, subnet: &Rc<Subnet>, request: &Request) -> Option<Rc<Reserved>> {
+        let clients: Vec<Client> = Client::reserved_as(request).collect();
+        let held_by = |subnet: &Rc<Subnet>| {
+            let mut all = clients.iter().flat_map(|it| self.book.reserved_for(it));
+            all.find(|it| subnet.holds(it.address)).cloned()
+        };
+        self.config.wire(subnet).find_map(held_by)
     }
 
     /// The subnet that the client is in: as its relay says (RFC 3527, RFC 3011), else that of the interface.

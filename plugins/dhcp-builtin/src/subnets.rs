@@ -1,7 +1,7 @@
 //! The subnets that the operator configured.
 //!
 //! One text a subnet, a prefix and words: `192.0.2.0/24 range=192.0.2.100-192.0.2.200 routers=192.0.2.1 dns=192.0.2.53 domain=example.com`.
-//! It refuses unknown words, ranges outside the subnet, ranges that run backwards, and subnets that overlap.
+//! It refuses unknown words, ranges outside the subnet, ranges that run backwards, subnets that overlap, and a wire with one subnet only.
 //!
 //! The one idea: what a subnet does not say, the plugin's settings say for all of them.
 
@@ -68,6 +68,8 @@ pub struct Subnet {
     pub next_server: Option<Ipv4Addr>,
     /// The boot file for every client whose reservation names none.
     pub filename: Option<String>,
+    /// The wire that it shares with the other subnets that say this name.
+    pub shared: Option<String>,
     /// Options by number, for what has no word here.
     pub others: Vec<(u8, Vec<u8>)>,
 }
@@ -107,6 +109,7 @@ impl Config {
                 text => Some(address(text).map_err(|it| format!("next_server: {it}"))?),
             },
             filename: None,
+            shared: None,
             others: Vec::new(),
         };
         let mut subnets: Vec<Rc<Subnet>> = Vec::new();
@@ -123,6 +126,7 @@ impl Config {
             subnets.push(Rc::new(subnet));
         }
         subnets.sort_by_key(|subnet| subnet.network);
+        none_shares_alone(&subnets)?;
         let mut boot_files = Vec::new();
         for text in settings::texts("boot_files").unwrap_or_default() {
             let parsed = text.split_once('=').and_then(|(loader, file)| {
@@ -156,6 +160,25 @@ impl Config {
         self.subnets
             .get(after.checked_sub(1)?)
             .filter(|subnet| subnet.holds(address))
+    }
+
+    /// The subnet of an address, if it is on one wire with this one.
+    #[must_use]
+    pub fn on_wire<'a>(
+        &'a self,
+        subnet: &'a Rc<Subnet>,
+        address: Ipv4Addr,
+    ) -> Option<&'a Rc<Subnet>> {
+        self.wire(subnet).find(|it| it.holds(address))
+    }
+
+    /// The subnets on one wire with this one, itself first.
+    pub fn wire<'a>(&'a self, subnet: &'a Rc<Subnet>) -> impl Iterator<Item = &'a Rc<Subnet>> {
+        let others = subnet.shared.as_deref().into_iter().flat_map(move |name| {
+            let all = self.subnets.iter();
+            all.filter(move |it| it.shared.as_deref() == Some(name) && it.network != subnet.network)
+        });
+        std::iter::once(subnet).chain(others)
     }
 
     /// The subnet of a prefix, `192.0.2.0/24`.
@@ -232,12 +255,13 @@ impl Subnet {
             "lease" => self.lease_time = number(60)?,
             "next-server" => self.next_server = Some(address(value)?),
             "filename" => self.filename = Some(value.to_owned()),
+            "shared" if !value.is_empty() => self.shared = Some(value.to_owned()),
             other => {
                 let code = other
                     .strip_prefix("option-")
                     .and_then(|it| it.parse::<u8>().ok());
                 let code = code.filter(|code| !matches!(code, 0 | 50..=61 | 82 | 255));
-                let code = code.ok_or_else(|| format!("`{other}` is not known; there are: range, routers, dns, ntp, domain, mtu, lease, next-server, filename, option-NUMBER"))?;
+                let code = code.ok_or_else(|| format!("`{other}` is not known; there are: range, routers, dns, ntp, domain, mtu, lease, next-server, filename, shared, option-NUMBER"))?;
                 let data =
                     hex(value).ok_or_else(|| format!("{other}: `{value}` is not hexadecimal"))?;
                 self.others.push((code, data));
@@ -288,6 +312,21 @@ impl Subnet {
     fn overlaps(&self, other: &Self) -> bool {
         self.holds(other.network) || other.holds(self.network)
     }
+}
+
+/// A name that only one subnet says is most likely a mistyped one.
+fn none_shares_alone(subnets: &[Rc<Subnet>]) -> Result<(), String> {
+    for subnet in subnets {
+        let Some(name) = &subnet.shared else { continue };
+        let sharing = subnets.iter().filter(|it| it.shared == subnet.shared);
+        if sharing.count() == 1 {
+            return Err(format!(
+                "subnets: {} is the only one that says shared={name}; the others on its wire must say the same",
+                subnet.prefix()
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn address(text: &str) -> Result<Ipv4Addr, String> {
@@ -388,7 +427,7 @@ mod tests {
             ),
             (
                 "192.0.2.0/24 option-53=01",
-                "`option-53` is not known; there are: range, routers, dns, ntp, domain, mtu, lease, next-server, filename, option-NUMBER",
+                "`option-53` is not known; there are: range, routers, dns, ntp, domain, mtu, lease, next-server, filename, shared, option-NUMBER",
             ),
         ] {
             assert_eq!(
@@ -399,6 +438,15 @@ mod tests {
         assert_eq!(
             read(&["192.0.2.0/24", "192.0.2.128/25"]).unwrap_err(),
             "subnets: 192.0.2.128/25 overlaps 192.0.2.0/24"
+        );
+        assert_eq!(
+            read(&[
+                "192.0.2.0/24 shared=hall",
+                "198.51.100.0/24 shared=hull",
+                "203.0.113.0/24 shared=hull"
+            ])
+            .unwrap_err(),
+            "subnets: 192.0.2.0/24 is the only one that says shared=hall; the others on its wire must say the same"
         );
     }
 }

@@ -22,6 +22,7 @@ mod compiled;
 pub mod configuration;
 pub mod crowd;
 pub mod debian;
+pub mod dhcp_wire;
 pub mod dhcpd;
 pub mod dns;
 pub mod eventually;
