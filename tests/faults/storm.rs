@@ -1,21 +1,19 @@
-//! Storms of registrations, and a Foreman that is slow, broken or away: who waits, who is turned away, and that Foreman's own calls never
-//! notice.
+//! Storms of registrations: who waits, who is turned away, and that Foreman's own calls never notice.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bulkhead_testkit::crowd::{Answer, Crowd, aside, stand_back};
 use bulkhead_testkit::foreman::{Foreman, reply};
-use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, ports};
+use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually};
 
 use crate::connections::raise_descriptor_limit;
 use crate::control::assert_undisturbed;
 use crate::witness::Witness;
 
 const SCRIPT: &str = "#!/bin/sh\n";
-const FAILS: &str = "echo \"Internal Server Error\"\nexit 1\n";
 
 /// What the shipped policy lets Foreman see at a time.
 const RENDERINGS: usize = 40;
@@ -276,90 +274,6 @@ fn one_address_that_fills_the_line_keeps_nobody_out() {
         greedy.iter().any(|answer| answer.status == 503),
         "the line was never full"
     );
-}
-
-/// Foreman down, resetting, answering 500 or junk, too slow, or with another's certificate: a clear status in bounded time, the reason in the log, and
-/// all is well again as soon as Foreman is.
-#[test]
-fn a_foreman_in_trouble_is_told_apart_and_recovered_from() {
-    let configuration = Configuration::standard();
-    let mood = Arc::new(Mutex::new("well"));
-    let asked = mood.clone();
-    let foreman = Foreman::answering(&configuration.authority, move |_| {
-        let mood = *asked.lock().unwrap();
-        match mood {
-            "hangs up" => Vec::new(),
-            "fails" => reply("500 Internal Server Error", "text/html", "<html>"),
-            "junk" => b"\x00\x01 junk\r\n\r\n".to_vec(),
-            "slow" => {
-                std::thread::sleep(Duration::from_secs(3));
-                reply("200 OK", "text/plain", SCRIPT)
-            }
-            _ => reply("200 OK", "text/plain", SCRIPT),
-        }
-    });
-    let configuration = configuration.policy(
-        "registration",
-        "[foreman.register]\nallow = [\"GET /register\", \"POST /register\"]\ntimeout = \"1s\"",
-    );
-    let bulkhead = with_registration(configuration, &foreman.url());
-    let ask = |bulkhead: &Bulkhead, status: u16, body: &str| {
-        let start = Instant::now();
-        let answer = bulkhead.hosts().get("/register");
-        assert_eq!(
-            (answer.status, answer.text().as_str()),
-            (status, body),
-            "{}",
-            bulkhead.log()
-        );
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "bounded: {:?}",
-            start.elapsed()
-        );
-    };
-    for (now, said) in [
-        ("hangs up", "unreachable"),
-        ("fails", "with 500"),
-        ("junk", "broken answer"),
-        ("slow", "no answer within 1000 ms"),
-    ] {
-        ask(&bulkhead, 200, SCRIPT);
-        *mood.lock().unwrap() = now;
-        ask(&bulkhead, 500, FAILS);
-        assert_eventually!(bulkhead.log().contains(said), "{now}: {}", bulkhead.log());
-        *mood.lock().unwrap() = "well";
-    }
-    ask(&bulkhead, 200, SCRIPT);
-
-    // Its certificate expires, and is renewed. Connections that are kept know nothing of it, so they are let go first.
-    let authority = bulkhead.configuration.authority.clone();
-    let names = ["localhost", "127.0.0.1"];
-    foreman.present(&authority.expired_server(&names), &authority);
-    *mood.lock().unwrap() = "hangs up";
-    ask(&bulkhead, 500, FAILS);
-    *mood.lock().unwrap() = "well";
-    let before = foreman.requests().len();
-    ask(&bulkhead, 500, FAILS);
-    assert_eventually!(bulkhead.log().contains("expired"), "{}", bulkhead.log());
-    assert_eq!(foreman.requests().len(), before, "nothing was sent to it");
-    foreman.present(&authority.server(&names), &authority);
-    ask(&bulkhead, 200, SCRIPT);
-
-    let stranger = bulkhead_testkit::Authority::root("another").server(&["localhost"]);
-    let impostor = Foreman::without_clients(&stranger, |_| reply("200 OK", "text/plain", SCRIPT));
-    for (url, said) in [
-        (impostor.url(), "TLS failed"),
-        (
-            format!("https://localhost:{}", ports::free()),
-            "unreachable",
-        ),
-    ] {
-        let other = with_registration(Configuration::standard(), &url);
-        ask(&other, 500, FAILS);
-        assert_eventually!(other.log().contains(said), "{}", other.log());
-    }
-    assert!(impostor.requests().is_empty(), "nothing was sent to it");
 }
 
 /// A large body in either direction: it passes through, and does not stay.

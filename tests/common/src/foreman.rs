@@ -96,7 +96,7 @@ impl std::fmt::Debug for Foreman {
 }
 
 impl Foreman {
-    /// Starts one that answers every request with this. An empty answer closes the connection.
+    /// Starts one that answers every request with this. An empty answer closes the connection, and so does one whose head says so.
     pub fn answering(
         authority: &Authority,
         answer: impl Fn(&Recorded) -> Vec<u8> + Send + Sync + 'static,
@@ -251,6 +251,13 @@ fn serve(
         }
         stream.write_all(&bytes)?;
         stream.flush()?;
+        let head = bytes.split(|byte| *byte == b'\n');
+        if head
+            .take_while(|line| *line != b"\r")
+            .any(|line| line == b"Connection: close\r")
+        {
+            return Ok(());
+        }
     }
     Ok(())
 }
