@@ -4,7 +4,7 @@ use bulkhead_testkit::booting::Dhclient;
 use bulkhead_testkit::dhcp_wire::{Machines, Packet, kind};
 use bulkhead_testkit::namespace::Namespace;
 use bulkhead_testkit::skip::program;
-use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, skip};
+use bulkhead_testkit::{Bulkhead, Configuration, Target, assert_eventually, skip};
 
 /// A program with a DHCP server on `dhcp0`, and machines at the other end of that wire.
 struct Site {
@@ -110,4 +110,51 @@ fn subnets_share_a_wire() {
     machines.shout(&Packet::new(kind::DISCOVER, mac(4)).bytes());
     let full = "192.0.2.0/24 has no free address left for hw/52:54:00:00:00:04";
     assert_eventually!(bulkhead.log_lines(full).len() == 1, "{}", bulkhead.log());
+}
+
+/// The shipped stand-alone site names every kind of UEFI a loader, and what it names for HTTP can be read there.
+#[test]
+fn firmware_that_boots_over_http_is_told_where_without_a_word_of_configuration() {
+    let Some((site, client)) = Namespace::new("site").zip(Namespace::new("client")) else {
+        skip!("no network namespaces here: they need root and `ip`");
+    };
+    site.wire("eth0", "192.0.2.1/24", &client, CARD, "");
+    site.enter();
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../examples/site-standalone.toml"
+    );
+    let shipped = std::fs::read_to_string(path).unwrap();
+    let bulkhead = Bulkhead::with(Configuration::shipped(&shipped));
+    let machines = Machines::new(&client, CARD);
+    let ask = |class: &str, architecture: u8| {
+        let discover = Packet::new(kind::DISCOVER, mac(architecture))
+            .option(60, class.as_bytes())
+            .option(93, &[0, architecture])
+            .option(55, &[1, 3, 43, 60, 66, 67]);
+        machines.ask(&discover)
+    };
+    for (architecture, file) in [
+        (15, "grub2/grubia32.efi"),
+        (16, "grub2/grubx64.efi"),
+        (18, "grub2/grubarm.efi"),
+        (19, "grub2/grubaa64.efi"),
+        (28, "grub2/grubriscv64.efi"),
+        (40, "grub2/grubloongarch64.efi"),
+    ] {
+        std::fs::create_dir_all(bulkhead.boot().join("grub2")).unwrap();
+        std::fs::write(bulkhead.boot().join(file), file).unwrap();
+        let offer = ask("HTTPClient:Arch:000:UNDI:003001", architecture);
+        assert_eq!(offer.option(60), Some(&b"HTTPClient"[..]), "{architecture}");
+        let url = String::from_utf8(offer.option(67).unwrap().to_vec()).unwrap();
+        let path = url.strip_prefix("http://192.0.2.1:8000").unwrap();
+        let door = Target::plain("192.0.2.1:8000".parse().unwrap());
+        assert_eq!(door.get(path).text(), file, "{url}");
+    }
+    let offer = ask("PXEClient:Arch:00011:UNDI:003000", 11);
+    assert_eq!(
+        (offer.file().as_str(), offer.option(60)),
+        ("grub2/grubaa64.efi", None)
+    );
+    assert_eq!(offer.next_server(), "192.0.2.1");
 }

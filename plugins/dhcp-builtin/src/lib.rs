@@ -35,6 +35,25 @@ use provider::Desk;
 use server::Server;
 use subnets::Config;
 
+/// Boot files by IANA's "Processor Architecture Types". Each kind of UEFI has two numbers, the second for booting over HTTP.
+pub const BOOT_FILES: &[&str] = &[
+    "0=pxelinux.0",
+    "6=grub2/grubia32.efi",
+    "15=grub2/grubia32.efi",
+    "7=grub2/grubx64.efi",
+    "16=grub2/grubx64.efi",
+    // EFI byte code by the registry; RFC 4578 as it was printed says x64, and firmware followed it.
+    "9=grub2/grubx64.efi",
+    "10=grub2/grubarm.efi",
+    "18=grub2/grubarm.efi",
+    "11=grub2/grubaa64.efi",
+    "19=grub2/grubaa64.efi",
+    "27=grub2/grubriscv64.efi",
+    "28=grub2/grubriscv64.efi",
+    "39=grub2/grubloongarch64.efi",
+    "40=grub2/grubloongarch64.efi",
+];
+
 /// The server.
 #[derive(Debug)]
 pub struct DhcpBuiltin;
@@ -74,9 +93,9 @@ impl Plugin for DhcpBuiltin {
         .setting(
             Setting::texts(
                 "boot_files",
-                "Boot files of hosts whose reservation names none, each `ARCHITECTURE=FILE`; 16 and above take URLs, `ipxe` is iPXE",
+                "Boot files of hosts whose reservation names none, each `ARCHITECTURE=FILE`, below the TFTP root or a URL; `ipxe` is iPXE",
             )
-            .default(&["0=pxelinux.0", "6=grub2/grubia32.efi", "7=grub2/grubx64.efi", "9=grub2/grubx64.efi", "11=grub2/grubaa64.efi"][..]),
+            .default(BOOT_FILES),
         )
         .setting(
             Setting::boolean("authoritative", "Whether a client with a wrong address is told so at once")

@@ -37,7 +37,7 @@ pub struct Config {
 /// What asks for a boot file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loader {
-    /// Firmware of this architecture (RFC 4578, IANA's "Processor Architecture Types").
+    /// Firmware of this architecture (option 93, RFC 4578).
     Architecture(u16),
     /// iPXE, which may have come from here already.
     Ipxe,

@@ -4,6 +4,7 @@
 use super::*;
 use std::net::Ipv4Addr;
 
+use bulkhead_sdk::Audience;
 use bulkhead_sdk::dhcp::{DhcpOption as Shown, OptionValue};
 use bulkhead_sdk::probe::Outcome;
 use bulkhead_sdk::reactor::{Port, Transport};
@@ -488,6 +489,89 @@ fn boot_files_go_by_architecture_and_kind_of_client() {
         ask("PXEClient", 7, Some(b"iPXE"), 7).0,
         "http://192.0.2.9/x.efi"
     );
+}
+
+/// What a machine of this architecture is told by default, and whether it is told that this is for `HTTPClient`.
+fn told_by_default(site: &mut Site, class: &str, architectures: &[u16]) -> (String, bool) {
+    let mut message = client(1, MessageType::Discover);
+    raw(&mut message, 60, class.as_bytes());
+    let octets: Vec<u8> = architectures
+        .iter()
+        .flat_map(|it| it.to_be_bytes())
+        .collect();
+    raw(&mut message, 93, &octets);
+    let offer = site.send(&message).unwrap();
+    let class = offer.message.opts().get(OptionCode::ClassIdentifier);
+    let file = offer.message.opts().get(OptionCode::BootfileName).cloned();
+    if class.is_some() {
+        let file_of_option = DhcpOption::BootfileName(offer.file().into_bytes());
+        assert_eq!(file, Some(file_of_option), "HTTP reads option 67");
+    }
+    (
+        offer.file(),
+        class == Some(&DhcpOption::ClassIdentifier(b"HTTPClient".to_vec())),
+    )
+}
+
+#[test]
+fn every_architecture_that_matters_has_a_boot_file_by_default() {
+    let http = "http://192.0.2.9:8000";
+    let host = host()
+        .setting("boot_files", texts(BOOT_FILES))
+        .public_url(Audience::Public, http)
+        .ports(Some(8001), None);
+    let mut site = site_of(host.setting("flood_limit", 1000));
+    for (by_tftp, by_http, file) in [
+        (6, Some(15), "grub2/grubia32.efi"),
+        (7, Some(16), "grub2/grubx64.efi"),
+        (9, None, "grub2/grubx64.efi"),
+        (10, Some(18), "grub2/grubarm.efi"),
+        (11, Some(19), "grub2/grubaa64.efi"),
+        (27, Some(28), "grub2/grubriscv64.efi"),
+        (39, Some(40), "grub2/grubloongarch64.efi"),
+        (0, None, "pxelinux.0"),
+    ] {
+        let class = format!("PXEClient:Arch:{by_tftp:05}:UNDI:003016");
+        let told = told_by_default(&mut site, &class, &[by_tftp]);
+        assert_eq!(told, (file.to_owned(), false));
+        if let Some(number) = by_http {
+            let class = format!("HTTPClient:Arch:{number:05}:UNDI:003001");
+            let told = told_by_default(&mut site, &class, &[number]);
+            assert_eq!(told, (format!("{http}/httpboot/{file}"), true));
+        }
+    }
+    // No loader of ours runs there, and nothing is better than one that does not.
+    for (class, number) in [("PXEClient", 14), ("PXEClient", 22), ("HTTPClient", 20)] {
+        let told = told_by_default(&mut site, class, &[number]);
+        assert_eq!(told, (String::new(), false), "{number}");
+    }
+    let told = told_by_default(&mut site, "HTTPClient", &[20, 16]);
+    assert!(told.1 && told.0.ends_with("grubx64.efi"), "{told:?}");
+}
+
+#[test]
+fn a_boot_file_becomes_a_url_only_where_machines_can_read_it() {
+    for (listener, port, told) in [
+        (Some("https://192.0.2.1:8443"), Some(8000), ""),
+        (Some("http://127.0.0.1:8000"), Some(8000), ""),
+        (None, Some(8000), ""),
+        (Some("http://proxy.example.com:8000"), None, ""),
+        (
+            Some("http://proxy.example.com:8000"),
+            Some(8000),
+            "http://192.0.2.1:8000/httpboot/grub2/grubx64.efi",
+        ),
+    ] {
+        let mut host = host()
+            .setting("boot_files", texts(BOOT_FILES))
+            .ports(port, None);
+        if let Some(listener) = listener {
+            host = host.public_url(Audience::Public, listener);
+        }
+        let mut site = site_of(host);
+        let (file, is_http) = told_by_default(&mut site, "HTTPClient", &[16]);
+        assert_eq!((file.as_str(), is_http), (told, !told.is_empty()));
+    }
 }
 
 #[test]
