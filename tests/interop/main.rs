@@ -24,4 +24,5 @@ mod guests;
 mod kea;
 mod services;
 mod tftp;
+mod tftp_wire;
 mod trial;

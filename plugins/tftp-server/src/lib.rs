@@ -11,8 +11,6 @@ pub mod fuzz;
 pub mod request;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use bulkhead_sdk::prelude::*;
 use bulkhead_sdk::reactor::{Datagram, Reaction, Service, Transfer, Transport};
@@ -21,8 +19,6 @@ use request::{Asked, ReadRequest, Refusal, Wish};
 
 /// Bytes a block when the client names none (RFC 1350).
 const PLAIN_BLOCK: u16 = 512;
-/// Requests that are remembered, so that one repeated by an impatient client starts no second transfer.
-const REMEMBERED: usize = 4096;
 
 /// The server.
 #[derive(Debug)]
@@ -97,20 +93,15 @@ impl Plugin for TftpServer {
     }
 
     fn start() -> Result<(), String> {
-        let limits = Limits::of_settings()?;
-        SERVER.set(Some(Server::new(limits)));
+        LIMITS.set(Some(Limits::of_settings()?));
         Ok(())
     }
 }
 
 impl Service for TftpServer {
     fn datagrams(batch: Vec<Datagram>) -> Vec<Reaction> {
-        SERVER.with_borrow_mut(|server| match server {
-            Some(server) => {
-                let now = Instant::now();
-                let reactions = batch.iter().filter_map(|it| server.react(it, now));
-                reactions.collect()
-            }
+        LIMITS.with_borrow(|limits| match limits {
+            Some(limits) => batch.iter().filter_map(|it| limits.react(it)).collect(),
             None => Vec::new(),
         })
     }
@@ -119,7 +110,7 @@ impl Service for TftpServer {
 bulkhead_sdk::export_service!(TftpServer);
 
 thread_local! {
-    static SERVER: RefCell<Option<Server>> = const { RefCell::new(None) };
+    static LIMITS: RefCell<Option<Limits>> = const { RefCell::new(None) };
 }
 
 /// What the operator allows.
@@ -155,52 +146,17 @@ impl Limits {
             retries: small("retries", 0)?,
         })
     }
-}
 
-struct Server {
-    limits: Limits,
-    /// Peer and request, with the time it came: a client that repeats its request before the first block arrives gets one transfer.
-    recent: HashMap<String, (Vec<u8>, Instant)>,
-}
-
-impl Server {
-    fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            recent: HashMap::new(),
-        }
-    }
-
-    fn react(&mut self, datagram: &Datagram, now: Instant) -> Option<Reaction> {
-        match request::read(&datagram.bytes, &self.limits.root) {
-            Asked::Read(_) if self.is_repeated(datagram, now) => None,
+    /// A request that was said again is answered again: the host knows whether its transfer runs.
+    fn react(&self, datagram: &Datagram) -> Option<Reaction> {
+        match request::read(&datagram.bytes, &self.root) {
             Asked::Read(request) => Some(Reaction::Transfer(self.transfer(datagram, request))),
             Asked::Refused(refusal) => Some(Reaction::Send(error_to(datagram, &refusal))),
             Asked::Nothing => None,
         }
     }
 
-    fn is_repeated(&mut self, datagram: &Datagram, now: Instant) -> bool {
-        let patience = Duration::from_secs(u64::from(self.limits.timeout));
-        let fresh = |at: &Instant| now.saturating_duration_since(*at) < patience;
-        if let Some((bytes, at)) = self.recent.get(&datagram.peer)
-            && *bytes == datagram.bytes
-            && fresh(at)
-        {
-            return true;
-        }
-        if self.recent.len() >= REMEMBERED {
-            self.recent.retain(|_, (_, at)| fresh(at));
-        }
-        if self.recent.len() < REMEMBERED {
-            let known = (datagram.bytes.clone(), now);
-            self.recent.insert(datagram.peer.clone(), known);
-        }
-        false
-    }
-
     fn transfer(&self, datagram: &Datagram, request: ReadRequest) -> Transfer {
-        let limits = &self.limits;
         let mut transfer = Transfer {
             slot: datagram.slot.clone(),
             peer: datagram.peer.clone(),
@@ -210,18 +166,18 @@ impl Server {
             netascii: request.netascii,
             block_size: PLAIN_BLOCK,
             window_size: 1,
-            timeout: u32::from(limits.timeout) * 1000,
-            retries: limits.retries,
+            timeout: u32::from(self.timeout) * 1000,
+            retries: self.retries,
             options: Vec::new(),
         };
         for wish in request.options {
             let value = match wish {
                 Wish::BlockSize(bytes) => {
-                    transfer.block_size = bytes.min(limits.block_size);
+                    transfer.block_size = bytes.min(self.block_size);
                     transfer.block_size.to_string()
                 }
                 Wish::WindowSize(blocks) => {
-                    transfer.window_size = blocks.min(limits.window_size);
+                    transfer.window_size = blocks.min(self.window_size);
                     transfer.window_size.to_string()
                 }
                 Wish::Timeout(seconds) => {

@@ -45,6 +45,7 @@ pub mod scratch;
 pub mod skip;
 pub mod slow_disk;
 pub mod stranger;
+pub mod tftp;
 pub mod zone;
 
 pub use configuration::Configuration;

@@ -1,21 +1,24 @@
 //! Files sent by the trivial file transfer protocol (RFC 1350), with options (RFC 2347 to 2349) and windows (RFC 7440): the component decided the transfer, this
 //! moves the blocks.
 //!
-//! It refuses to write, to answer anybody but the peer of the transfer, and to send a byte that the policy no longer grants. Each transfer has a socket of
-//! its own, as the protocol wants it, connected to its peer, so that strangers are not even heard.
+//! It refuses to write, to send a file to anybody but the peer of the transfer, and to send a byte that the policy no longer grants. Each transfer has a
+//! port of its own, as the protocol wants it (`tid`), and one of the places there are (`places`).
 //!
 //! The one idea: only an acknowledgement that moves the window forward, or a time-out, makes blocks go out. Answering each repeated acknowledgement would double
 //! the traffic for ever ("sorcerer's apprentice", RFC 1123 section 4.2.3.1).
 
-use std::collections::HashSet;
+mod places;
+mod tid;
+
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::UdpSocket;
 
+use self::places::{Place, Places};
+use self::tid::Tid;
 use crate::capability::files::{FileRefusal, OpenedFile, open_granted};
 use crate::capability::wasi::access::PluginAccess;
 use crate::grant::{Action, Guard};
@@ -42,11 +45,9 @@ const LARGEST_TEXT: u64 = 8 << 20;
 const LONGEST_WAIT: Duration = Duration::from_secs(255);
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
-/// The transfers of a plugin that run.
-#[derive(Clone, Default)]
-pub(super) struct Transfers {
-    peers: Arc<Mutex<HashSet<SocketAddr>>>,
-}
+/// The transfers of a plugin.
+#[derive(Default)]
+pub(super) struct Transfers(Places);
 
 /// Why a transfer ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +67,7 @@ enum Broken {
 }
 
 impl Transfers {
-    /// Starts one on a task of its own. False: it runs already, or there are too many.
+    /// Starts one on a task of its own. False: it runs already, or there are too many. The client hears nothing and asks again.
     pub(super) fn start(&self, plugin: &Plugin, peer: SocketAddr, transfer: Transfer) -> bool {
         let Some(access) = plugin.sandbox.surroundings().access.clone() else {
             return false;
@@ -76,18 +77,14 @@ impl Transfers {
             .listen
             .get(transfer.slot.as_str())
             .map_or(0, |grant| grant.limits.transfers as usize);
-        {
-            let mut peers = self.lock();
-            // A request beyond the limit is not answered, so that the client asks again. A client that repeats its request because the first block is on its way shall not get the file twice.
-            if peers.len() >= most || !peers.insert(peer) {
-                return false;
-            }
-        }
-        let (this, numbers, name) = (self.clone(), plugin.metrics.clone(), plugin.name.clone());
+        let numbers = plugin.metrics.clone();
+        let Some(place) = self.0.take(peer, &transfer, most, &numbers) else {
+            return false;
+        };
+        let name = plugin.name.clone();
         tokio::spawn(async move {
-            numbers.transfers_running.inc();
             let path = transfer.path.clone();
-            match run(&access, peer, transfer, &numbers).await {
+            match run(&access, peer, transfer, &place, &numbers).await {
                 Ok(bytes) => {
                     numbers.transfers_done.inc();
                     tracing::info!(plugin = &*name, %peer, path, bytes, "file sent");
@@ -97,14 +94,8 @@ impl Transfers {
                     tracing::warn!(plugin = &*name, %peer, path, %why, "file not sent");
                 }
             }
-            numbers.transfers_running.dec();
-            this.lock().remove(&peer);
         });
         true
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<SocketAddr>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,9 +103,10 @@ async fn run(
     access: &Arc<PluginAccess>,
     peer: SocketAddr,
     transfer: Transfer,
+    place: &Place,
     numbers: &PluginMetrics,
 ) -> Result<u64, Broken> {
-    let socket = socket_for(peer, &transfer.local).await?;
+    let mut tid = Tid::open(peer, &transfer.local)?;
     let right = Right::of(access.guard(), peer, &transfer);
     let opened = open_granted(access, &transfer.files, &transfer.path).await;
     let source = match opened {
@@ -126,13 +118,14 @@ async fn run(
         Ok(source) => source,
         Err(why) => {
             let (code, text) = said(&why);
-            let _ = socket.send(&error(code, text)).await;
+            let _ = tid.send(&error(code, text)).await;
             return Err(why);
         }
     };
     let mut sender = Sender {
-        socket: &socket,
+        tid: &mut tid,
         right: Some(right),
+        place: Some(place),
         wait: Duration::from_millis(transfer.timeout.into()).clamp(SHORTEST_WAIT, LONGEST_WAIT),
         retries: transfer.retries,
         block: u64::from(transfer.block_size.max(8)),
@@ -141,7 +134,7 @@ async fn run(
     let sent = sender.send(&mut source, &transfer.options, numbers).await;
     if let Err(why @ (Broken::Revoked | Broken::Io(_) | Broken::Refused(_))) = &sent {
         let (code, text) = said(why);
-        let _ = socket.send(&error(code, text)).await;
+        let _ = tid.send(&error(code, text)).await;
     }
     sent
 }
@@ -187,23 +180,6 @@ impl<'a> Right<'a> {
         };
         self.guard.decide(&reading).is_allowed() && self.guard.decide(&sending).is_allowed()
     }
-}
-
-/// A socket with a port of its own, at the address the client asked.
-async fn socket_for(peer: SocketAddr, local: &str) -> io::Result<UdpSocket> {
-    let asked = local.parse::<SocketAddr>().map(|it| it.ip()).ok();
-    let any = if peer.is_ipv4() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-    } else {
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-    };
-    let own = asked.filter(|ip| {
-        let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-        ip.is_ipv4() == peer.is_ipv4() && !ip.is_multicast() && !broadcast
-    });
-    let socket = UdpSocket::bind((own.unwrap_or(any), 0)).await?;
-    socket.connect(peer).await?;
-    Ok(socket)
 }
 
 /// The protocol's error for a reason. The reason itself is for the log.
@@ -293,9 +269,11 @@ fn as_network_text(bytes: &[u8]) -> Bytes {
 
 /// The sending side of one transfer.
 struct Sender<'a> {
-    socket: &'a UdpSocket,
+    tid: &'a mut Tid,
     /// None in tests of the protocol alone.
     right: Option<Right<'a>>,
+    /// Likewise.
+    place: Option<&'a Place>,
     wait: Duration,
     retries: u8,
     block: u64,
@@ -341,7 +319,7 @@ impl Sender<'_> {
                 // Numbers wrap around: files of more than 65,535 blocks are common.
                 packet.extend_from_slice(&(number as u16).to_be_bytes());
                 packet.extend_from_slice(&bytes);
-                match self.socket.send(&packet).await {
+                match self.tid.send(&packet).await {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                         return self.gone(complete, source);
                     }
@@ -389,7 +367,7 @@ impl Sender<'_> {
     }
 
     /// Acknowledges options and waits for block 0 to be acknowledged (RFC 2347).
-    async fn agree(&self, options: &[(String, String)], length: u64) -> Result<(), Broken> {
+    async fn agree(&mut self, options: &[(String, String)], length: u64) -> Result<(), Broken> {
         let mut packet = OACK.to_be_bytes().to_vec();
         for (name, value) in options {
             packet.extend_from_slice(name.as_bytes());
@@ -402,7 +380,7 @@ impl Sender<'_> {
             packet.push(0);
         }
         for _ in 0..=self.retries {
-            self.socket.send(&packet).await?;
+            self.tid.send(&packet).await?;
             loop {
                 match self.answer().await? {
                     Answer::Acknowledged(0) => return Ok(()),
@@ -416,11 +394,11 @@ impl Sender<'_> {
     }
 
     /// The next acknowledgement, or silence when the time is over. Packets that are neither acknowledgement nor error are not heard.
-    async fn answer(&self) -> Result<Answer, Broken> {
+    async fn answer(&mut self) -> Result<Answer, Broken> {
         let until = tokio::time::Instant::now() + self.wait;
         let mut buffer = [0; 516];
         loop {
-            let size = match tokio::time::timeout_at(until, self.socket.recv(&mut buffer)).await {
+            let size = match tokio::time::timeout_at(until, self.tid.receive(&mut buffer)).await {
                 Err(_elapsed) => return Ok(Answer::Silence),
                 // The client's machine says that nobody listens any more.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -434,7 +412,12 @@ impl Sender<'_> {
             };
             let number = u16::from_be_bytes([number_high, number_low]);
             match u16::from_be_bytes([high, low]) {
-                ACK => return Ok(Answer::Acknowledged(number)),
+                ACK => {
+                    if let Some(place) = self.place {
+                        place.acknowledged();
+                    }
+                    return Ok(Answer::Acknowledged(number));
+                }
                 ERROR => {
                     let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
                     let text = String::from_utf8_lossy(text).into_owned();
@@ -456,6 +439,8 @@ fn error(code: u16, text: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UdpSocket;
+
     use super::*;
 
     #[test]
@@ -474,9 +459,8 @@ mod tests {
         lossy: bool,
     ) -> (Vec<u8>, Result<u64, Broken>) {
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        server.connect(client.local_addr().unwrap()).await.unwrap();
-        client.connect(server.local_addr().unwrap()).await.unwrap();
+        let mut server = Tid::open(client.local_addr().unwrap(), "127.0.0.1:69").unwrap();
+        client.connect(server.local()).await.unwrap();
         let receiving = tokio::spawn(async move {
             let (mut got, mut next, mut since, mut heard) = (Vec::new(), 1u16, 0, 0);
             let mut buffer = vec![0; 65_536];
@@ -528,7 +512,8 @@ mod tests {
         };
         let mut sender = Sender {
             right: None,
-            socket: &server,
+            place: None,
+            tid: &mut server,
             wait: Duration::from_millis(100),
             retries: 20,
             block,
@@ -569,9 +554,8 @@ mod tests {
 
     #[tokio::test]
     async fn silence_ends_a_transfer() {
-        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        server.connect(client.local_addr().unwrap()).await.unwrap();
+        let mut server = Tid::open(client.local_addr().unwrap(), "127.0.0.1:69").unwrap();
         let metrics = crate::telemetry::metrics::Metrics::new("test");
         let mut source = Source {
             length: 3,
@@ -581,7 +565,8 @@ mod tests {
         };
         let mut sender = Sender {
             right: None,
-            socket: &server,
+            place: None,
+            tid: &mut server,
             wait: Duration::from_millis(20),
             retries: 2,
             block: 512,
