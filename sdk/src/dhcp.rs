@@ -3,9 +3,10 @@
 //! Addresses are text in canonical form, subnets are named by their prefix (`192.0.2.0/24`), hardware addresses are lower case with
 //! colons, times are seconds since 1970.
 
-use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::host;
+use crate::names::{self, LookupError};
 use crate::plugin::Plugin;
 
 pub use crate::bindings::imports::foreman::proxy::dhcp_types::{
@@ -134,22 +135,18 @@ pub fn boot_server(name: &str) -> Result<Option<Ipv4Addr>, String> {
     if let Ok(address) = name.parse() {
         return Ok(Some(address));
     }
-    match (name, 0).to_socket_addrs() {
-        Ok(mut found) => Ok(found.find_map(|address| match address.ip() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        })),
-        Err(why) => {
-            let text = why.to_string();
-            let no_such_name = [
-                "Name or service not known",
-                "No address associated",
-                "not found",
-                "nonexistent",
-            ];
-            let is_absent = why.kind() == std::io::ErrorKind::NotFound
-                || no_such_name.iter().any(|known| text.contains(known));
-            if is_absent { Ok(None) } else { Err(text) }
-        }
+    match names::addresses_of(name) {
+        Ok(found) => Ok(first_ipv4(&found)),
+        Err(LookupError::Absent) => Ok(None),
+        Err(LookupError::Failed(why)) => Err(why),
     }
+}
+
+/// The first of a name's addresses that DHCPv4 can tell.
+#[must_use]
+pub fn first_ipv4(found: &[IpAddr]) -> Option<Ipv4Addr> {
+    found.iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    })
 }

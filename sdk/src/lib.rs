@@ -46,6 +46,7 @@ pub mod http;
 pub mod log;
 pub mod mac;
 pub mod manifest;
+pub mod names;
 pub mod params;
 pub mod passing;
 pub mod plugin;

@@ -27,6 +27,16 @@ impl MacAddress {
         self.0.to_ascii_lowercase()
     }
 
+    /// `0a:0b:0c:0d:0e:0f` for `A:b:C:d:e:F`: the one form of an address, for comparing and for other programs.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        let groups = self.0.split(':');
+        let padded: Vec<String> = groups
+            .map(|group| format!("{group:0>2}").to_ascii_lowercase())
+            .collect();
+        padded.join(":")
+    }
+
     /// `aa-bb-cc-dd-ee-0f`
     #[must_use]
     pub fn dash_lower(&self) -> String {
@@ -120,6 +130,7 @@ mod tests {
         assert_eq!(mac.dash_upper(), "A-B-C-D-E-0F");
         assert_eq!(mac.bare_upper(), "ABCDE0F");
         assert_eq!(mac.colon_lower(), "a:b:c:d:e:0f");
+        assert_eq!(mac.canonical(), "0a:0b:0c:0d:0e:0f");
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl<'a> Reading<'a> {
             DeValue::Float(_) => Data::Other("a fraction"),
             DeValue::Datetime(_) => Data::Other("a date"),
             DeValue::Array(values) => {
-                let mut items = Vec::new();
+                let (mut items, mut empty) = (Vec::new(), None);
                 for value in values.iter() {
                     match self.read(value, name) {
                         // A setting that is a list adds its elements.
@@ -240,11 +240,18 @@ impl<'a> Reading<'a> {
                         }) => items.extend(more),
                         Given::Is(item) => items.push(item),
                         Given::Absent => {}
+                        // An empty one adds none; alone it leaves the list without a value.
+                        Given::Unset(setting) if self.is_empty_list(&setting) => {
+                            empty = Some(setting);
+                        }
                         Given::Unset(setting) => return Given::Unset(setting),
                         Given::Wrong => return Given::Wrong,
                     }
                 }
-                Data::List(items)
+                match empty {
+                    Some(setting) if items.is_empty() => return Given::Unset(setting),
+                    _ => Data::List(items),
+                }
             }
             DeValue::Table(entries) => {
                 let table = Table::new(entries, name.to_owned(), span.clone());
@@ -262,6 +269,15 @@ impl<'a> Reading<'a> {
             data,
             from_setting: false,
         })
+    }
+
+    fn is_empty_list(&self, name: &str) -> bool {
+        match &self.settings {
+            Settings::Known { values, .. } => {
+                matches!(values.get(name), Some(SettingValue::Texts(texts)) if texts.is_empty())
+            }
+            _ => false,
+        }
     }
 
     /// The value of the setting that a text names.
@@ -290,6 +306,7 @@ impl<'a> Reading<'a> {
             Some(SettingValue::Text(text)) => Given::Is(item(Data::Text(text.clone()))),
             Some(SettingValue::Integer(number)) => Given::Is(item(Data::Integer(*number))),
             Some(SettingValue::Boolean(flag)) => Given::Is(item(Data::Flag(*flag))),
+            Some(SettingValue::Texts(texts)) if texts.is_empty() => Given::Unset(name.to_string()),
             Some(SettingValue::Texts(texts)) => Given::Is(item(Data::List(
                 texts
                     .iter()

@@ -26,8 +26,10 @@ pub struct HostBody {
 /// What stands in a `lease`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaseBody {
-    /// None: nobody has it (or ever had).
+    /// None: nobody has it (or ever had), or [`LeaseBody::is_strange`].
     pub hardware: Option<Hardware>,
+    /// It has hardware of a kind or length that Foreman does not know.
+    pub is_strange: bool,
     /// Seconds since 1970.
     pub starts: Option<i64>,
     /// Seconds since 1970.
@@ -93,6 +95,7 @@ pub fn lease(lexer: &mut Lexer<'_>) -> Option<LeaseBody> {
             Token::Word(b"ends") => body.ends = time::read(lexer)?,
             Token::Word(b"hardware") => {
                 body.hardware = hardware(lexer)?;
+                body.is_strange = body.hardware.is_none();
                 keep(&mut body.kept, lexer, start);
             }
             Token::Word(b"binding") => {

@@ -30,7 +30,7 @@ pub struct Host {
 }
 
 struct Lease {
-    /// None: abandoned, because somebody answered there.
+    /// None: abandoned, because somebody answered there, or of a kind of hardware that Foreman does not know.
     hardware: Option<Hardware>,
     starts: Option<i64>,
     ends: Option<i64>,
@@ -60,6 +60,10 @@ pub struct Index {
     /// Places in `subnets` by network, to find an address's subnet.
     by_network: BTreeMap<u32, usize>,
     hosts: HashMap<String, Rc<Host>>,
+    /// Addresses of hosts that are no reservations here, since Foreman does not know their kind of hardware. dhcpd hands them out all the same.
+    strangers: HashMap<String, Vec<u32>>,
+    /// How many of them have an address.
+    strange: HashMap<u32, usize>,
     /// The few words that states are, each kept once.
     states: Vec<Rc<str>>,
 }
@@ -88,6 +92,8 @@ impl Index {
             subnets,
             by_network,
             hosts: HashMap::new(),
+            strangers: HashMap::new(),
+            strange: HashMap::new(),
             states: Vec::new(),
         };
         for (name, body) in configuration.hosts {
@@ -99,7 +105,11 @@ impl Index {
     /// Takes a host's newest record.
     pub fn put_host(&mut self, name: &str, body: HostBody) {
         self.remove_host(name);
-        let (Some(hardware), false) = (body.hardware, body.deleted) else {
+        if body.deleted {
+            return;
+        }
+        let Some(hardware) = body.hardware else {
+            self.put_stranger(name, body.addresses);
             return;
         };
         let host = Rc::new(Host {
@@ -132,8 +142,29 @@ impl Index {
         }
     }
 
+    fn put_stranger(&mut self, name: &str, addresses: Vec<u32>) {
+        for &address in &addresses {
+            *self.strange.entry(address).or_default() += 1;
+        }
+        if !addresses.is_empty() {
+            self.strangers.insert(name.to_owned(), addresses);
+        }
+    }
+
+    fn remove_stranger(&mut self, name: &str) {
+        for address in self.strangers.remove(name).unwrap_or_default() {
+            if let Some(count) = self.strange.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    self.strange.remove(&address);
+                }
+            }
+        }
+    }
+
     /// Forgets a host.
     pub fn remove_host(&mut self, name: &str) {
+        self.remove_stranger(name);
         let Some(host) = self.hosts.remove(name) else {
             return;
         };
@@ -169,7 +200,7 @@ impl Index {
         let state = lease.state.as_deref();
         if state == Some("free")
             || lease.is_over(now)
-            || (lease.hardware.is_none() && state != Some("abandoned"))
+            || (lease.hardware.is_none() && !body.is_strange && state != Some("abandoned"))
         {
             return;
         }
@@ -303,7 +334,7 @@ impl Index {
         Ok(found)
     }
 
-    /// Whether an address has a reservation, a lease, or was abandoned.
+    /// Whether an address has a reservation or a lease, of whatever hardware, or was abandoned.
     ///
     /// # Errors
     /// No such subnet.
@@ -311,6 +342,7 @@ impl Index {
         let subnet = self.subnet(prefix)?;
         let used = |address: &u32| {
             subnet.hosts.contains_key(address)
+                || self.strange.contains_key(address)
                 || subnet
                     .leases
                     .get(address)

@@ -164,7 +164,7 @@ fn own(prefix: &str, range: Range, mac: Option<&MacAddress>) -> Result<Option<Ip
         return Ok(None);
     };
     let known =
-        dhcp::by_identifier(prefix, &Identifier::Hardware(mac.colon_lower())).map_err(asking)?;
+        dhcp::by_identifier(prefix, &Identifier::Hardware(mac.canonical())).map_err(asking)?;
     let addresses = known.iter().map(|entry| match entry {
         Entry::Reservation(found) => &found.address,
         Entry::Lease(found) => &found.address,

@@ -180,15 +180,16 @@ fn by_address(request: &Request) -> Result<Json<Vec<serde_json::Value>>, Failure
 }
 
 fn by_mac(request: &Request) -> Result<Json<serde_json::Value>, Failure> {
-    let mac = captured_mac(request)?.colon_lower();
+    let mac = captured_mac(request)?;
     let network = Network::of(request)?.or_not_found()?;
-    let who = Identifier::Hardware(mac.clone());
+    let who = Identifier::Hardware(mac.canonical());
     let found = preferred(known(&network, |prefix| dhcp::by_identifier(prefix, &who))?);
     match found.first() {
         Some(entry) => Ok(Json(record::entry(entry))),
         None => Err(Failure::not_found(format!(
-            "No DHCP record for MAC {}/{mac} found",
-            network.asked
+            "No DHCP record for MAC {}/{} found",
+            network.asked,
+            mac.colon_lower()
         ))),
     }
 }
@@ -218,7 +219,7 @@ fn remove_address(request: &Request) -> Result<(), Failure> {
 }
 
 fn remove_mac(request: &Request) -> Result<(), Failure> {
-    let who = Identifier::Hardware(captured_mac(request)?.colon_lower());
+    let who = Identifier::Hardware(captured_mac(request)?.canonical());
     remove(
         request,
         |prefix| dhcp::by_identifier(prefix, &who),

@@ -42,7 +42,7 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// Reads and checks a form.
     pub(crate) fn of(request: &Request) -> Result<Self, Failure> {
-        let hardware = checked_mac(&given(request, "mac").unwrap_or_default())?.colon_lower();
+        let hardware = checked_mac(&given(request, "mac").unwrap_or_default())?.canonical();
         let filled = |name| given(request, name).filter(|value| !value.is_empty());
         let (name, hostname) = (filled("name"), filled("hostname"));
         let (Some(name), Some(hostname)) =
@@ -140,7 +140,7 @@ fn related(params: &Params) -> Vec<String> {
             Value::Nil | Value::List(_) | Value::Map(_) => None,
         })
         .filter_map(|text| text.parse::<MacAddress>().ok())
-        .map(|mac| mac.colon_lower())
+        .map(|mac| mac.canonical())
         .collect()
 }
 

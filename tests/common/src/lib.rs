@@ -33,6 +33,7 @@ pub mod identity;
 pub mod kea;
 pub mod load;
 pub mod medium;
+pub mod namer;
 pub mod namespace;
 pub mod notify;
 pub mod pdns;
