@@ -21,6 +21,7 @@ mod foreman;
 mod hostile_plugins;
 mod reload;
 mod road;
+mod services;
 mod smuggling;
 mod storm;
 mod witness;
