@@ -309,6 +309,50 @@ fn a_link_hears_broadcasts_and_sends_frames() {
     assert_eq!(&buffer[..length], b"broadcast");
 }
 
+/// An address that the interface gets is spoken from at once, and one that it loses is soon told no more.
+#[test]
+fn a_link_follows_the_addresses_of_its_interface() {
+    let (Some(site), Some(far)) = (Namespace::new("site"), Namespace::new("far")) else {
+        skip!("no network namespaces here: they need root and `ip`");
+    };
+    site.wire("eth0", "192.0.2.1/24", &far, "eth1", "192.0.2.50/24");
+    let shown = far.run("ip", &["-br", "link", "show", "eth1"]).stdout;
+    let shown = String::from_utf8(shown).unwrap();
+    let mac = shown.split_whitespace().nth(2).unwrap().to_owned();
+    site.enter();
+    let bulkhead = Bulkhead::with(Configuration::empty().plugin(
+        "echo-reactor",
+        bulkhead_fixtures::wasm("echo-reactor"),
+        "[link.wire]\ninterfaces = [\"eth0\"]\nport = 6767",
+    ));
+    let client = far.inside(|| UdpSocket::bind("192.0.2.50:6868").unwrap());
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let asked = |address: &str| {
+        let question = format!("frame {mac}");
+        client.send_to(question.as_bytes(), address).unwrap();
+        let mut buffer = [0; 100];
+        let (length, from) = client
+            .recv_from(&mut buffer)
+            .unwrap_or_else(|error| panic!("{error}: {}", bulkhead.log()));
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        (text, from.to_string())
+    };
+    let first = ("eth0 192.0.2.1/24".to_owned(), "192.0.2.1:6767".to_owned());
+    assert_eq!(asked("192.0.2.1:6767"), first);
+    // The one known from just now has no such address.
+    site.ip(&["addr", "add", "198.51.100.9/24", "dev", "eth0"]);
+    far.ip(&["addr", "add", "198.51.100.50/24", "dev", "eth1"]);
+    far.ip(&["route", "add", "198.51.100.9/32", "dev", "eth1"]);
+    assert_eq!(asked("198.51.100.9:6767").1, "198.51.100.9:6767");
+    site.ip(&["addr", "del", "192.0.2.1/24", "dev", "eth0"]);
+    site.ip(&["route", "add", "192.0.2.0/24", "dev", "eth0"]);
+    assert_eventually!(
+        asked("198.51.100.9:6767").0 == "eth0 198.51.100.9/24",
+        "{}",
+        bulkhead.log()
+    );
+}
+
 /// A kept instance hears of a changed file, and of the time it asked for.
 #[test]
 fn a_service_is_woken_by_files_and_timers() {

@@ -10,19 +10,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, socket};
 
+use super::addresses::Addresses;
 use super::queue::Queue;
 use super::udp::UdpDoor;
 use crate::capability::listen::frame;
 use crate::sandbox::bindings::exports::reactor::Port;
 use crate::telemetry::metrics::PluginMetrics;
-
-/// How long the interface's own address is believed: it changes seldom, and asking for each datagram would be slow.
-const BELIEVED: Duration = Duration::from_secs(2);
 
 /// One interface.
 pub(super) struct LinkDoor {
@@ -30,6 +27,7 @@ pub(super) struct LinkDoor {
     udp: Arc<UdpDoor>,
     frames: OwnedFd,
     mac: [u8; 6],
+    addresses: Addresses,
 }
 
 impl LinkDoor {
@@ -46,6 +44,7 @@ impl LinkDoor {
             udp: Arc::new(udp),
             frames,
             mac: link.addr().unwrap_or_default(),
+            addresses: Addresses::new(),
         })
     }
 
@@ -64,16 +63,12 @@ impl LinkDoor {
         queue: Arc<Queue>,
         numbers: Arc<PluginMetrics>,
     ) {
-        let interface = self.interface.clone();
-        let mut known: Option<(Instant, String)> = None;
+        let link = self.clone();
         let describe = move || {
-            if known.as_ref().is_none_or(|(at, _)| at.elapsed() > BELIEVED) {
-                known = Some((Instant::now(), own_address(&interface).unwrap_or_default()));
-            }
-            let address = known.as_ref().map(|(_, text)| text.clone());
+            let own = link.addresses.of_interface(&link.interface);
             Some(Port {
-                interface: interface.clone(),
-                address: address.unwrap_or_default(),
+                interface: link.interface.clone(),
+                address: own.map(|(_, text)| text).unwrap_or_default(),
                 hardware: None,
             })
         };
@@ -92,7 +87,7 @@ impl LinkDoor {
         match local.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() || ip.is_broadcast() => Ok(None),
             // The port is the slot's own, whatever stands here.
-            IpAddr::V4(ip) if is_of_machine(ip) => Ok(Some(local)),
+            IpAddr::V4(ip) if self.addresses.is_own(ip) => Ok(Some(local)),
             _ => Err(local),
         }
     }
@@ -115,9 +110,10 @@ impl LinkDoor {
         };
         let from = match local.map(|it| it.ip()) {
             Some(IpAddr::V4(ip)) => ip,
-            _ => own_address(&self.interface)
-                .and_then(|text| text.split('/').next()?.parse().ok())
-                .unwrap_or(Ipv4Addr::UNSPECIFIED),
+            _ => self
+                .addresses
+                .of_interface(&self.interface)
+                .map_or(Ipv4Addr::UNSPECIFIED, |(ip, _)| ip),
         };
         let from = SocketAddrV4::new(from, self.local().port());
         let frame = frame::udp(self.mac, to_mac, from, peer, bytes)
@@ -145,25 +141,6 @@ fn link_address(interface: &str) -> io::Result<LinkAddr> {
         .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
-fn is_of_machine(ip: Ipv4Addr) -> bool {
-    let Ok(all) = getifaddrs() else { return false };
-    all.filter_map(|found| Some(found.address?.as_sockaddr_in()?.ip()))
-        .any(|own| own == ip)
-}
-
-/// The first IPv4 address with its prefix length.
-fn own_address(interface: &str) -> Option<String> {
-    let found = getifaddrs().ok()?.find_map(|found| {
-        if found.interface_name != interface {
-            return None;
-        }
-        let address = found.address?.as_sockaddr_in()?.ip();
-        let mask = found.netmask?.as_sockaddr_in()?.ip();
-        Some((address, mask.to_bits().count_ones()))
-    });
-    found.map(|(address, prefix)| format!("{address}/{prefix}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,17 +158,5 @@ mod tests {
         ] {
             assert_eq!(mac(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn an_address_of_another_machine_is_told_from_an_own_one() {
-        assert!(is_of_machine(Ipv4Addr::LOCALHOST));
-        assert!(!is_of_machine(Ipv4Addr::new(192, 0, 2, 254)));
-    }
-
-    #[test]
-    fn the_address_of_an_interface_has_its_prefix() {
-        assert_eq!(own_address("lo").as_deref(), Some("127.0.0.1/8"));
-        assert_eq!(own_address("no-such"), None);
     }
 }

@@ -12,11 +12,13 @@
 //! | `transfer` | a file sent block by block (RFC 1350) |
 //! | `udp` | a bound UDP socket |
 //! | `link` | one network interface, for clients without an address |
+//! | `addresses` | which addresses this machine has |
 //! | `wake` | events for kept instances that are no service |
 //! | `stream` | a bound TCP socket whose connections carry framed messages (RFC 1035 section 4.2.2) |
 //!
 //! The one idea: [`Services::settle`] compares what policies name with what is open, and makes it so. It is called whenever a plugin or a policy changed.
 
+mod addresses;
 mod feed;
 mod link;
 mod queue;
