@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::finding::{Area, Finding};
-use super::names::own_names;
+use super::names::tls_names;
 use crate::settings::Config;
 
 /// When to be warned. A month leaves time for those who sign by hand.
@@ -43,7 +43,7 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
             ));
             return findings;
         }
-        let names = own_names(config);
+        let names = tls_names(config);
         let signer = foreman_ca.as_ref().or(tls.client_ca.as_ref());
         let pair = (&tls.certificate, &tls.private_key);
         findings.extend(identity(pair, signer, Role::Server(&names), now));
@@ -75,7 +75,14 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
             findings.extend(authority(ca, now));
         }
     }
-    findings
+    // One pair may serve both ways; what is the same is told once.
+    let mut told = Vec::new();
+    for finding in findings {
+        if !told.contains(&finding) {
+            told.push(finding);
+        }
+    }
+    told
 }
 
 fn wrong(path: &Path, found: impl std::fmt::Display, advice: &str) -> Finding {

@@ -25,20 +25,43 @@ pub(super) async fn look(config: &Config, names: &dyn ReverseNames) -> Vec<Findi
 
 /// The names of this machine that stand in the configuration, or else its own. None on trial, which is on loopback.
 pub(super) fn own_names(config: &Config) -> Vec<String> {
+    let mut found = public_names(config, |_| true);
+    if found.is_empty() && !config.trial {
+        found.push(node_name());
+    }
+    found
+}
+
+/// The names that its certificate must hold: those reached over TLS, or else its own if that is whole. A short one is completed in DNS.
+pub(super) fn tls_names(config: &Config) -> Vec<String> {
+    let found = public_names(config, |scheme| scheme == "https");
+    let served = config.listeners.iter().any(|it| it.tls) && !config.trial;
+    if found.is_empty() && served {
+        return Some(node_name())
+            .filter(|it| it.contains('.'))
+            .into_iter()
+            .collect();
+    }
+    found
+}
+
+fn public_names(config: &Config, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let mut found: Vec<String> = config
         .listeners
         .iter()
         .filter_map(|it| it.public_url.as_deref())
         .filter_map(|url| url::Url::parse(url).ok())
+        .filter(|url| wanted(url.scheme()))
         .filter_map(|url| url.host_str().map(str::to_owned))
         .collect();
-    if found.is_empty() && !config.trial {
-        let name = rustix::system::uname();
-        found.push(name.nodename().to_string_lossy().into_owned());
-    }
     found.sort();
     found.dedup();
     found
+}
+
+fn node_name() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
 }
 
 /// Addresses of this machine's interfaces.
@@ -226,6 +249,26 @@ mod tests {
         )
         .await;
         assert!(other[1].1.contains("leads to b.example, not"), "{other:?}");
+    }
+
+    #[test]
+    fn a_certificate_holds_the_names_reached_over_tls() {
+        let mut config = Config::trial(std::path::Path::new("/nowhere"));
+        config.trial = false;
+        for (listener, url) in config
+            .listeners
+            .iter_mut()
+            .zip(["http://hosts.example:8000", "https://proxy.example:8443"])
+        {
+            listener.public_url = Some(url.to_owned());
+        }
+        assert_eq!(own_names(&config), ["hosts.example", "proxy.example"]);
+        assert_eq!(tls_names(&config), ["proxy.example"]);
+        config.listeners.retain(|it| !it.tls);
+        for listener in &mut config.listeners {
+            listener.public_url = Some("http://192.0.2.1:8000".to_owned());
+        }
+        assert_eq!(tls_names(&config), [""; 0]);
     }
 
     #[tokio::test]
