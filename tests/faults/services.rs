@@ -2,87 +2,46 @@
 //!
 //! A server dies of a real trap: its policy gives it hardly more memory than it needs, and a burst of the largest datagrams there are does not fit.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bulkhead_testkit::dns::{question, try_udp};
 use bulkhead_testkit::eventually::until_within;
-use bulkhead_testkit::namespace::Namespace;
-use bulkhead_testkit::tftp::{Client, Packet, request};
-use bulkhead_testkit::{Bulkhead, Configuration, skip};
+use bulkhead_testkit::servers::{
+    DHCP, DNS, PATIENCE, SERVERS, TFTP, Wire, asks_dhcp, asks_dhcp_for_an_offer, asks_dns,
+    asks_tftp,
+};
+use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, run, skip};
+use sha2::{Digest as _, Sha256};
 
-/// How long an answer may take: what nobody waits for any more is dropped by then.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How long until a server that was killed answers again; after a row of crashes it rests for ten seconds.
 const BACK: Duration = Duration::from_secs(60);
 /// Between two exchanges of one client: load, not a measurement. Each new machine takes memory.
 const PAUSE: Duration = Duration::from_millis(2);
 const PAUSE_OF_MACHINES: Duration = Duration::from_millis(10);
 
-const DNS: &str = "127.0.0.1:53";
-const TFTP: &str = "127.0.0.1:69";
-/// The wire, with the server at one end and a relay at the other.
-const DHCP: &str = "10.0.0.1:67";
-const RELAY: &str = "10.0.0.2:67";
 const ECHO: &str = "127.0.0.1:7";
 
-const SERVERS: [&str; 3] = ["dns-builtin", "tftp-server", "dhcp-builtin"];
-
-/// What they do with, and a burst does not: a batch of it is twice as much.
+/// What the servers do with, and a burst does not: a batch of it is twice as much.
 const MEMORY: &str = "8MiB";
 
 /// A site with all of them.
 struct Site {
     bulkhead: Bulkhead,
-    relay: Namespace,
-    _site: Namespace,
+    wire: Wire,
 }
 
 impl Site {
-    /// `tight`: under the policies that have them die of a burst, else under the shipped ones. None: no namespaces here.
-    fn start(tight: bool) -> Option<Self> {
-        let (site, relay) = Namespace::new("site").zip(Namespace::new("relay"))?;
-        site.wire("dhcp0", "10.0.0.1/12", &relay, "relay0", "10.0.0.2/12");
-        site.ip(&["link", "set", "dhcp0", "mtu", "65535"]);
-        relay.ip(&["link", "set", "relay0", "mtu", "65535"]);
-        site.enter();
-        let mut configuration = Configuration::empty();
-        configuration.scratch.file(
-            "zones/example.com.zone",
-            "$TTL 60\n@ SOA ns h 1 1h 1h 1h 1h\n@ NS ns\nns A 192.0.2.53\nwww A 192.0.2.80\n",
-        );
-        configuration.scratch.file("boot/menu", [7; 600]);
-        let place = |path: &str| {
-            format!(
-                "{:?}",
-                configuration.scratch.join(path).display().to_string()
-            )
-        };
-        let settings = [
-            format!(
-                "listen = [\"udp {DNS}\"]\nzones = [\"example.com\"]\nzone_directory = {}",
-                place("zones")
-            ),
-            format!("listen = [\"udp {TFTP}\"]\ntftproot = {}", place("boot")),
-            "interfaces = [\"dhcp0\"]\nprobe_time = 0\nsubnets = [\"10.0.0.0/12 range=10.0.1.0-10.15.255.254\"]".to_owned(),
-        ];
-        for (name, settings) in SERVERS.into_iter().zip(settings) {
-            configuration = configuration.feature(name, &format!("enabled = true\n{settings}"));
-            if tight {
-                configuration = configuration.policy(name, &tightened(name));
-            }
-        }
-        let configuration = configuration.section("[log]\nlevel = \"warn\"");
-        let bulkhead = Bulkhead::with(configuration.plugin(
-            "echo-reactor",
-            bulkhead_fixtures::wasm("echo-reactor"),
-            &format!("[listen.echo]\nsockets = [\"udp {ECHO}\"]"),
-        ));
+    /// With whatever else is configured. None: no namespaces here.
+    fn start(change: impl FnOnce(Configuration) -> Configuration) -> Option<Self> {
+        let wire = Wire::new()?;
+        wire.site.enter();
+        let configuration = Configuration::empty()
+            .with_servers()
+            .section("[log]\nlevel = \"warn\"");
         Some(Self {
-            bulkhead,
-            relay,
-            _site: site,
+            bulkhead: Bulkhead::with(change(configuration)),
+            wire,
         })
     }
 
@@ -93,12 +52,14 @@ impl Site {
         value.and_then(|it| it.parse().ok()).unwrap_or_default()
     }
 
-    /// Does something while clients of all three ask without pause.
-    fn under_load<T>(&self, work: impl FnOnce(&[Answers; 3]) -> T) -> T {
+    /// Does something while clients of all three ask without pause, machines like this.
+    fn under_load<T>(
+        &self,
+        machine: fn(&UdpSocket, u32) -> bool,
+        work: impl FnOnce(&[Answers; 3]) -> T,
+    ) -> T {
         let (answers, stop) = (<[Answers; 3]>::default(), AtomicBool::new(false));
-        let relay = self
-            .relay
-            .inside(|| UdpSocket::bind(RELAY).expect("the relay's address"));
+        let relay = self.wire.relay();
         std::thread::scope(|scope| {
             let [dns, tftp, dhcp] = &answers;
             // They end with the work, also when that fails.
@@ -107,7 +68,7 @@ impl Site {
                 scope.spawn(|| dns.of(&stop, PAUSE, |_| asks_dns()));
                 scope.spawn(|| tftp.of(&stop, PAUSE, |_| asks_tftp()));
             }
-            scope.spawn(|| dhcp.of(&stop, PAUSE_OF_MACHINES, |turn| asks_dhcp(&relay, turn)));
+            scope.spawn(|| dhcp.of(&stop, PAUSE_OF_MACHINES, |turn| machine(&relay, turn)));
             for (answers, name) in answers.iter().zip(SERVERS) {
                 assert!(
                     answers.more_come(PATIENCE),
@@ -120,11 +81,17 @@ impl Site {
     }
 }
 
+/// The shipped policy of a server, but for the line that says whose it is.
+fn shipped(name: &str) -> (&'static [u8], String) {
+    let shipped = bulkhead_bundle::PLUGINS.iter().find(|it| it.name == name);
+    let shipped = shipped.expect("a first-party plugin");
+    let line = format!("plugin = {name:?}\n");
+    (shipped.wasm, shipped.policy.replacen(&line, "", 1))
+}
+
 /// The shipped policy, with less memory.
 fn tightened(name: &str) -> String {
-    let shipped = bulkhead_bundle::PLUGINS.iter().find(|it| it.name == name);
-    let policy = shipped.expect("a first-party plugin").policy;
-    let policy = policy.replacen(&format!("plugin = {name:?}\n"), "", 1);
+    let (_, policy) = shipped(name);
     match policy.contains("memory = \"256MiB\"") {
         true => policy.replace("memory = \"256MiB\"", &format!("memory = {MEMORY:?}")),
         false => format!("{policy}\n[limits]\nmemory = {MEMORY:?}\n"),
@@ -174,55 +141,6 @@ impl Answers {
     }
 }
 
-fn asks_dns() -> bool {
-    let server: SocketAddr = DNS.parse().expect("an address");
-    let answer = try_udp(server, &question("www.example.com", "A"), PATIENCE);
-    answer.is_some_and(|it| it[3] & 0xf == 0 && it.ends_with(&[192, 0, 2, 80]))
-}
-
-fn asks_tftp() -> bool {
-    let mut client = Client::new(TFTP.parse().expect("an address"));
-    client.ask(&request("menu", "octet", &[]));
-    for number in [1, 2] {
-        match client.hear_within(PATIENCE) {
-            Some(Packet::Data(found, _)) if found == number => client.acknowledge(number),
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// A new machine by way of the relay: DISCOVER and OFFER, REQUEST and ACK.
-fn asks_dhcp(relay: &UdpSocket, turn: u32) -> bool {
-    let mut message = vec![0; 240];
-    // A request over Ethernet that came by one relay.
-    message[..4].copy_from_slice(&[1, 1, 6, 1]);
-    message[4..8].copy_from_slice(&turn.to_be_bytes());
-    message[24..28].copy_from_slice(&[10, 0, 0, 2]);
-    message[28..30].copy_from_slice(&[2, 0xbb]);
-    message[30..34].copy_from_slice(&turn.to_be_bytes());
-    message[236..].copy_from_slice(&[99, 130, 83, 99]);
-    let offer = told(relay, &[&message[..], &[53, 1, 1, 255]].concat(), turn, 2);
-    let Some(offered) = offer else { return false };
-    let wants = [&[53, 1, 3, 50, 4], &offered[..], &[54, 4, 10, 0, 0, 1, 255]].concat();
-    told(relay, &[message, wants].concat(), turn, 5) == Some(offered)
-}
-
-/// The address in the answer of this kind (RFC 2132, option 53).
-fn told(relay: &UdpSocket, message: &[u8], turn: u32, kind: u8) -> Option<[u8; 4]> {
-    relay.send_to(message, DHCP).ok()?;
-    relay.set_read_timeout(Some(PATIENCE)).ok()?;
-    let mut buffer = [0; 2048];
-    loop {
-        let (size, _) = relay.recv_from(&mut buffer).ok()?;
-        let answer = &buffer[..size];
-        let of_this = answer[4..8] == turn.to_be_bytes();
-        if of_this && answer[240..].starts_with(&[53, 1, kind]) {
-            return answer[16..20].try_into().ok();
-        }
-    }
-}
-
 /// Bursts of the largest datagrams, until it has crashed.
 fn kill(site: &Site, server: &str) {
     let (attacker, to) = match server {
@@ -230,7 +148,7 @@ fn kill(site: &Site, server: &str) {
         "tftp-server" => (UdpSocket::bind("127.0.0.1:0").unwrap(), TFTP),
         _ => {
             let bind = || UdpSocket::bind("10.0.0.2:0").unwrap();
-            (site.relay.inside(bind), DHCP)
+            (site.wire.relay.inside(bind), DHCP)
         }
     };
     let large = vec![0; 65_000];
@@ -249,10 +167,15 @@ fn kill(site: &Site, server: &str) {
 
 #[test]
 fn three_servers_lose_no_answer_beside_one_that_traps_again_and_again() {
-    let Some(site) = Site::start(false) else {
+    let with_echo = |configuration: Configuration| {
+        let listens = format!("[listen.echo]\nsockets = [\"udp {ECHO}\"]");
+        let wasm = bulkhead_fixtures::wasm("echo-reactor");
+        configuration.plugin("echo-reactor", wasm, &listens)
+    };
+    let Some(site) = Site::start(with_echo) else {
         skip!("no network namespaces here: they need root and `ip`");
     };
-    site.under_load(|answers| {
+    site.under_load(asks_dhcp, |answers| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let begun = Instant::now();
         // Five times in a row, a rest of ten seconds, and again.
@@ -272,10 +195,14 @@ fn three_servers_lose_no_answer_beside_one_that_traps_again_and_again() {
 
 #[test]
 fn a_server_killed_by_a_trap_comes_back_and_the_others_do_not_notice() {
-    let Some(site) = Site::start(true) else {
+    let tight = |configuration: Configuration| {
+        let servers = SERVERS.into_iter();
+        servers.fold(configuration, |it, name| it.policy(name, &tightened(name)))
+    };
+    let Some(site) = Site::start(tight) else {
         skip!("no network namespaces here: they need root and `ip`");
     };
-    site.under_load(|answers| {
+    site.under_load(asks_dhcp, |answers| {
         for victim in SERVERS {
             let of_others = || -> Vec<(&str, usize, usize)> {
                 let all = SERVERS.iter().zip(answers);
@@ -306,4 +233,63 @@ fn a_server_killed_by_a_trap_comes_back_and_the_others_do_not_notice() {
             );
         }
     });
+}
+
+/// A new version takes over between two batches; what was accepted before is answered by one of the two.
+#[test]
+fn versions_of_a_server_are_swapped_under_load_and_no_answer_is_lost() {
+    const SWAPS: usize = 6;
+    // The same program by another digest: an empty custom section at the end (WebAssembly core specification, 5.5.3).
+    let versions = |name: &str| -> [Vec<u8>; 2] {
+        let (wasm, _) = shipped(name);
+        let mut other = wasm.to_vec();
+        other.extend([0, 6, 5]);
+        other.extend(b"other");
+        [wasm.to_vec(), other]
+    };
+    let dropped = |configuration: Configuration| {
+        let servers = SERVERS.into_iter();
+        servers.fold(configuration.unbundled(), |it, name| {
+            let digests = versions(name).map(|wasm| digest(&wasm));
+            let (wasm, policy) = shipped(name);
+            it.scratch.file(&format!("plugins/{name}.wasm"), wasm);
+            it.policy(name, &format!("approved = {digests:?}\n{policy}"))
+        })
+    };
+    let Some(site) = Site::start(dropped) else {
+        skip!("no network namespaces here: they need root and `ip`");
+    };
+    let scratch = &site.bulkhead.configuration.scratch;
+    let listed = || {
+        let state = scratch.join("state").display().to_string();
+        run(["plugin", "list", "--format", "json", "--state", &state]).stdout
+    };
+    // An offer is the old version's alone: whoever takes it up at the new one begins anew.
+    site.under_load(asks_dhcp_for_an_offer, |answers| {
+        for swap in 1..=SWAPS {
+            for (name, answers) in SERVERS.iter().zip(answers) {
+                let wasm = &versions(name)[swap % 2];
+                let new = scratch.file("plugins/.new", wasm);
+                std::fs::rename(new, scratch.join(format!("plugins/{name}.wasm"))).unwrap();
+                assert_eventually!(
+                    listed().contains(&digest(wasm)),
+                    "{name}, swap {swap}: {}\n{}",
+                    listed(),
+                    site.bulkhead.log()
+                );
+                assert!(answers.more_come(PATIENCE), "{name} after swap {swap}");
+            }
+        }
+        for (name, answers) in SERVERS.iter().zip(answers) {
+            println!("{name}: {} answers", answers.got.load(Ordering::Relaxed));
+            assert_eq!(answers.lost(), 0, "{name}:\n{}", site.bulkhead.log());
+            assert_eq!(site.crashes(name), 0);
+        }
+    });
+}
+
+fn digest(wasm: &[u8]) -> String {
+    let digest = Sha256::digest(wasm);
+    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{digits}")
 }

@@ -43,6 +43,7 @@ pub mod process;
 pub mod program;
 pub mod provisioning;
 pub mod scratch;
+pub mod servers;
 pub mod skip;
 pub mod slow_disk;
 pub mod stranger;
