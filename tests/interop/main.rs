@@ -22,6 +22,7 @@ mod dns_powerdns;
 mod doctor;
 mod guests;
 mod kea;
+mod low_ports;
 mod services;
 mod tftp;
 mod tftp_wire;
