@@ -180,6 +180,7 @@ async fn serve(router: Router) {
             request_burst: 1_000_000,
             ..Limits::default()
         }),
+        threads: tokio::runtime::Handle::current(),
     };
     let drain = Drain {
         stop: CancellationToken::new(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bulkhead_testkit::load::Load;
-use bulkhead_testkit::{Bulkhead, Configuration, Signal, assert_eventually};
+use bulkhead_testkit::{Bulkhead, Configuration, Signal, assert_eventually, process};
 
 use crate::witness::Witness;
 
@@ -125,6 +125,50 @@ fn a_policy_that_is_wrong_or_gone_stops_nothing_that_runs() {
     );
     assert_eq!(bulkhead.foreman().get("/tftp/serverName").status, 200);
     witness.leave();
+}
+
+/// Threads that serve connections step back for Foreman's only where Foreman does not come in: a listener that gets or loses that audience is served by
+/// others from then on.
+#[test]
+fn a_listener_that_foreman_comes_to_use_is_served_by_foremans_threads() {
+    const OURS: &str = "serve";
+    const HOSTS: &str = "serve-hosts";
+    let mut bulkhead = Bulkhead::with(Configuration::standard());
+    let standard = bulkhead.configuration.clone();
+    let port = bulkhead_testkit::ports::free();
+    let target = bulkhead_testkit::Target::plain(bulkhead_testkit::configuration::loopback(port));
+    let status = || {
+        let asked = target.request("GET", "/tftp/serverName").try_send();
+        asked.map(|it| it.status).ok()
+    };
+    for (audiences, expected, busy, idle) in [
+        ("[\"public\"]", 404, HOSTS, OURS),
+        ("[\"public\", \"foreman\"]", 200, OURS, HOSTS),
+        ("[\"host\"]", 404, HOSTS, OURS),
+        ("[\"foreman\"]", 200, OURS, HOSTS),
+    ] {
+        reload(&mut bulkhead, |_| {
+            standard.clone().section(&format!(
+                "[[listener]]\nname = \"extra\"\nlisten = [\"127.0.0.1:{port}\"]\naudiences = {audiences}\n\
+                 limits = {{ requests_per_address = 1000000, request_burst = 1000000 }}"
+            ))
+        });
+        assert_eventually!(
+            status() == Some(expected),
+            "{audiences}: {}",
+            bulkhead.log()
+        );
+        let times = || [busy, idle].map(|name| process::thread_time(bulkhead.pid(), name));
+        let before = times();
+        let load = Load::reconnecting(8, Duration::from_secs(2)).get(&target, "/features");
+        assert!(load.failures.is_empty(), "{load}");
+        let after = times();
+        let [worked, rested] = [after[0] - before[0], after[1] - before[1]];
+        assert!(
+            worked > Duration::from_millis(100) && rested < worked / 4,
+            "{audiences}: {busy} worked {worked:?}, {idle} {rested:?}; {load}"
+        );
+    }
 }
 
 /// Listeners are added, changed and removed, and the others keep even their open connections.

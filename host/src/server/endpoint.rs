@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use super::identity::PlainForeman;
 use super::limits::Limits;
 use super::own_names::OwnNames;
@@ -22,6 +24,8 @@ pub struct Endpoint {
     pub own_names: Option<OwnNames>,
     /// What a client may cost.
     pub limits: Arc<Limits>,
+    /// The threads on which its connections are accepted and served.
+    pub threads: Handle,
 }
 
 /// Whom a listener serves.

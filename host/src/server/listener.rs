@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -95,6 +95,7 @@ struct Ground {
     memory: BodyMemory,
     rates: Arc<Rates>,
     metrics: Arc<ListenerMetrics>,
+    /// Cancelled when something else stands here: its connections leave, and its threads accept no more.
     leave_soon: CancellationToken,
 }
 
@@ -153,34 +154,34 @@ impl<D: Dispatch> Listener<D> {
         self.socket.local_addr()
     }
 
-    /// Accepts and serves until stopped, then lets requests in progress finish. Ends when the last connection has.
+    /// Accepts and serves until stopped, then lets requests in progress finish. Ends when the last connection has. It accepts on the threads of what
+    /// it serves, also when that changes; the kernel keeps who comes while it moves.
     pub async fn run(self, drain: Drain) -> Drained {
+        let (door, stop) = (self.door(), drain.stop);
         let leave_now = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let mut complained: Option<Instant> = None;
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = drain.stop.cancelled() => break,
-                accepted = self.socket.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, &leave_now, &tasks),
-                Err(error) if concerns_one_connection(&error) => {}
+        let mut accepting = Accepting {
+            listener: self,
+            stop: stop.clone(),
+            leave_now: leave_now.clone(),
+            tasks: tasks.clone(),
+            complained: None,
+        };
+        while !stop.is_cancelled() {
+            let threads = door.ground.load().endpoint.threads.clone();
+            match threads.spawn(accepting.on_these_threads()).await {
+                Ok(again) => accepting = again,
                 Err(error) => {
-                    if complained.is_none_or(|last| last.elapsed() > COMPLAINT_PAUSE) {
-                        complained = Some(Instant::now());
-                        let ground = self.door.ground.load();
-                        tracing::error!(listener = %ground.endpoint.name, %error, open = ground.connections.count(), "cannot accept connections");
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tracing::error!(%error, "a listener ended");
+                    stop.cancelled().await;
+                    return Drained { cut_off: 0 };
                 }
             }
         }
         // From here on the kernel refuses new connections.
-        drop(self.socket);
-        self.door.closed.cancel();
-        self.door.ground.load().leave_soon.cancel();
+        drop(accepting);
+        door.closed.cancel();
+        door.ground.load().leave_soon.cancel();
         tasks.close();
         if tokio::time::timeout(drain.time, tasks.wait()).await.is_ok() {
             return Drained { cut_off: 0 };
@@ -190,17 +191,40 @@ impl<D: Dispatch> Listener<D> {
         tasks.wait().await;
         Drained { cut_off }
     }
+}
 
-    fn admit(
-        &self,
-        stream: tokio::net::TcpStream,
-        peer: SocketAddr,
-        leave_now: &CancellationToken,
-        tasks: &TaskTracker,
-    ) {
+/// A listener at work.
+struct Accepting<D> {
+    listener: Listener<D>,
+    stop: CancellationToken,
+    leave_now: CancellationToken,
+    tasks: TaskTracker,
+    complained: Option<Instant>,
+}
+
+impl<D: Dispatch> Accepting<D> {
+    /// Accepts until it is stopped or shall serve something else. A connection belongs to the threads that accepted it.
+    async fn on_these_threads(mut self) -> Self {
+        let moves = self.listener.door.ground.load().leave_soon.clone();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return self,
+                () = moves.cancelled() => return self,
+                accepted = self.listener.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => self.complain(&error).await,
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let counted = !self.server.rules().fronts.contains(peer.ip());
-        let ground = self.door.ground.load();
+        let counted = !self.listener.server.rules().fronts.contains(peer.ip());
+        let ground = self.listener.door.ground.load();
         let lease = match ground.connections.enter(peer.ip(), counted) {
             Ok(lease) => lease,
             Err(full) => {
@@ -224,11 +248,24 @@ impl<D: Dispatch> Listener<D> {
             metrics: ground.metrics.clone(),
             leaving: Leaving {
                 soon: ground.leave_soon.clone(),
-                now: leave_now.clone(),
+                now: self.leave_now.clone(),
             },
             lease,
         };
-        tasks.spawn(accepted.serve(self.server.clone()));
+        self.tasks
+            .spawn(accepted.serve(self.listener.server.clone()));
+    }
+
+    async fn complain(&mut self, error: &io::Error) {
+        if self
+            .complained
+            .is_none_or(|last| last.elapsed() > COMPLAINT_PAUSE)
+        {
+            self.complained = Some(Instant::now());
+            let ground = self.listener.door.ground.load();
+            tracing::error!(listener = %ground.endpoint.name, %error, open = ground.connections.count(), "cannot accept connections");
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 

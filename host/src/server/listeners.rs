@@ -167,7 +167,8 @@ impl<D: Dispatch + 'static> Listeners<D> {
                 continue;
             }
             said.push(format!("listener {}: changed", wanted.words()));
-            let endpoint = endpoint(&wanted, running.address, tls.clone());
+            let threads = threads_of(&wanted, &self.host_threads);
+            let endpoint = endpoint(&wanted, running.address, tls.clone(), threads);
             running.door.change(endpoint, &self.server);
             running.wanted = wanted;
         }
@@ -316,22 +317,16 @@ impl<D: Dispatch + 'static> Listeners<D> {
         tls: Option<Arc<Tls>>,
         time: Duration,
     ) -> Running {
-        let audiences = &wanted.listener.audiences;
-        let hosts_only = !audiences.is_empty() && !audiences.contains(&Audience::Foreman);
-        // A listener that is given Foreman's audience by a reload keeps its threads until the next start.
-        let threads = if hosts_only {
-            self.host_threads.clone()
-        } else {
-            Handle::current()
-        };
-        let listener = Listener::new(socket, endpoint(&wanted, address, tls), self.server.clone());
+        let threads = threads_of(&wanted, &self.host_threads);
+        let endpoint = endpoint(&wanted, address, tls, threads);
+        let listener = Listener::new(socket, endpoint, self.server.clone());
         let (door, stop) = (listener.door(), CancellationToken::new());
         let drain = Drain {
             stop: stop.clone(),
             time,
         };
         let name = wanted.listener.name.clone();
-        let task = threads.spawn(async move {
+        let task = tokio::spawn(async move {
             let drained = listener.run(drain).await;
             if drained.cut_off > 0 {
                 tracing::warn!(
@@ -414,7 +409,23 @@ fn open(
     Ok((wanted, socket, address))
 }
 
-fn endpoint(wanted: &Wanted, address: SocketAddr, tls: Option<Arc<Tls>>) -> Endpoint {
+/// Whose threads serve its connections: Foreman's and the administrator's are the caller's.
+fn threads_of(wanted: &Wanted, host_threads: &Handle) -> Handle {
+    let audiences = &wanted.listener.audiences;
+    let hosts_only = !audiences.is_empty() && !audiences.contains(&Audience::Foreman);
+    if hosts_only {
+        host_threads.clone()
+    } else {
+        Handle::current()
+    }
+}
+
+fn endpoint(
+    wanted: &Wanted,
+    address: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    threads: Handle,
+) -> Endpoint {
     let listener = &wanted.listener;
     let admin = listener.audiences.is_empty();
     Endpoint {
@@ -428,6 +439,7 @@ fn endpoint(wanted: &Wanted, address: SocketAddr, tls: Option<Arc<Tls>>) -> Endp
         plain_foreman: plain_foreman(listener, address),
         own_names: (wanted.trial || admin).then(|| OwnNames::loopback_and([host_of(address)])),
         limits: Arc::new(limits(&listener.limits)),
+        threads,
     }
 }
 

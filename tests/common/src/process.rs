@@ -43,3 +43,26 @@ pub fn processor_time(pid: u32) -> Option<Duration> {
     let per_second = rustix::param::clock_ticks_per_second();
     Some(Duration::from_millis(ticks * 1000 / per_second))
 }
+
+/// Processor time that threads of this name have used, those that have ended not counted.
+pub fn thread_time(pid: u32, name: &str) -> Duration {
+    let mut ticks = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        // A thread may end while it is looked at.
+        let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else {
+            continue;
+        };
+        let Some((head, rest)) = stat.rsplit_once(')') else {
+            continue;
+        };
+        if head.ends_with(&format!("({name}")) {
+            let fields = rest.split_whitespace().skip(11).take(2);
+            ticks += fields.filter_map(|it| it.parse::<u64>().ok()).sum::<u64>();
+        }
+    }
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}

@@ -245,6 +245,7 @@ impl Site {
             plain_foreman: setup.plain_foreman,
             own_names: setup.own_names,
             limits: Arc::new(setup.limits),
+            threads: tokio::runtime::Handle::current(),
         };
         let listener = Listener::new(
             bind(setup.address.parse().unwrap()).unwrap(),
