@@ -19,6 +19,8 @@ mod crash;
 mod flood;
 mod foreman;
 mod hostile_plugins;
+mod large;
+mod memory;
 mod reload;
 mod road;
 mod services;

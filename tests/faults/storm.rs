@@ -11,6 +11,7 @@ use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually};
 
 use crate::connections::raise_descriptor_limit;
 use crate::control::assert_undisturbed;
+use crate::memory::most_while;
 use crate::witness::Witness;
 
 const SCRIPT: &str = "#!/bin/sh\n";
@@ -21,6 +22,9 @@ const RENDERINGS: usize = 40;
 const QUEUE: usize = 2000;
 /// What the proxy may take in a storm, in bytes.
 const MEMORY: u64 = 150 << 20;
+
+/// What the allocator may keep of a storm that is over: a third of what it took. A connection that stayed would keep some 38 KiB.
+const KEPT: u64 = 72 << 20;
 
 /// Five thousand at once, and those of the round before are not gone yet.
 const LIMITS: &str = "limits = { connections = 12000 }";
@@ -66,27 +70,41 @@ fn with_registration(configuration: Configuration, url: &str) -> Bulkhead {
     )
 }
 
-/// 1,000 hosts at once: each is registered, Foreman never sees more than it shall, and its own calls are not disturbed.
+/// How long Foreman takes to render one. `BULKHEAD_STORM_RENDER_MS=2000` is the long run of the book's page on measuring.
+fn render_time() -> Duration {
+    let given = std::env::var("BULKHEAD_STORM_RENDER_MS");
+    let given = given.map(|it| it.parse().expect("BULKHEAD_STORM_RENDER_MS is a number"));
+    Duration::from_millis(given.unwrap_or(200))
+}
+
+/// 1,000 hosts at once: each is registered, Foreman never sees more than it shall, its own calls are not disturbed, and little memory is needed.
 #[test]
 fn a_storm_of_registrations_is_served_in_turn() {
     const HOSTS: usize = 1000;
     // All limits as they are by default.
     let configuration = Configuration::standard().listener_keys("limits = {}");
-    let (foreman, renderings) = rendering(&configuration, Duration::from_millis(200));
+    let (foreman, renderings) = rendering(&configuration, render_time());
     let bulkhead = with_registration(configuration, &foreman.url());
     let hosts = bulkhead.hosts().address;
+    let idle = bulkhead.usage();
     let mut storms = 0;
-    let mut most = 0;
-    assert_undisturbed(&bulkhead, || {
-        storms += 1;
-        let began = Instant::now();
-        for answer in SITE.ask(hosts, 0..HOSTS, "/register") {
-            let answer = answer.unwrap();
-            assert_eq!((answer.status, &*answer.body), (200, SCRIPT), "{answer:?}");
-        }
-        most = most.max(bulkhead.usage().resident);
-        println!("storm {storms}: {:?}, {most} bytes", began.elapsed());
+    let most = most_while(&bulkhead, || {
+        assert_undisturbed(&bulkhead, || {
+            storms += 1;
+            let began = Instant::now();
+            let mut longest = Duration::ZERO;
+            for answer in SITE.ask(hosts, 0..HOSTS, "/register") {
+                let answer = answer.unwrap();
+                assert_eq!((answer.status, &*answer.body), (200, SCRIPT), "{answer:?}");
+                longest = longest.max(answer.waited);
+            }
+            println!(
+                "storm {storms}: {:?}, the longest wait {longest:?}",
+                began.elapsed()
+            );
+        });
     });
+    println!("at most {most} bytes, idle {}", idle.resident);
     assert_eq!(foreman.requests().len(), storms * HOSTS, "each once");
     assert_eq!(renderings.most.load(Ordering::SeqCst), RENDERINGS);
     assert!(
@@ -95,6 +113,7 @@ fn a_storm_of_registrations_is_served_in_turn() {
         foreman.connections()
     );
     assert!(most <= MEMORY, "{most} bytes");
+    assert_eventually!(bulkhead.usage().descriptors <= idle.descriptors + RENDERINGS + 8);
 }
 
 /// 5,000: what is beyond the line is told when to come back, does so and is served. Nobody waits longer than the line is long, nothing is left behind.
@@ -112,7 +131,10 @@ fn beyond_the_line_hosts_are_told_to_come_back() {
     let idle = bulkhead.usage();
     let witness = Witness::of(&bulkhead);
     let began = Instant::now();
-    let told = SITE.ask_until_served(hosts, HOSTS, "/register");
+    let mut told = Vec::new();
+    let most = most_while(&bulkhead, || {
+        told = SITE.ask_until_served(hosts, HOSTS, "/register");
+    });
     let took = began.elapsed();
     let after = bulkhead.usage();
     witness.leave();
@@ -130,10 +152,11 @@ fn beyond_the_line_hosts_are_told_to_come_back() {
     }
     turned_away.sort_unstable();
     println!(
-        "{took:?}, the longest wait {longest:?}, {} turned away for {:?} to {:?} s, {} bytes",
+        "{took:?}, the longest wait {longest:?}, {} turned away for {:?} to {:?} s, at most {most} bytes, {} before and {} after",
         turned_away.len(),
         turned_away.first(),
         turned_away.last(),
+        idle.resident,
         after.resident
     );
     assert!(
@@ -155,8 +178,21 @@ fn beyond_the_line_hosts_are_told_to_come_back() {
     );
     assert!(longest < line * 5, "{longest:?} for a line of {line:?}");
     assert_eq!(foreman.requests().len(), HOSTS + 1, "each once");
+    // What thousands of connections needed is given back, and another storm leaves no more behind.
+    assert!(
+        after.resident <= idle.resident + KEPT,
+        "{after:?}, before {idle:?}"
+    );
+    for host in SITE.ask_until_served(hosts, HOSTS, "/register") {
+        assert_eq!(host.unwrap().last().unwrap().status, 200);
+    }
+    let again = bulkhead.usage();
+    assert!(
+        again.resident <= idle.resident + KEPT,
+        "{again:?}, before {idle:?}"
+    );
     assert_eq!(renderings.most.load(Ordering::SeqCst), RENDERINGS);
-    assert!(after.resident <= MEMORY, "{} bytes", after.resident);
+    assert!(longest < SITE.patience, "{longest:?}");
     assert_eventually!(bulkhead.usage().descriptors <= idle.descriptors + RENDERINGS + 8);
     let metrics = || bulkhead.admin().get("/metrics").text();
     for line in [
@@ -274,61 +310,4 @@ fn one_address_that_fills_the_line_keeps_nobody_out() {
         greedy.iter().any(|answer| answer.status == 503),
         "the line was never full"
     );
-}
-
-/// A large body in either direction: it passes through, and does not stay.
-#[test]
-fn large_bodies_pass_in_flat_memory() {
-    const SIZE: usize = 1 << 30;
-    const ALLOWED: u64 = 16 << 20;
-    let configuration = Configuration::standard().policy(
-        "registration",
-        "[foreman.register]\nallow = [\"GET /register\", \"POST /register\"]\ntimeout = \"60s\"\n[limits]\nforward-body = \"1GiB\"",
-    );
-    let foreman = Foreman::answering(&configuration.authority, |request| {
-        let large = request.line().contains("large");
-        let body = if large {
-            "x".repeat(SIZE)
-        } else {
-            request.body.len().to_string()
-        };
-        reply("200 OK", "text/plain", &body)
-    });
-    let bulkhead = with_registration(configuration, &foreman.url());
-    let hosts = bulkhead.hosts();
-    assert_eq!(hosts.get("/register").text(), "0");
-    let idle = bulkhead.usage().resident;
-    let most_while = |work: &mut (dyn FnMut() + Send)| {
-        let done = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let watching = scope.spawn(|| {
-                let mut most = 0;
-                while !done.load(Ordering::Relaxed) {
-                    most = most.max(bulkhead.usage().resident);
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                most
-            });
-            work();
-            done.store(true, Ordering::Relaxed);
-            watching.join().unwrap()
-        })
-    };
-    let down = most_while(&mut || {
-        assert_eq!(hosts.get("/register?large=1").body.len(), SIZE);
-    });
-    let text = "y".repeat(SIZE);
-    let up = most_while(&mut || {
-        let answer = hosts
-            .request("POST", "/register")
-            .body("text/plain", &text)
-            .send();
-        assert_eq!(answer.text(), SIZE.to_string());
-    });
-    for (direction, most) in [("down", down), ("up", up)] {
-        assert!(
-            most <= idle + ALLOWED,
-            "{direction}: {most} bytes, idle {idle}"
-        );
-    }
 }
