@@ -9,7 +9,7 @@
 //! | `matrix`, `scene` | every attack twice, in one program whose policy changes under it |
 //! | `impostors`, `client`, `dhcp` | first-party plugins whose author turned, under the policies that are shipped |
 //! | `doors`, `beyond`, `stage` | every door with its grant and without, and what lies just outside a grant |
-//! | `services`, `rebinding`, `trees`, `tricks` | servers, names, directories and answers that try to be something else |
+//! | `services`, `transfers`, `rebinding`, `trees`, `tricks` | servers, names, directories and answers that try to be something else |
 //! | `limits` | limits that show over several calls |
 //! | `masks`, `claims` | who a file is believed to be |
 //! | `dropin`, `swaps` | the life of a file in the plugin directory |
@@ -42,5 +42,6 @@ mod scene;
 mod services;
 mod stage;
 mod swaps;
+mod transfers;
 mod trees;
 mod tricks;

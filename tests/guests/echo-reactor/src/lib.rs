@@ -3,13 +3,14 @@
 //! Some contents do something else: `drop` is not answered, `twice` is answered two times, `slow` takes two seconds, `trap` costs the instance, and `woken` is answered with
 //! the events so far. On a `link` slot, `frame MAC` is answered by a frame to that address which says where it came in, and `broadcast` to all.
 //! `do FIELD=VALUE ...` is answered by `done`, sent as the fields say: `slot`, `peer`, `local`, and `interface` and `hardware` of a frame.
+//! `give FIELD=VALUE ...` has the host send a file: `files` and `path`, and the same fields.
 
 use std::cell::RefCell;
 use std::time::Duration;
 
 use bulkhead_sdk::Event;
 use bulkhead_sdk::prelude::*;
-use bulkhead_sdk::reactor::{Datagram, Port, Reaction, Service};
+use bulkhead_sdk::reactor::{Datagram, Port, Reaction, Service, Transfer};
 
 struct Echo;
 
@@ -22,6 +23,8 @@ impl Plugin for Echo {
         )
         .need(Need::listen("echo", "receives the datagrams").optional())
         .need(Need::listen("other", "would like to have another").optional())
+        .need(Need::listen("tftp", "is asked for files").optional())
+        .need(Need::files("root", Access::Read, "gives files of it").optional())
         .need(Need::link("wire", "receives them on one interface").optional())
         .need(Need::watch("news", "is told when it changes").optional())
         .single_instance()
@@ -41,15 +44,19 @@ thread_local! {
 
 impl Service for Echo {
     fn datagrams(batch: Vec<Datagram>) -> Vec<Reaction> {
-        batch
-            .into_iter()
-            .flat_map(answers)
-            .map(Reaction::Send)
-            .collect()
+        batch.into_iter().flat_map(reactions).collect()
     }
 }
 
 bulkhead_sdk::export_service!(Echo);
+
+fn reactions(datagram: Datagram) -> Vec<Reaction> {
+    let text = String::from_utf8_lossy(&datagram.bytes).into_owned();
+    match text.strip_prefix("give ") {
+        Some(fields) => vec![Reaction::Transfer(given(datagram, fields))],
+        None => answers(datagram).into_iter().map(Reaction::Send).collect(),
+    }
+}
 
 fn answers(mut datagram: Datagram) -> Vec<Datagram> {
     let text = String::from_utf8_lossy(&datagram.bytes).into_owned();
@@ -80,6 +87,34 @@ fn answers(mut datagram: Datagram) -> Vec<Datagram> {
         b"trap" => std::process::abort(),
         _ => vec![datagram],
     }
+}
+
+/// The transfer as it is told to be.
+fn given(datagram: Datagram, fields: &str) -> Transfer {
+    let mut transfer = Transfer {
+        slot: datagram.slot,
+        peer: datagram.peer,
+        local: datagram.local,
+        files: "root".to_owned(),
+        path: String::new(),
+        netascii: false,
+        block_size: 512,
+        window_size: 1,
+        timeout: 1000,
+        retries: 0,
+        options: Vec::new(),
+    };
+    for (field, value) in fields.split(' ').filter_map(|it| it.split_once('=')) {
+        let place = match field {
+            "slot" => &mut transfer.slot,
+            "peer" => &mut transfer.peer,
+            "local" => &mut transfer.local,
+            "files" => &mut transfer.files,
+            _ => &mut transfer.path,
+        };
+        value.clone_into(place);
+    }
+    transfer
 }
 
 /// The answer as it is told to be.
