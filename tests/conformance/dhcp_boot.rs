@@ -20,7 +20,7 @@ type Case = (
     &'static [(&'static str, &'static str)],
 );
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     (
         BIOS,
         &[
@@ -64,6 +64,15 @@ const CASES: [Case; 7] = [
             ("filename", "poap.cfg/x"),
             ("bootfile_name", "poap.cfg/x"),
             ("tftp_server_name", "192.0.2.9"),
+        ],
+    ),
+    (
+        "Cisco",
+        &[("nextServer", "localhost"), ("filename", "POAP.cfg/x")],
+        &[
+            ("next_server", "127.0.0.1"),
+            ("bootfile_name", "POAP.cfg/x"),
+            ("tftp_server_name", "localhost"),
         ],
     ),
     (

@@ -99,6 +99,15 @@ fn answers_of_kea() {
 }
 
 #[test]
+fn changes_that_wait_for_kea() {
+    run(
+        "waiting changes",
+        targets::WAITING,
+        dhcp_kea_plugin::fuzz::queued,
+    );
+}
+
+#[test]
 fn files_of_isc() {
     run(
         "dhcpd.conf",

@@ -347,6 +347,15 @@ fn manifest_of(name: &str, needs: Vec<Need>) -> Manifest {
     }
 }
 
+/// Changes and verdicts as `dhcp-kea` keeps them in its store.
+pub(crate) const WAITING: &[&str] = &[
+    r#"{"Add":{"subnet":"192.0.2.0/24","host":{"hw-address":"aa:bb:cc:dd:ee:02","ip-address":"192.0.2.42","hostname":"b","next-server":"192.0.2.9","boot-file-name":"pxelinux.0","option-data":[{"code":150,"csv-format":false,"data":"C0000209"}]},"related":[["hw-address","aa:bb:cc:dd:ee:01"]]}}"#,
+    r#"{"Remove":{"subnet":"192.0.2.0/24","address":"192.0.2.40","id":null}}"#,
+    r#"{"Remove":{"subnet":"192.0.2.0/24","address":null,"id":["client-id","01:02"]}}"#,
+    r#"{"Done":true}"#,
+    r#"{"Failed":{"kind":"Conflict","text":"taken"}}"#,
+];
+
 /// Answers of Kea's control API, and configurations.
 pub(crate) const KEA: &[&str] = &[
     r#"[ { "arguments": { "Dhcp4": { "option-data": [ { "code": 15, "data": "example.com", "name": "domain-name", "space": "dhcp4" } ], "shared-networks": [ { "name": "n", "subnet4": [ { "id": 2, "subnet": "198.51.100.0/24" } ] } ], "subnet4": [ { "id": 1, "pools": [ { "pool": "192.0.2.1-192.0.2.9" } ], "reservations": [ { "hw-address": "aa:bb:cc:dd:ee:01", "ip-address": "192.0.2.10" } ], "subnet": "192.0.2.0/24" } ] }, "hash": "F3" }, "result": 0 } ]"#,

@@ -21,7 +21,9 @@ mod dns_many;
 mod dns_powerdns;
 mod doctor;
 mod guests;
+#[macro_use]
 mod kea;
+mod kea_boot;
 mod low_ports;
 mod services;
 mod tftp;

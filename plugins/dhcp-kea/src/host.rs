@@ -1,13 +1,7 @@
 //! A reservation in Kea's words, and its way to the interface's words and back.
 //!
 //! `filename` and `nextServer` become the fields of the DHCP header (`boot-file-name`, `next-server`), as every boot ROM reads them. What a
-//! machine needs beside them is added by the form of the name, and not shown again when it is read:
-//!
-//! | `filename` | added |
-//! |---|---|
-//! | `http://..`, `https://..` | option 67 with the URL, option 60 `HTTPClient`, both sent unasked |
-//! | `poap.cfg..` | options 66 and 67: switches look there |
-//! | of 128 octets and more | option 67 instead of the header's field, which ends there |
+//! machine needs beside them is [`booting`]'s.
 
 use std::net::Ipv4Addr;
 
@@ -15,12 +9,10 @@ use bulkhead_sdk::dhcp::{self, DhcpOption, Entry, Identifier, OptionValue, Reser
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::booting::{self, FILE_FIELD};
 use crate::failure::Failure;
-use crate::options::{self, BOOT_FILE_NAME, Datum, HTTP_CLIENT, TFTP_SERVER_NAME, VENDOR_CLASS};
+use crate::options::{self, BOOT_FILE_NAME, Datum};
 use crate::prefix::Prefix;
-
-/// The header's field of a file name holds 128 octets with its final zero (RFC 2131 section 2).
-const FILE_FIELD: usize = 127;
 
 /// The option in which the feature tells which MAC addresses are the same machine's.
 const RELATED: &str = "related_macs";
@@ -225,7 +217,12 @@ impl Host {
         for option in &reservation.options {
             host.take(option)?;
         }
-        host.add_what_booting_needs();
+        for datum in booting::options(&host.boot_file, host.next_server, &reservation.options)? {
+            host.set(datum);
+        }
+        if host.boot_file.len() > FILE_FIELD {
+            host.boot_file.clear();
+        }
         Ok(host)
     }
 
@@ -263,28 +260,10 @@ impl Host {
         Ok(())
     }
 
-    fn add_what_booting_needs(&mut self) {
-        let file = self.boot_file.clone();
-        let lower = file.to_ascii_lowercase();
-        if lower.starts_with("http://") || lower.starts_with("https://") {
-            self.set(Datum::text(VENDOR_CLASS, HTTP_CLIENT).always());
-            self.set(Datum::text(BOOT_FILE_NAME, &file).always());
-        } else if lower.starts_with("poap.cfg") {
-            if let Some(server) = self.next_server {
-                self.set(Datum::text(TFTP_SERVER_NAME, &server.to_string()));
-            }
-            self.set(Datum::text(BOOT_FILE_NAME, &file));
-        } else if file.len() > FILE_FIELD {
-            self.set(Datum::text(BOOT_FILE_NAME, &file));
-        }
-        if file.len() > FILE_FIELD {
-            self.boot_file.clear();
-        }
-    }
-
     fn set(&mut self, datum: Datum) {
         if let Some(code) = datum.code {
-            self.options.retain(|other| !other.is(code));
+            let replaces = |other: &Datum| other.space == datum.space && other.code() == Some(code);
+            self.options.retain(|other| !replaces(other));
         }
         self.options.push(datum);
     }
@@ -305,7 +284,9 @@ impl Host {
     /// True when both say the same to a client.
     pub(crate) fn same(&self, other: &Self) -> bool {
         let keys = |host: &Self| {
-            let mut keys: Vec<_> = host.options.iter().map(Datum::key).collect();
+            let told = host.options.iter();
+            let told = told.filter(|datum| !booting::is_shell(datum, &host.options));
+            let mut keys: Vec<_> = told.map(Datum::key).collect();
             keys.sort();
             keys
         };
@@ -371,15 +352,12 @@ impl Host {
         if let Some(file) = &file {
             shown.push(text("filename", file.clone()));
         }
-        let server = self.next_server.map(|server| server.to_string());
-        if let Some(server) = &server {
-            shown.push(text("nextServer", server.clone()));
+        if let Some(server) = self.next_server {
+            shown.push(text("nextServer", server.to_string()));
         }
         let implied = |datum: &Datum| {
-            let plain = datum.plain();
-            datum.is(BOOT_FILE_NAME) && file.as_ref() == Some(&plain)
-                || datum.is(TFTP_SERVER_NAME) && server.as_ref() == Some(&plain)
-                || datum.is(VENDOR_CLASS) && plain == HTTP_CLIENT && file.is_some()
+            booting::is_implied(datum, file.as_deref(), self.next_server)
+                || booting::is_shell(datum, &self.options)
         };
         shown.extend(
             self.options

@@ -6,10 +6,11 @@
 //! The one idea: Kea is the truth. Nothing is kept here but a copy of the configuration that is checked before each use.
 //!
 //! - [`server`], [`wire`], [`failure`]: asking Kea, and what it answers
-//! - [`config`], [`host`], [`options`], [`prefix`]: Kea's words, and those of the interface
+//! - [`config`], [`host`], [`options`], [`booting`], [`prefix`]: Kea's words, and those of the interface
 //! - [`hook`]: writing with `host_cmds`; [`rewrite`], [`wish`], [`splice`], [`lock`], [`queue`]: writing without it
 //! - [`lease`], [`memfile`]: leases by `lease_cmds`, or from Kea's file
 
+mod booting;
 mod config;
 mod failure;
 mod hook;
@@ -171,7 +172,7 @@ impl DhcpProvider for DhcpKea {
     }
 
     fn add(wanted: Reservation) -> Result<bool, Error> {
-        asked(|kea| {
+        let added = Kea::call(|kea| {
             let host = Host::wanted(&wanted)?;
             let related = host::related(&wanted);
             let config = config::current(kea)?;
@@ -186,7 +187,8 @@ impl DhcpProvider for DhcpKea {
                 related,
             };
             rewrite::change(kea, wish)
-        })
+        });
+        added.map_err(|why| booting::explained(why).into_error())
     }
 
     fn remove(

@@ -12,9 +12,15 @@
 use bulkhead_sdk::dhcp::{DhcpOption, OptionValue};
 use serde::{Deserialize, Serialize};
 
+/// Options within an option.
+pub(crate) const VENDOR_OPTIONS: u16 = 43;
 pub(crate) const VENDOR_CLASS: u16 = 60;
 pub(crate) const TFTP_SERVER_NAME: u16 = 66;
 pub(crate) const BOOT_FILE_NAME: u16 = 67;
+/// Where switches of Huawei look for their firmware.
+pub(crate) const FIRMWARE: u16 = 143;
+/// RFC 5859.
+pub(crate) const TFTP_SERVER_ADDRESS: u16 = 150;
 
 /// What a machine that boots by HTTP wants to hear in option 60 (UEFI specification, section 24.7).
 pub(crate) const HTTP_CLIENT: &str = "HTTPClient";
@@ -79,6 +85,17 @@ pub(crate) struct Datum {
     pub(crate) always: bool,
     #[serde(default = "dhcp4", skip_serializing_if = "is_dhcp4")]
     pub(crate) space: String,
+    /// False: `data` is hexadecimal, whatever the option is declared as. Kea needs no declaration then.
+    #[serde(
+        default = "yes",
+        rename = "csv-format",
+        skip_serializing_if = "Clone::clone"
+    )]
+    csv: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn dhcp4() -> String {
@@ -95,6 +112,38 @@ impl Datum {
         Self::new(code, text.replace(',', "\\,"))
     }
 
+    /// An option of these octets.
+    pub(crate) fn bytes(code: u16, octets: &[u8]) -> Self {
+        let data = octets.iter().map(|octet| format!("{octet:02X}")).collect();
+        Self {
+            csv: false,
+            ..Self::new(code, data)
+        }
+    }
+
+    /// In another space of options than DHCP's own.
+    pub(crate) fn within(mut self, space: &str) -> Self {
+        space.clone_into(&mut self.space);
+        self
+    }
+
+    /// The octets of an option that is written in hexadecimal.
+    pub(crate) fn octets(&self) -> Option<Vec<u8>> {
+        let data = self.data.strip_prefix("0x").unwrap_or(&self.data);
+        let digits: Vec<u8> = data
+            .bytes()
+            .filter(|byte| !matches!(byte, b' ' | b':'))
+            .map(|digit| char::from(digit).to_digit(16))
+            .map(|digit| digit.and_then(|digit| u8::try_from(digit).ok()))
+            .collect::<Option<_>>()?;
+        let whole = !self.csv && digits.len().is_multiple_of(2);
+        let octets = digits.chunks(2).map(|pair| match pair {
+            [high, low] => high << 4 | low,
+            _ => 0,
+        });
+        whole.then(|| octets.collect())
+    }
+
     fn new(code: u16, data: String) -> Self {
         let name = KNOWN
             .iter()
@@ -106,6 +155,7 @@ impl Datum {
             data,
             always: false,
             space: dhcp4(),
+            csv: true,
         }
     }
 
@@ -129,9 +179,13 @@ impl Datum {
         is_dhcp4(&self.space) && self.code() == Some(code)
     }
 
-    /// The text of an option of text.
+    /// The text of an option of text, also where it is written in hexadecimal.
     pub(crate) fn plain(&self) -> String {
-        self.data.replace("\\,", ",")
+        let text = self
+            .octets()
+            .and_then(|octets| String::from_utf8(octets).ok());
+        text.filter(|text| text.bytes().all(|byte| (b' '..=b'~').contains(&byte)))
+            .unwrap_or_else(|| self.data.replace("\\,", ","))
     }
 
     /// What makes two of them equal: space, code or name, and data without the blanks that Kea may add.
@@ -139,7 +193,10 @@ impl Datum {
         let name = self
             .code()
             .map_or_else(|| self.name.clone(), |code| code.to_string());
-        let data = self.data.replace(", ", ",");
+        let data = match self.octets().filter(|octets| !octets.is_empty()) {
+            Some(octets) => format!("{octets:02x?}"),
+            None => self.data.replace(", ", ","),
+        };
         (self.space.clone(), name, data)
     }
 

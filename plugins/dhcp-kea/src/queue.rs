@@ -91,10 +91,15 @@ impl Place {
         let Some(told) = store::get(SLOT, &format!("{DONE}{}", self.name))? else {
             return Ok(None);
         };
-        let told: Told =
-            serde_json::from_slice(&told.value).map_err(|why| Failure::Store(why.to_string()))?;
-        Ok(Some(told.into()))
+        read_verdict(&told.value).map(Some)
     }
+}
+
+/// A verdict as the store keeps it.
+pub(crate) fn read_verdict(stored: &[u8]) -> Result<Verdict, Failure> {
+    let told: Told =
+        serde_json::from_slice(stored).map_err(|why| Failure::Store(why.to_string()))?;
+    Ok(told.into())
 }
 
 fn put(name: &str, wish: &[u8]) -> Change {
