@@ -175,3 +175,149 @@ fn what_a_configured_site_misses_is_found() {
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
 }
+
+/// Ports, directories and files seen by a user without rights.
+#[test]
+fn what_a_user_without_rights_misses_is_told() {
+    let Some(site) = Namespace::new("site") else {
+        skip!("no network namespaces here: they need root and `ip`");
+    };
+    let start = "echo 1024 > /proc/sys/net/ipv4/ip_unprivileged_port_start";
+    assert!(site.run("sh", &["-c", start]).status.success());
+    site.enter();
+    let configuration = Configuration::empty();
+    let scratch = configuration.scratch.clone();
+    let (boot, leases) = (configuration.boot(), scratch.file("dhcpd.leases", ""));
+    let config = scratch.file("dhcpd.conf", "subnet 192.0.2.0 netmask 255.255.255.0 { }\n");
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&boot, 0o700);
+    let quoted = |path: &std::path::Path| format!("{:?}", path.display().to_string());
+    let configuration = configuration
+        .feature(
+            "tftp-server",
+            &format!(
+                "enabled = true\ntftproot = {}\nlisten = [\"udp 127.0.0.1:69\"]",
+                quoted(&boot)
+            ),
+        )
+        .feature(
+            "dhcp-isc",
+            &format!(
+                "enabled = true\nconfig = {}\nleases = {}",
+                quoted(&config),
+                quoted(&leases)
+            ),
+        );
+    let file = configuration.write();
+    let copy = scratch.join("bulkhead");
+    std::fs::copy(program::executable(), &copy).unwrap();
+    mode(&copy, 0o755);
+    mode(&file, 0o644);
+    for place in ["", "state", "policies", "plugins", "tls"] {
+        mode(&scratch.join(place), 0o755);
+    }
+    mode(&config, 0o644);
+    mode(&leases, 0o600);
+    let as_nobody = || {
+        let mut command = Command::new(&copy);
+        command
+            .args(["doctor", "--format", "json", "--config"])
+            .arg(&file)
+            .current_dir("/")
+            .uid(65_534)
+            .gid(65_534);
+        command
+    };
+    // Without its key it does not come so far.
+    let refused = as_nobody().output().unwrap();
+    assert_eq!(refused.status.code(), Some(3));
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        told.contains("server-key.pem") && told.contains("Permission denied"),
+        "{told}"
+    );
+    for file in std::fs::read_dir(scratch.join("tls")).unwrap() {
+        mode(&file.unwrap().path(), 0o644);
+    }
+    let as_nobody = || Report::from(as_nobody());
+    let report = as_nobody();
+    assert_eq!(report.code, Some(1));
+    let found = report.one("ports", "problem", "udp 127.0.0.1:69");
+    assert!(found.contains("may not have it"), "{found}");
+    let found = report.one("directories", "problem", "tftp-server (files slot `root`)");
+    assert!(
+        found.contains("user 65534 may not read it (mode 0700, owner 0"),
+        "{found}"
+    );
+    let found = report.one("directories", "unknown", "state");
+    assert!(
+        found.contains("belongs to user 0, and this is user 65534"),
+        "{found}"
+    );
+    let found = report.one("directories", "problem", "dhcp-isc (watch slot `leases`)");
+    assert!(found.contains("this user may not open it"), "{found}");
+    report.one("certificates", "warning", "server-key.pem");
+    // With the rights all of these are good.
+    mode(&boot, 0o755);
+    as_nobody().one("directories", "good", "tftp-server (files slot `root`)");
+    let file = file.display().to_string();
+    let report = Report::of(&["--config", &file]);
+    report.one("ports", "good", "udp 127.0.0.1:69");
+    report.one("directories", "good", "state");
+}
+
+/// Names that lead nowhere or elsewhere, of this machine and of those who call over plain HTTP.
+#[test]
+fn names_that_lead_nowhere_are_told() {
+    let report = |url: &str| {
+        let configuration = Configuration::empty()
+            .trusted_hosts(&["localhost", "foreman.invalid"])
+            .listener_keys(&format!("public_url = {url:?}"));
+        Report::of(&["--config", &configuration.write().display().to_string()])
+    };
+    let nowhere = report("http://proxy.invalid:8000");
+    let found = nowhere.one("names", "problem", "proxy.invalid");
+    assert!(found.contains("leads to no address"), "{found}");
+    let found = nowhere.one("names", "problem", "foreman.invalid");
+    assert!(found.contains("stands in `trusted_hosts`"), "{found}");
+    nowhere.one("names", "good", "localhost");
+    assert_eq!(nowhere.code, Some(1));
+    let elsewhere = report("http://192.0.2.200:8000");
+    let found = elsewhere.one("names", "warning", "192.0.2.200");
+    assert!(found.contains("is no address of this machine"), "{found}");
+    let here = report("http://127.0.0.1:8000");
+    here.one("names", "good", "127.0.0.1");
+}
+
+/// Beside the proxy that runs its ports are its own, and its plugins are asked for.
+#[test]
+fn a_proxy_that_runs_is_not_in_its_own_way() {
+    let port = bulkhead_testkit::ports::free();
+    let configuration = Configuration::standard();
+    let boot = configuration.boot().display().to_string();
+    let settings =
+        format!("enabled = true\ntftproot = {boot:?}\nlisten = [\"udp 127.0.0.1:{port}\"]");
+    let bulkhead =
+        bulkhead_testkit::Bulkhead::with(configuration.feature("tftp-server", &settings));
+    let file = bulkhead.configuration.path().display().to_string();
+    let report = Report::of(&["--config", &file]);
+    let doors = bulkhead.configuration.doors;
+    for socket in [
+        format!("udp 127.0.0.1:{port}"),
+        format!("tcp 127.0.0.1:{}", doors.foreman_tls),
+        format!("tcp 127.0.0.1:{}", doors.admin),
+    ] {
+        let found = report.one("ports", "good", &socket);
+        assert!(found.contains("held by the running proxy"), "{found}");
+    }
+    for plugin in ["tftp", "tftp-server", "httpboot"] {
+        report.one("plugins", "good", plugin);
+    }
+    let other = report
+        .findings
+        .iter()
+        .filter(|it| it["level"] == "problem" && it["area"] != "names");
+    assert_eq!(other.count(), 0, "{:#?}", report.findings);
+}

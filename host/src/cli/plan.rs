@@ -3,15 +3,15 @@
 //! The one idea: the bundled plugins are described as at a start, and their policies are applied to their settings, so that defaults and settings that
 //! name a place are known from one place, the policy.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::runtime::Runtime;
 use wasmtime::component::Component;
 
 use crate::grant::Deny;
-use crate::grant::effective::{Effective, FilesTarget};
+use crate::grant::effective::{Effective, FilesTarget, SecretSource, WatchPlace};
 use crate::grant::matchers::socket::Transport;
 use crate::grant::policy::{Policy, Problems};
 use crate::plugin::compile::{Compiler, Origin};
@@ -94,6 +94,8 @@ impl Served {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub plugin: String,
+    /// Of the slot: `files`, `watch`, `secrets`.
+    pub capability: &'static str,
     pub slot: String,
     pub path: PathBuf,
     pub is_directory: bool,
@@ -166,18 +168,37 @@ impl Plan {
                 });
             }
         }
-        for (slot, grant) in &effective.files {
-            let (path, is_directory) = match &grant.target {
-                FilesTarget::Directory(path) => (path.clone(), true),
-                FilesTarget::File(path) => (path.clone(), false),
-            };
+        let mut place = |capability, slot: &dyn Display, path: &Path, is_directory, writes| {
             self.places.push(Place {
                 plugin: plugin.to_owned(),
+                capability,
                 slot: slot.to_string(),
-                path,
+                path: path.to_owned(),
                 is_directory,
-                writes: grant.access.writes(),
+                writes,
             });
+        };
+        for (slot, grant) in &effective.files {
+            let (path, is_directory) = match &grant.target {
+                FilesTarget::Directory(path) => (path, true),
+                FilesTarget::File(path) => (path, false),
+            };
+            place("files", slot, path, is_directory, grant.access.writes());
+        }
+        for (slot, grant) in &effective.watch {
+            match &grant.place {
+                WatchPlace::Directory(path) => place("watch", slot, path, true, false),
+                WatchPlace::Files(paths) => {
+                    for path in paths {
+                        place("watch", slot, path, false, false);
+                    }
+                }
+            }
+        }
+        for (slot, grant) in &effective.secrets {
+            if let SecretSource::File(path) = &grant.source {
+                place("secrets", slot, path, false, false);
+            }
         }
     }
 }

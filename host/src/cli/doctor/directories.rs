@@ -21,7 +21,10 @@ pub(super) fn look(config: &Config, plan: &Plan) -> Vec<Finding> {
         findings.extend(path.iter().map(|path| directory(key, path, false)));
     }
     for place in &plan.places {
-        let label = format!("{} (files slot `{}`)", place.plugin, place.slot);
+        let label = format!(
+            "{} ({} slot `{}`)",
+            place.plugin, place.capability, place.slot
+        );
         if config.trial && !place.path.exists() && place.path.starts_with(&config.state) {
             findings.push(Finding::good(
                 Area::Directories,
@@ -184,7 +187,7 @@ fn one_boot_directory(places: &[Place]) -> Vec<Finding> {
     let real = |plugin: &str| {
         let place = places
             .iter()
-            .find(|it| it.plugin == plugin && it.is_directory)?;
+            .find(|it| it.plugin == plugin && it.capability == "files" && it.is_directory)?;
         std::fs::canonicalize(&place.path).ok()
     };
     let Some(written) = real("tftp") else {
@@ -221,6 +224,7 @@ mod tests {
     fn place(plugin: &str, path: &Path) -> Place {
         Place {
             plugin: plugin.into(),
+            capability: "files",
             slot: "root".into(),
             path: path.to_owned(),
             is_directory: true,
