@@ -293,3 +293,150 @@ fn zone_files_are_read_again_when_they_change() {
     assert_eq!(a("newer.example.com"), "192.0.2.4\n");
     assert!(serial() >= before);
 }
+
+/// What real clients do with it: `dig` asks again by TCP where an answer was cut, `nsupdate` may change nothing, and nobody gets the whole zone.
+#[test]
+fn real_clients_get_whole_answers_and_no_more_than_answers() {
+    let needed = ["dig", "nsupdate"];
+    if let Some(missing) = needed
+        .iter()
+        .find(|it| bulkhead_testkit::skip::program(it).is_none())
+    {
+        skip!("{missing} is not installed");
+    }
+    let (port, scratch) = (ports::free(), Scratch::new());
+    let bulkhead = with_large_zone(port, &scratch);
+    let zone = zone::ZONE;
+    for server in ["@127.0.0.1", "@::1"] {
+        // Sixty addresses fit no datagram of 512 bytes.
+        let many = format!("many.{zone}");
+        let cut = dig(port, &[server, "+noedns", "+ignore", &many, "A"]);
+        assert!(cut.contains("flags: qr aa tc"), "{cut}");
+        let whole = dig(port, &[server, "+noedns", "+short", &many, "A"]);
+        assert_eq!(
+            whole
+                .lines()
+                .filter(|it| it.starts_with("198.51.100."))
+                .count(),
+            60
+        );
+        let large = dig(
+            port,
+            &[server, "+bufsize=4096", "+ignore", "+short", &many, "A"],
+        );
+        let large = large
+            .lines()
+            .filter(|it| it.starts_with("198.51.100."))
+            .count();
+        assert!(large > 0, "{server}");
+        let chain = dig(port, &[server, "+short", &format!("c0.{zone}"), "A"]);
+        assert!(chain.ends_with("10.7.0.7\n"), "{chain}");
+        let wild = dig(
+            port,
+            &[server, "+short", &format!("any.thing.wild.{zone}"), "A"],
+        );
+        assert_eq!(wild, "192.0.2.9\n");
+        // Names that are not there, and types a name has not, come with the SOA by which that is remembered.
+        for (name, kind, status) in [("nothing", "A", "NXDOMAIN"), ("ns", "MX", "NOERROR")] {
+            let none = dig(port, &[server, &format!("{name}.{zone}"), kind]);
+            assert!(
+                none.contains(&format!("status: {status}"))
+                    && none.contains("ANSWER: 0, AUTHORITY: 1")
+                    && none.contains("\tSOA\t"),
+                "{none}"
+            );
+        }
+        // It looks nothing up for anybody.
+        let recursive = dig(port, &[server, "+recurse", "www.example.org", "A"]);
+        assert!(
+            recursive.contains("status: REFUSED") && recursive.contains("flags: qr rd;"),
+            "{recursive}"
+        );
+        for transfer in ["AXFR", "IXFR=1"] {
+            let all = dig(port, &[server, "+tcp", zone, transfer]);
+            assert!(
+                all.contains("Transfer failed") || all.contains("status: REFUSED"),
+                "{transfer}: {all}"
+            );
+            assert!(!all.contains("10.7.0."), "{transfer}");
+        }
+    }
+    let text = format!(
+        "server 127.0.0.1 {port}\nzone {zone}\nupdate add evil.{zone} 60 A 192.0.2.66\nsend\n"
+    );
+    let file = scratch.file("update", text);
+    let output = Command::new("nsupdate").arg(file).output().unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        told.contains("NOTIMP") || told.contains("REFUSED"),
+        "{told}"
+    );
+    let evil = dig(port, &["@127.0.0.1", &format!("evil.{zone}"), "A"]);
+    assert!(evil.contains("NXDOMAIN"), "{evil}");
+    assert_eq!(
+        bulkhead.log_lines("the service's call failed"),
+        Vec::<String>::new()
+    );
+}
+
+/// A zone that only the configuration names is there, empty; each change of Foreman's makes its serial greater by RFC 1982, and a change that is none does not.
+#[test]
+fn a_zone_of_the_configuration_counts_its_changes() {
+    if bulkhead_testkit::skip::program("dig").is_none() {
+        skip!("dig is not installed");
+    }
+    let port = ports::free();
+    let bulkhead = Bulkhead::with(Configuration::empty().dns_builtin(
+        port,
+        &["example.com", "2.0.192.in-addr.arpa"],
+        "",
+    ));
+    let serial = |zone: &str| {
+        let soa = dig(port, &["@127.0.0.1", "+short", zone, "SOA"]);
+        let serial = soa
+            .split_whitespace()
+            .nth(2)
+            .and_then(|it| it.parse::<u32>().ok());
+        serial.unwrap_or_else(|| panic!("{soa}\n{}", bulkhead.log()))
+    };
+    let servers = dig(port, &["@127.0.0.1", "+short", "example.com", "NS"]);
+    assert_eq!(servers, "ns.example.com.\n");
+    let foreman = bulkhead.foreman();
+    let a = [
+        ("fqdn", "www.example.com"),
+        ("value", "192.0.2.80"),
+        ("type", "A"),
+    ];
+    let ptr = [
+        ("fqdn", "www.example.com"),
+        ("value", "80.2.0.192.in-addr.arpa"),
+        ("type", "PTR"),
+    ];
+    let grown = |before: u32, now: u32| (1..1 << 31).contains(&now.wrapping_sub(before));
+    let before = (serial("example.com"), serial("2.0.192.in-addr.arpa"));
+    foreman.post("/dns/", &a).assert_status(200);
+    let then = (serial("example.com"), serial("2.0.192.in-addr.arpa"));
+    assert!(
+        grown(before.0, then.0) && before.1 == then.1,
+        "{before:?} {then:?}"
+    );
+    // The same again changes nothing.
+    foreman.post("/dns/", &a).assert_status(200);
+    assert_eq!(serial("example.com"), then.0);
+    foreman.post("/dns/", &ptr).assert_status(200);
+    assert!(grown(then.1, serial("2.0.192.in-addr.arpa")));
+    let back = dig(port, &["@127.0.0.1", "+short", "-x", "192.0.2.80"]);
+    assert_eq!(back, "www.example.com.\n");
+    foreman
+        .request("DELETE", "/dns/www.example.com/A")
+        .send()
+        .assert_status(200);
+    assert!(grown(then.0, serial("example.com")));
+    let gone = dig(port, &["@127.0.0.1", "www.example.com", "A"]);
+    assert!(gone.contains("status: NXDOMAIN"), "{gone}");
+    let now = serial("example.com");
+    // Nothing was there to take away.
+    foreman.request("DELETE", "/dns/www.example.com/A").send();
+    assert_eq!(serial("example.com"), now);
+}
