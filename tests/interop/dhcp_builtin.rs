@@ -7,17 +7,17 @@ use bulkhead_testkit::skip::program;
 use bulkhead_testkit::{Bulkhead, Configuration, Target, assert_eventually, skip};
 
 /// A program with a DHCP server on `dhcp0`, and machines at the other end of that wire.
-struct Site {
-    site: Namespace,
-    client: Namespace,
+pub(crate) struct Site {
+    pub(crate) site: Namespace,
+    pub(crate) client: Namespace,
 }
 
 /// The machines' interface.
-const CARD: &str = "client0";
+pub(crate) const CARD: &str = "client0";
 
 impl Site {
     /// Skips the test where there can be none.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         program("dhclient")?;
         let (site, client) = Namespace::new("site").zip(Namespace::new("client"))?;
         site.wire("dhcp0", "192.0.2.1/24", &client, CARD, "");
@@ -25,33 +25,40 @@ impl Site {
     }
 
     /// Starts the program, in whose network this thread is from now on. `lines`: more settings of `dhcp-builtin`.
-    fn start(&self, subnets: &[&str], lines: &str) -> Bulkhead {
+    pub(crate) fn start(&self, subnets: &[&str], lines: &str) -> Bulkhead {
         self.site.enter();
         Bulkhead::with(configuration(subnets, lines))
     }
 }
 
-fn configuration(subnets: &[&str], lines: &str) -> Configuration {
+/// On `dhcp0` and without the probe of new addresses, unless `lines` say otherwise.
+pub(crate) fn configuration(subnets: &[&str], lines: &str) -> Configuration {
+    let mut settings = format!("enabled = true\nsubnets = {subnets:?}\n{lines}\n");
+    for (name, value) in [("interfaces", "[\"dhcp0\"]"), ("probe_time", "0")] {
+        if !lines.contains(name) {
+            settings.push_str(&format!("{name} = {value}\n"));
+        }
+    }
     Configuration::empty()
         .feature("dhcp", "enabled = true\nping_free_ip = false")
-        .feature(
-            "dhcp-builtin",
-            &format!(
-                "enabled = true\ninterfaces = [\"dhcp0\"]\nprobe_time = 0\nsubnets = {subnets:?}\n{lines}"
-            ),
-        )
+        .feature("dhcp-builtin", &settings)
 }
 
 macro_rules! site {
     () => {
-        match Site::new() {
+        match $crate::dhcp_builtin::Site::new() {
             Some(site) => site,
-            None => skip!("no dhclient, or no network namespaces: they need root and `ip`"),
+            None => {
+                bulkhead_testkit::skip!(
+                    "no dhclient, or no network namespaces: they need root and `ip`"
+                )
+            }
         }
     };
 }
+pub(crate) use site;
 
-fn mac(number: u8) -> [u8; 6] {
+pub(crate) fn mac(number: u8) -> [u8; 6] {
     [0x52, 0x54, 0, 0, 0, number]
 }
 

@@ -14,6 +14,8 @@
 
 mod curl;
 mod dhcp_builtin;
+mod dhcp_hostile;
+mod dhcp_walk;
 mod dns;
 mod dns_builtin;
 mod dns_hostile;

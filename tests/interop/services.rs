@@ -65,10 +65,7 @@ fn datagrams_are_answered_and_a_crash_costs_one_batch() {
 
 /// How much of this a metric counts for the plugin.
 fn counted(bulkhead: &Bulkhead, metric: &str) -> usize {
-    let metrics = bulkhead.admin().get("/metrics").text();
-    let line = format!("bulkhead_{metric}_total{{plugin=\"echo-reactor\"}} ");
-    let value = metrics.lines().find_map(|it| it.strip_prefix(&line));
-    value.and_then(|it| it.parse().ok()).unwrap_or_default()
+    bulkhead.counted(metric, "echo-reactor")
 }
 
 /// Occupies the reactor, and has so many datagrams wait behind that.

@@ -184,19 +184,19 @@ impl Server {
         }
     }
 
+    /// A client that has an address of its own here; the answer goes there, and to no other network.
     pub(crate) fn inform(
         &self,
         request: &Request,
         arrival: &Arrival<'_>,
         place: &Place<'_>,
-    ) -> Outcome {
-        let subnet = self.config.on_wire(place.subnet, request.client);
-        let subnet = subnet.unwrap_or(place.subnet);
+    ) -> Option<Outcome> {
+        let subnet = self.config.on_wire(place.subnet, request.client)?;
         let reply = self.reply(Message::Ack, request, arrival, place, subnet, None);
-        Outcome {
+        Some(Outcome {
             reaction: self.send(request, arrival, &reply),
             is_durable: false,
             probe: None,
-        }
+        })
     }
 }

@@ -173,7 +173,7 @@ impl Server {
                 self.release(&request, &place, now, changes);
                 None
             }
-            Message::Inform => Some(self.inform(&request, &arrival, &place)),
+            Message::Inform => self.inform(&request, &arrival, &place),
             Message::Offer | Message::Ack | Message::Nak => None,
         }
     }
@@ -195,6 +195,9 @@ impl Server {
             .and_then(|it| <[u8; 4]>::try_from(it).ok())
             .map(Ipv4Addr::from);
         if !request.relay.is_unspecified() {
+            if !self.can_be_a_relay(request.relay) {
+                return None;
+            }
             let at = selected
                 .or_else(|| request.address(code::SUBNET_SELECTION))
                 .unwrap_or(request.relay);
@@ -205,6 +208,13 @@ impl Server {
         let renewing = Some(request.client).filter(|it| is_unicast && !it.is_unspecified());
         let by_client = renewing.and_then(|address| self.config.holding(address));
         by_client.or_else(|| self.config.holding(arrival.own))
+    }
+
+    /// Whether an answer to this address reaches one machine. Whoever puts anything else there wants it to reach many.
+    fn can_be_a_relay(&self, address: Ipv4Addr) -> bool {
+        let is_one = !address.is_broadcast() && !address.is_multicast() && !address.is_loopback();
+        let subnet = self.config.holding(address);
+        is_one && subnet.is_none_or(|it| it.is_usable(address))
     }
 
     /// Asks whether somebody uses what is about to be offered for the first time. An offer that somebody answers is not made.

@@ -984,6 +984,33 @@ fn inform_tells_options_and_gives_no_address() {
 }
 
 #[test]
+fn an_answer_goes_to_no_made_up_relay_and_to_no_other_network() {
+    let mut site = site();
+    for relay in [
+        "255.255.255.255",
+        "224.0.0.1",
+        "127.0.0.1",
+        "198.51.100.0",
+        "198.51.100.255",
+        "203.0.113.1",
+    ] {
+        let mut message = client(1, MessageType::Discover);
+        message.set_giaddr(relay.parse::<Ipv4Addr>().unwrap());
+        assert!(site.send(&message).is_none(), "{relay}");
+        // Not even where the subnet is named beside it.
+        raw(&mut message, 118, &[198, 51, 100, 0]);
+        let answer = site.send(&message).map(|it| it.peer);
+        let real = (relay == "203.0.113.1").then(|| "203.0.113.1:67".to_owned());
+        assert_eq!(answer, real, "{relay}");
+    }
+    for client_address in ["0.0.0.0", "203.0.113.9", "198.51.100.9", "255.255.255.255"] {
+        let mut inform = client(1, MessageType::Inform);
+        inform.set_ciaddr(client_address.parse::<Ipv4Addr>().unwrap());
+        assert!(site.send(&inform).is_none(), "{client_address}");
+    }
+}
+
+#[test]
 fn an_address_in_use_is_not_offered() {
     let mut site = site_of(
         host()

@@ -79,7 +79,7 @@ impl<'a> Dhclient<'a> {
         self.stop();
         let _ = fs::remove_file(self.place.join("heard"));
         let log = fs::File::create(self.place.join("log")).expect("a log can be made");
-        let running = self.command(&["-1", "-d"]).stderr(log).spawn();
+        let running = self.command(&["-d"]).stderr(log).spawn();
         self.running = Some(running.expect("dhclient can be started"));
         self
     }

@@ -352,6 +352,15 @@ impl Bulkhead {
         counted.unwrap_or_else(|| panic!("{plugin} has no memory"))
     }
 
+    /// What a counter of a plugin stands at: `datagrams_received`, `service_crashes`.
+    #[track_caller]
+    pub fn counted(&self, counter: &str, plugin: &str) -> usize {
+        let metrics = self.admin().get("/metrics").text();
+        let line = format!("bulkhead_{counter}_total{{plugin=\"{plugin}\"}} ");
+        let value = metrics.lines().find_map(|it| it.strip_prefix(&line));
+        value.and_then(|it| it.parse().ok()).unwrap_or_default()
+    }
+
     /// Everything it printed so far, both outputs in order of arrival.
     pub fn log(&self) -> String {
         lock(&self.process.lines).join("\n")
