@@ -21,8 +21,7 @@ use crate::options::{
 /// The header's field of a file name holds 128 octets with its final zero (RFC 2131 section 2).
 pub(crate) const FILE_FIELD: usize = 127;
 
-/// The option within option 43 in which switches look for their file. Kea wants it as one of a space of its own, and loses what is written as octets of
-/// option 43 (seen with 3.0).
+/// The option within option 43 in which switches look for their file. Kea takes it as one of a space of its own.
 const CONFIG_FILE_NAME: u16 = 1;
 
 /// Kea's name for what stands within option 43.
