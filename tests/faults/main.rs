@@ -24,6 +24,7 @@ mod memory;
 mod reload;
 mod road;
 mod services;
+mod slow_readers;
 mod smuggling;
 mod storm;
 mod witness;

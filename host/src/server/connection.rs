@@ -23,6 +23,7 @@ use super::endpoint::Endpoint;
 use super::gate::Gate;
 use super::head::may_begin_request;
 use super::identity::Certificate;
+use super::outgoing::Outgoing;
 use super::rates::Rates;
 use super::service::Server;
 use super::stall::StallGuard;
@@ -78,6 +79,7 @@ pub(super) struct Connection {
     pub(super) memory: BodyMemory,
     pub(super) rates: Arc<Rates>,
     pub(super) metrics: Arc<ListenerMetrics>,
+    pub(super) outgoing: Arc<Outgoing>,
     leaving: Leaving,
 }
 
@@ -131,6 +133,7 @@ impl Accepted {
             memory: self.memory,
             rates: self.rates,
             metrics: self.metrics,
+            outgoing: Arc::default(),
             leaving: self.leaving,
         };
         match connection.endpoint.tls.clone() {
@@ -217,7 +220,8 @@ impl Connection {
             limits.clone(),
             place.clone(),
             server.rules().server.clone(),
-        );
+        )
+        .telling(self.outgoing.clone());
         let connection = Arc::new(self);
         // On the heap only while a request runs: a connection that waits shall be small.
         let service =

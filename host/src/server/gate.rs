@@ -22,6 +22,7 @@ use super::chunks::Chunks;
 use super::connections::Place;
 use super::head::{Framing, HeadScanner, Scan, inspect, may_begin_request};
 use super::limits::{LINGER_BYTES, LINGER_TIME, Limits};
+use super::outgoing::Outgoing;
 
 /// Bytes read at once while a head is awaited. 4 KiB: Foreman's heads are some 400 bytes.
 const READ_SIZE: usize = 4 * 1024;
@@ -41,6 +42,8 @@ pub(super) struct Gate<S> {
     receiving: bool,
     /// A write or flush is waiting for the client to take bytes.
     sending: bool,
+    /// Is told when everything is sent.
+    outgoing: Arc<Outgoing>,
     end: End,
 }
 
@@ -89,8 +92,15 @@ impl<S> Gate<S> {
             timer,
             receiving: true,
             sending: false,
+            outgoing: Arc::default(),
             end: End::Open,
         }
+    }
+
+    /// Tells the bodies of its answers when everything is sent.
+    pub(super) fn telling(mut self, outgoing: Arc<Outgoing>) -> Self {
+        self.outgoing = outgoing;
+        self
     }
 
     /// Answers this instead of reading on.
@@ -359,6 +369,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_flush(cx);
+        // The library flushes when it has written all it had.
+        if let Poll::Ready(Ok(())) = outcome {
+            self.outgoing.is_sent();
+        }
         self.watch_sending(outcome)
     }
 

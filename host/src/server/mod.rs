@@ -26,6 +26,7 @@ mod limits;
 mod listener;
 mod listeners;
 mod names;
+mod outgoing;
 mod own_names;
 mod path;
 mod rates;

@@ -27,6 +27,7 @@ use super::fronts::{Forwarded, Fronts};
 use super::identity::{Identity, Trust, verify};
 use super::limits::{FIRST_PART, UNWANTED_BODY};
 use super::names::ReverseNames;
+use super::outgoing::Paced;
 use super::own_names::split_port;
 use super::path::NormalPath;
 use super::record::{Counts, Record, Recorded, request_id};
@@ -139,9 +140,11 @@ impl<D: Dispatch> Server<D> {
         self: Arc<Self>,
         connection: Arc<Connection>,
         request: Request<Incoming>,
-    ) -> Result<Response<Recorded>, Infallible> {
+    ) -> Result<Response<Paced<Recorded>>, Infallible> {
         let id = request_id(request.headers());
-        Ok(context::with_request(id.clone(), self.respond(&connection, request, id)).await)
+        let response = self.respond(&connection, request, id.clone());
+        let response = context::with_request(id, response).await;
+        Ok(response.map(|body| Paced::new(body, connection.outgoing.clone())))
     }
 
     async fn respond(

@@ -1,7 +1,7 @@
 //! A file on its way to a client.
 //!
 //! The one idea: one piece is read ahead while the piece before it is sent, so that the disk and the client work at the
-//! same time and memory stays at three pieces, small ones when many clients are slow. A right that ends breaks the body off: the client sees that it is not whole.
+//! same time and memory stays at few pieces; small ones, and none ahead, when many clients are slow. A right that ends breaks the body off: the client sees that it is not whole.
 
 use std::io;
 use std::pin::Pin;
@@ -20,10 +20,9 @@ use crate::capability::wasi::quota::CountedFile;
 
 /// Bytes read at a time: large enough that the hop to a blocking thread does not count, small enough for many clients.
 const PIECE: usize = 256 * 1024;
-/// The same when many pieces wait for their clients already. A client that has stopped reading keeps up to three.
+/// The same when many pieces wait for their clients already. A client that has stopped reading then keeps as many as the server has room for.
 const SMALL_PIECE: usize = 16 * 1024;
-/// Bytes in pieces from which on new ones are small. 16 MiB: some twenty large transfers at full speed; what thousands of slow ones hold beyond it is
-/// three small pieces each.
+/// Bytes in pieces from which on new ones are small. 16 MiB: some twenty large transfers at full speed.
 const PLENTY: usize = 16 * 1024 * 1024;
 
 /// Bytes of all pieces that are being read, or read and not yet sent.
@@ -146,7 +145,9 @@ impl http_body::Body for FileBody {
         match piece {
             Ok(piece) => {
                 self.unsent = self.unsent.saturating_sub(piece.len() as u64);
-                self.read_ahead();
+                if HELD.load(Ordering::Relaxed) < PLENTY {
+                    self.read_ahead();
+                }
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Err(error) => {
