@@ -4,6 +4,7 @@
 //! colons, times are seconds since 1970.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use crate::host;
 use crate::names::{self, LookupError};
@@ -111,7 +112,7 @@ pub fn in_use(subnet: &str, addresses: &[String]) -> Result<Vec<bool>, Error> {
 /// # Errors
 /// See [`Error`].
 pub fn add(wanted: &Reservation) -> Result<bool, Error> {
-    host::dhcp_provider::add(wanted)
+    settled(|| host::dhcp_provider::add(wanted))
 }
 
 /// Has the granted provider remove reservations. False: there were none.
@@ -123,7 +124,32 @@ pub fn remove(
     address: Option<&str>,
     who: Option<&Identifier>,
 ) -> Result<bool, Error> {
-    host::dhcp_provider::remove(subnet, address, who)
+    settled(|| host::dhcp_provider::remove(subnet, address, who))
+}
+
+/// How long a change may take in all: below the 30 seconds after which the host gives a call up by default.
+const CHANGE: Duration = Duration::from_secs(25);
+
+/// Asks for a change until it is made, as often as its provider answers [`Error::Again`].
+///
+/// # Errors
+/// See [`Error`]; a time-out after 25 seconds.
+pub fn settled(mut ask: impl FnMut() -> Result<bool, Error>) -> Result<bool, Error> {
+    let end = Instant::now() + CHANGE;
+    loop {
+        match ask() {
+            Err(Error::Again(_)) if Instant::now() >= end => {
+                return Err(Error::Timeout(format!(
+                    "the DHCP server did not finish this change and those before it within {} s",
+                    CHANGE.as_secs()
+                )));
+            }
+            Err(Error::Again(pause)) => {
+                std::thread::sleep(Duration::from_millis(pause.into()));
+            }
+            settled => return settled,
+        }
+    }
 }
 
 /// The IPv4 address of a boot server, which Foreman names as often as it gives its address; asks the names that the policy grants. None: there is no

@@ -57,6 +57,7 @@ pub mod secrets;
 pub mod settings;
 pub mod site;
 pub mod store;
+pub mod tcp;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 pub mod udp;

@@ -45,6 +45,9 @@ impl UdpSocket {
     }
 }
 
+#[cfg(target_arch = "wasm32")]
+pub(crate) use system::{address, error};
+
 #[cfg(not(target_arch = "wasm32"))]
 mod system {
     use super::{Duration, MAX_DATAGRAM, SocketAddr, io};
@@ -196,7 +199,7 @@ mod system {
         }
     }
 
-    fn address(address: SocketAddr) -> IpSocketAddress {
+    pub(crate) fn address(address: SocketAddr) -> IpSocketAddress {
         match address {
             SocketAddr::V4(v4) => {
                 let [a, b, c, d] = v4.ip().octets();
@@ -217,7 +220,7 @@ mod system {
         }
     }
 
-    fn error(code: ErrorCode) -> io::Error {
+    pub(crate) fn error(code: ErrorCode) -> io::Error {
         let kind = match code {
             ErrorCode::AccessDenied => io::ErrorKind::PermissionDenied,
             ErrorCode::Timeout => io::ErrorKind::TimedOut,

@@ -293,3 +293,81 @@ fn whoever_is_not_dhcpd_is_not_believed_and_nothing_has_to_be_restarted() {
     assert_eq!(target.get("/dhcp/192.0.2.0/ip/192.0.2.40").status, 404);
     assert_eq!(target.get("/dhcp/192.0.2.0/ip/192.0.2.50").status, 200);
 }
+
+/// A look at the index takes some milliseconds, and a change holds the instance for 50 at a time; the rest is for a machine that is busy. A conversation that
+/// held it would take ten seconds.
+const SOON: Duration = Duration::from_secs(3);
+
+/// A change waits for those before it, for 25 seconds at most.
+const LAST: Duration = Duration::from_secs(28);
+
+#[test]
+fn who_reads_does_not_wait_for_a_dhcpd_that_hangs() {
+    let dhcpd = match Dhcpd::start("hmac-sha256", "") {
+        Ok(dhcpd) => dhcpd,
+        Err(why) => skip!("{why}"),
+    };
+    dhcpd.site.enter();
+    let bulkhead = Bulkhead::with(configuration(&dhcpd, "ping_free_ip = false", OMAPI));
+    let target = bulkhead.foreman();
+    let kept = form("kept", "192.0.2.40", "02:00:5e:00:54:02", &[]);
+    target
+        .post("/dhcp/192.0.2.0", &kept)
+        .assert_is(200, JSON, "");
+
+    dhcpd.signal(bulkhead_testkit::dhcpd::STOP);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4_u8)
+            .map(|number| {
+                let target = &target;
+                scope.spawn(move || {
+                    let (name, ip) = (format!("w{number}"), format!("192.0.2.{}", 60 + number));
+                    let mac = format!("02:00:5e:00:5b:{number:02x}");
+                    let begun = Instant::now();
+                    let answer = target.post("/dhcp/192.0.2.0", &form(&name, &ip, &mac, &[]));
+                    (answer, begun.elapsed())
+                })
+            })
+            .collect();
+        let mut looks = 0;
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            for (path, status) in [
+                ("/dhcp/192.0.2.0/ip/192.0.2.40", 200),
+                ("/dhcp/192.0.2.0/mac/02:00:5e:00:54:99", 404),
+                ("/dhcp", 200),
+                ("/dhcp/192.0.2.0/unused_ip", 200),
+            ] {
+                let begun = Instant::now();
+                let answer = target.get(path);
+                let took = begun.elapsed();
+                assert!(took < SOON, "{path}: {took:?}");
+                assert_eq!(answer.status, status, "{path}: {answer}");
+                looks += 1;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(looks > 50, "only {looks} looks while the writers waited");
+        for writer in writers {
+            let (answer, took) = writer.join().expect("an answer");
+            assert!(took < LAST, "{took:?}");
+            assert_eq!(answer.status, 400, "{answer}");
+            assert!(
+                answer
+                    .text()
+                    .contains("Failed to add DHCP reservation for w")
+            );
+        }
+    });
+
+    // Awake, it does what it was told meanwhile; posted again, all are there, once.
+    dhcpd.signal(bulkhead_testkit::dhcpd::CONTINUE);
+    for number in 0..4_u8 {
+        let (name, ip) = (format!("w{number}"), format!("192.0.2.{}", 60 + number));
+        let mac = format!("02:00:5e:00:5b:{number:02x}");
+        target
+            .post("/dhcp/192.0.2.0", &form(&name, &ip, &mac, &[]))
+            .assert_is(200, JSON, "");
+        let found = target.get(&format!("/dhcp/192.0.2.0/ip/{ip}")).json();
+        assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+    }
+}

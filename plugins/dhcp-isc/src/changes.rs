@@ -1,7 +1,7 @@
 //! Adding and removing reservations: look, tell dhcpd, and look whether it did.
 //!
 //! dhcpd refuses a second host of one name or MAC address, but takes any number of hosts at one address, because bonded
-//! interfaces need that. This plugin is one instance and does one change at a time, so between its look and dhcpd's answer no
+//! interfaces need that. This plugin is one instance and makes one change at a time ([`turns`]), so between its look and dhcpd's answer no
 //! other caller of it can take the address.
 //!
 //! dhcpd also takes a host whose statements it cannot parse, and leaves the statements out. So what it wrote is read back, and a
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_sdk::dhcp::{self, DhcpOption, Entry, Identifier, OptionValue, Reservation};
 use bulkhead_sdk::log;
+use bulkhead_sdk::names::LookupError;
 
 use crate::address::Hardware;
 use crate::body::HostBody;
@@ -21,7 +22,7 @@ use crate::follow::now;
 use crate::index::{Host, Index};
 use crate::omapi::message::Values;
 use crate::omapi::session::{Outcome, Server, Session, Verdict};
-use crate::{options, statements};
+use crate::{names, options, statements, turns};
 
 /// How long dhcpd may take to write what it acknowledged. It writes before it answers; a slow disk delays what others see.
 const WRITTEN: Duration = Duration::from_millis(500);
@@ -30,7 +31,7 @@ const WRITTEN: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The index as the files are at the moment.
-pub type Look<'l> = &'l mut dyn FnMut(&mut dyn FnMut(&mut Index)) -> Result<(), Problem>;
+pub type Look = fn(&mut dyn FnMut(&mut Index)) -> Result<(), Problem>;
 
 /// A reservation in the terms of dhcpd.
 struct Wanted {
@@ -49,19 +50,19 @@ struct Wanted {
 ///
 /// # Errors
 /// It cannot be written as it is, another one is in its way, or dhcpd will not or does not answer.
-pub fn add(look: Look<'_>, server: &Server<'_>, wanted: Reservation) -> Result<bool, Problem> {
-    let wanted = Wanted::of(wanted)?;
+pub async fn add(look: Look, server: &Server, wanted: Reservation) -> Result<bool, Problem> {
+    let wanted = Wanted::of(wanted).await?;
     if !wanted.is_free(look)? {
         return Ok(false);
     }
-    let mut session = Session::open(server)?;
-    match session.create(wanted.values()) {
+    let mut session = Session::open(server).await?;
+    match session.create(wanted.values()).await {
         Ok(Ok(_)) => {}
         Ok(Err(verdict)) => {
             // It may have made the host before it refused its statements.
             let known = [Verdict::EXISTS, Verdict::KEY_CONFLICT].contains(&verdict.code);
             if !known && wanted.is_there(look)? {
-                forget(look, server, &wanted.name)?;
+                forget(look, server, &wanted.name).await?;
             }
             return Err(refused(&verdict));
         }
@@ -73,14 +74,14 @@ pub fn add(look: Look<'_>, server: &Server<'_>, wanted: Reservation) -> Result<b
             };
         }
     }
-    if wanted.settle(look)? {
+    if wanted.settle(look).await? {
         return Ok(true);
     }
     log::warn(format!(
         "dhcpd took {} without its statements `{}`; it is removed again",
         wanted.name, wanted.statements
     ));
-    forget(look, server, &wanted.name)?;
+    forget(look, server, &wanted.name).await?;
     Err(Problem::Refused(
         "dhcpd took the host, but not its statements; its log says why (is every option in them declared in dhcpd.conf?)".to_owned(),
     ))
@@ -90,9 +91,9 @@ pub fn add(look: Look<'_>, server: &Server<'_>, wanted: Reservation) -> Result<b
 ///
 /// # Errors
 /// What is there is a lease or stands in `dhcpd.conf`, or dhcpd will not or does not answer.
-pub fn remove(
-    look: Look<'_>,
-    server: &Server<'_>,
+pub async fn remove(
+    look: Look,
+    server: &Server,
     subnet: &str,
     address: Option<u32>,
     hardware: Option<Hardware>,
@@ -120,16 +121,16 @@ pub fn remove(
         return lease.map_or(Ok(false), |lease| Err(Problem::NotDeletable(lease)));
     }
     for host in &found {
-        forget(look, server, &host.name)?;
+        forget(look, server, &host.name).await?;
     }
     Ok(true)
 }
 
 /// Removes a host by its name, on dhcpd and in the index. One that dhcpd does not know (any more) is only forgotten.
-fn forget(look: Look<'_>, server: &Server<'_>, name: &str) -> Result<(), Problem> {
-    let mut session = Session::open(server)?;
-    match session.find(Values::new().bytes("name", name))? {
-        Ok((handle, _)) => succeeded(session.delete(handle)?)?,
+async fn forget(look: Look, server: &Server, name: &str) -> Result<(), Problem> {
+    let mut session = Session::open(server).await?;
+    match session.find(Values::new().bytes("name", name)).await? {
+        Ok((handle, _)) => succeeded(session.delete(handle).await?)?,
         Err(verdict) if verdict.code == Verdict::NOT_FOUND => {
             log::info(format!("dhcpd has no host {name} any more"))
         }
@@ -148,7 +149,7 @@ fn forget(look: Look<'_>, server: &Server<'_>, name: &str) -> Result<(), Problem
         if gone {
             return Ok(());
         }
-        std::thread::sleep(LOOK);
+        turns::pause(LOOK).await;
     }
 }
 
@@ -206,7 +207,7 @@ fn lease_in_the_way(
 }
 
 impl Wanted {
-    fn of(reservation: Reservation) -> Result<Self, Problem> {
+    async fn of(reservation: Reservation) -> Result<Self, Problem> {
         let Identifier::Hardware(mac) = &reservation.identifier else {
             return Err(Problem::Invalid(
                 "dhcpd knows hosts by their MAC addresses here".to_owned(),
@@ -219,7 +220,8 @@ impl Wanted {
             .parse()
             .map_err(|_| Problem::Invalid(format!("Invalid IP Address {}", reservation.address)))?;
         statements::check_name(&reservation.name)?;
-        let statements = statements::of(&reservation.options, &resolve)?;
+        let found = next_server(&reservation.options).await;
+        let statements = statements::of(&reservation.options, &|_| found.clone())?;
         let body = format!("hardware ethernet {hardware};{statements}");
         let mut named = Vec::new();
         options::set(
@@ -251,7 +253,7 @@ impl Wanted {
     }
 
     /// False: an equal reservation is there.
-    fn is_free(&self, look: Look<'_>) -> Result<bool, Problem> {
+    fn is_free(&self, look: Look) -> Result<bool, Problem> {
         let mut found = Ok(Vec::new());
         look(&mut |index| {
             found = index
@@ -293,7 +295,7 @@ impl Wanted {
     }
 
     /// Whether there is a host of that name and MAC address, whatever else it has.
-    fn is_there(&self, look: Look<'_>) -> Result<bool, Problem> {
+    fn is_there(&self, look: Look) -> Result<bool, Problem> {
         let mut there = false;
         look(&mut |index| {
             let host = index.host(&self.name);
@@ -302,7 +304,7 @@ impl Wanted {
         Ok(there)
     }
 
-    fn is_written(&self, look: Look<'_>) -> Result<bool, Problem> {
+    fn is_written(&self, look: Look) -> Result<bool, Problem> {
         let mut written = false;
         look(&mut |index| {
             written = index
@@ -313,7 +315,7 @@ impl Wanted {
     }
 
     /// Waits until dhcpd has written the host, or puts it into the index on dhcpd's word. False: it wrote something else.
-    fn settle(&self, look: Look<'_>) -> Result<bool, Problem> {
+    async fn settle(&self, look: Look) -> Result<bool, Problem> {
         let end = Instant::now() + WRITTEN;
         loop {
             let last = Instant::now() >= end;
@@ -328,7 +330,7 @@ impl Wanted {
             if let Some(equal) = found {
                 return Ok(equal);
             }
-            std::thread::sleep(LOOK);
+            turns::pause(LOOK).await;
         }
     }
 
@@ -355,13 +357,25 @@ fn related(options: &[DhcpOption]) -> Vec<Hardware> {
     }
 }
 
-/// The next server's address. One that has none is written as dhcpd keeps it, by its name.
-fn resolve(name: &str) -> Result<Option<Ipv4Addr>, String> {
-    let found = dhcp::boot_server(name)?;
-    if found.is_none() {
-        log::warn(format!(
-            "there is no address of the next server {name}; machines will ask the DHCP server itself"
-        ));
+/// The next server's address, if Foreman gives a name. One that has none is written as dhcpd keeps it, by its name.
+async fn next_server(options: &[DhcpOption]) -> Result<Option<Ipv4Addr>, String> {
+    let name = options::text(options, "nextServer").unwrap_or_default();
+    if name.is_empty() || name.parse::<Ipv4Addr>().is_ok() {
+        return Ok(None);
     }
-    Ok(found)
+    match names::looked_up(name).await {
+        Ok(found) => match dhcp::first_ipv4(&found) {
+            Some(address) => Ok(Some(address)),
+            None => Ok(absent(name)),
+        },
+        Err(LookupError::Absent) => Ok(absent(name)),
+        Err(LookupError::Failed(why)) => Err(why),
+    }
+}
+
+fn absent(name: &str) -> Option<Ipv4Addr> {
+    log::warn(format!(
+        "there is no address of the next server {name}; machines will ask the DHCP server itself"
+    ));
+    None
 }

@@ -1,10 +1,12 @@
 //! The OMAPI key that the host holds, and the server that the operator named.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 
+use bulkhead_sdk::names::LookupError;
 use bulkhead_sdk::prelude::*;
 
 use crate::error::Problem;
+use crate::names;
 use crate::omapi::session::Signer;
 
 /// The slot of the key.
@@ -55,17 +57,23 @@ fn words(why: &secrets::Error) -> String {
 }
 
 /// The name and the addresses of the setting `server`, with the port of `omapi_port` unless it has one.
-pub(crate) fn server() -> Result<(String, Vec<SocketAddr>), Problem> {
+pub(crate) async fn server() -> Result<(String, Vec<SocketAddr>), Problem> {
     let server = settings::text("server").unwrap_or_else(|| "127.0.0.1".to_owned());
     let port = settings::integer("omapi_port")
         .and_then(|port| u16::try_from(port).ok())
         .unwrap_or(7911);
     let name = format!("{server}:{port}");
-    let found = (server.as_str(), port)
-        .to_socket_addrs()
-        .map_err(|why| Problem::Unreachable {
-            server: name.clone(),
-            why: why.to_string(),
-        })?;
-    Ok((name, found.collect()))
+    let found = names::looked_up(&server).await;
+    let addresses = found.map_err(|why| Problem::Unreachable {
+        server: name.clone(),
+        why: match why {
+            LookupError::Absent => "the name has no address".to_owned(),
+            LookupError::Failed(why) => why,
+        },
+    })?;
+    let addresses = addresses.into_iter();
+    Ok((
+        name,
+        addresses.map(|ip| SocketAddr::new(ip, port)).collect(),
+    ))
 }

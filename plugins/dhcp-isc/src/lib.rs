@@ -2,7 +2,8 @@
 //! reservations by OMAPI, signed by the host.
 //!
 //! It sees neither HTTP nor the key. It follows `dhcpd.conf`, what that includes, and the leases file, without being able to write
-//! them; it reaches one port. It is one instance with an index in memory, so one change is done at a time.
+//! them; it reaches one port. It is one instance with an index in memory. One change is made at a time, in turns ([`turns`]), so that a dhcpd that hangs
+//! keeps nobody from reading.
 //!
 //! The one idea: dhcpd's files are the truth ([`follow`] keeps [`index`] beside them), OMAPI ([`omapi`]) asks dhcpd to change them,
 //! and a change is done when the files say so ([`changes`]).
@@ -22,8 +23,10 @@ pub mod omapi;
 pub mod options;
 pub mod statements;
 pub mod time;
+pub mod turns;
 
 mod key;
+mod names;
 
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
@@ -39,6 +42,7 @@ use follow::{CONFIG_SLOT, Followed, INCLUDES_SLOT, LEASES_SLOT, now};
 use index::Index;
 use key::HostKey;
 use omapi::session::{Server, Signer};
+use turns::Change;
 
 /// For one conversation with dhcpd. A change may take two, and the host gives a call up after 30 seconds.
 const TIME: Duration = Duration::from_secs(10);
@@ -174,7 +178,7 @@ impl DhcpProvider for Isc {
     }
 
     fn add(wanted: Reservation) -> Result<bool, Error> {
-        with_server(|server| changes::add(&mut look, server, wanted)).map_err(Error::from)
+        turn(Change::Add(wanted))
     }
 
     fn remove(
@@ -190,8 +194,11 @@ impl DhcpProvider for Isc {
             },
             None => None,
         };
-        with_server(|server| changes::remove(&mut look, server, &subnet, address, hardware))
-            .map_err(Error::from)
+        turn(Change::Remove {
+            subnet,
+            address,
+            hardware,
+        })
     }
 }
 
@@ -218,15 +225,33 @@ fn look(work: &mut dyn FnMut(&mut Index)) -> Result<(), Problem> {
     })
 }
 
-fn with_server<T>(work: impl FnOnce(&Server<'_>) -> Result<T, Problem>) -> Result<T, Problem> {
-    let key = HostKey::granted()?;
-    let (name, addresses) = key::server()?;
-    work(&Server {
+/// One turn of a change.
+fn turn(change: Change) -> Result<bool, Error> {
+    match turns::turn(change, |change| Box::pin(changed(change))) {
+        Some(outcome) => outcome.map_err(Error::from),
+        None => Err(Error::Again(
+            u32::try_from(turns::PAUSE.as_millis()).unwrap_or(u32::MAX),
+        )),
+    }
+}
+
+async fn changed(change: Change) -> turns::Outcome {
+    let signer = HostKey::granted()?.map(|key| Box::new(key) as Box<dyn Signer>);
+    let (name, addresses) = key::server().await?;
+    let server = Server {
         name,
         addresses,
-        signer: key.as_ref().map(|key| key as &dyn Signer),
+        signer,
         time: TIME,
-    })
+    };
+    match change {
+        Change::Add(wanted) => changes::add(look, &server, wanted).await,
+        Change::Remove {
+            subnet,
+            address,
+            hardware,
+        } => changes::remove(look, &server, &subnet, address, hardware).await,
+    }
 }
 
 fn parsed(address: &str) -> Result<u32, Problem> {

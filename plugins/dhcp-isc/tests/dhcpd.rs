@@ -14,7 +14,7 @@ use std::fs;
 use std::net::TcpListener;
 
 use bulkhead_sdk::dhcp::{
-    DhcpOption, DhcpProvider as _, Entry, Error, Identifier, OptionValue, Reservation,
+    DhcpOption, DhcpProvider as _, Entry, Error, Identifier, OptionValue, Reservation, settled,
 };
 use bulkhead_sdk::testing::{Host, Installed};
 use bulkhead_testkit::dhcpd::{Dhcpd, KEY_NAME, SECRET};
@@ -74,6 +74,14 @@ fn wanted(name: &str, address: &str, mac: &str, options: &[(&str, &str)]) -> Res
     }
 }
 
+fn add(wanted: Reservation) -> Result<bool, Error> {
+    settled(|| Isc::add(wanted.clone()))
+}
+
+fn remove(subnet: String, address: Option<String>, who: Option<Identifier>) -> Result<bool, Error> {
+    settled(|| Isc::remove(subnet.clone(), address.clone(), who.clone()))
+}
+
 fn at(address: &str) -> Vec<Reservation> {
     let found = Isc::by_address(PREFIX.to_owned(), address.to_owned()).unwrap();
     found
@@ -118,14 +126,9 @@ fn every_algorithm_of_dhcpd_is_spoken() {
         };
         let _host = host(&dhcpd, algorithm, SECRET, 7911);
         let reservation = wanted("a.example.com", "192.0.2.40", "aa:bb:cc:dd:ee:01", &BOOT);
+        assert_eq!(add(reservation), Ok(true), "{algorithm}\n{}", dhcpd.log());
         assert_eq!(
-            Isc::add(reservation),
-            Ok(true),
-            "{algorithm}\n{}",
-            dhcpd.log()
-        );
-        assert_eq!(
-            Isc::remove(PREFIX.into(), Some("192.0.2.40".into()), None),
+            remove(PREFIX.into(), Some("192.0.2.40".into()), None),
             Ok(true),
             "{algorithm}"
         );
@@ -141,7 +144,7 @@ fn reservations_are_made_shown_refused_and_removed() {
     let _host = host(&dhcpd, "hmac-sha256", SECRET, 7911);
     let a = wanted("a.example.com", "192.0.2.40", "AA:BB:CC:DD:EE:01", &BOOT);
     // Made, shown at once, and an equal one is success.
-    assert_eq!(Isc::add(a.clone()), Ok(true), "{}", dhcpd.log());
+    assert_eq!(add(a.clone()), Ok(true), "{}", dhcpd.log());
     let found = at("192.0.2.40");
     assert_eq!(found.len(), 1);
     assert!(found[0].deletable);
@@ -153,7 +156,7 @@ fn reservations_are_made_shown_refused_and_removed() {
         assert_eq!(text(&found[0], name), value);
     }
     assert_eq!(text(&found[0], "hardware_type"), "ethernet");
-    assert_eq!(Isc::add(a.clone()), Ok(false));
+    assert_eq!(add(a.clone()), Ok(false));
     // Not quite equal, the address of another, the MAC address of another, the name of another.
     let conflict = |address: &str| {
         Err(Error::Conflict(format!(
@@ -161,7 +164,7 @@ fn reservations_are_made_shown_refused_and_removed() {
         )))
     };
     assert_eq!(
-        Isc::add(wanted(
+        add(wanted(
             "a.example.com",
             "192.0.2.40",
             "aa:bb:cc:dd:ee:01",
@@ -170,7 +173,7 @@ fn reservations_are_made_shown_refused_and_removed() {
         conflict("192.0.2.40")
     );
     assert_eq!(
-        Isc::add(wanted(
+        add(wanted(
             "b.example.com",
             "192.0.2.40",
             "aa:bb:cc:dd:ee:02",
@@ -179,7 +182,7 @@ fn reservations_are_made_shown_refused_and_removed() {
         conflict("192.0.2.40")
     );
     assert_eq!(
-        Isc::add(wanted(
+        add(wanted(
             "b.example.com",
             "192.0.2.41",
             "aa:bb:cc:dd:ee:01",
@@ -188,7 +191,7 @@ fn reservations_are_made_shown_refused_and_removed() {
         conflict("192.0.2.41")
     );
     assert_eq!(
-        Isc::add(wanted(
+        add(wanted(
             "a.example.com",
             "192.0.2.41",
             "aa:bb:cc:dd:ee:02",
@@ -199,7 +202,7 @@ fn reservations_are_made_shown_refused_and_removed() {
     let mut elsewhere = wanted("b.example.com", "198.51.100.41", "aa:bb:cc:dd:ee:01", &[]);
     elsewhere.subnet = "198.51.100.0/24".into();
     assert_eq!(
-        Isc::add(elsewhere),
+        add(elsewhere),
         Err(Error::Conflict("Hardware address conflict.".into()))
     );
     // Another interface of the same machine may share the address.
@@ -208,7 +211,7 @@ fn reservations_are_made_shown_refused_and_removed() {
         name: "related_macs".into(),
         value: OptionValue::Texts(vec!["aa:bb:cc:dd:ee:01".into()]),
     });
-    assert_eq!(Isc::add(bond), Ok(true));
+    assert_eq!(add(bond), Ok(true));
     assert_eq!(at("192.0.2.40").len(), 2);
     // Vendor options, as dhcpd writes them back.
     let sun = [
@@ -221,15 +224,15 @@ fn reservations_are_made_shown_refused_and_removed() {
         ("ztp_firmware[web]", "w"),
     ];
     let sun = wanted("sun", "192.0.2.50", "aa:bb:cc:dd:ee:05", &sun);
-    assert_eq!(Isc::add(sun.clone()), Ok(true), "{}", dhcpd.log());
-    assert_eq!(Isc::add(sun), Ok(false));
+    assert_eq!(add(sun.clone()), Ok(true), "{}", dhcpd.log());
+    assert_eq!(add(sun), Ok(false));
     let found = &at("192.0.2.50")[0];
     assert_eq!(
         (text(found, "root_server_ip"), text(found, "vendor")),
         ("192.0.2.3".into(), "sun".into())
     );
     // Statements that dhcpd does not understand are no success, and leave no host behind.
-    let refused = Isc::add(wanted(
+    let refused = add(wanted(
         "solaris",
         "192.0.2.51",
         "aa:bb:cc:dd:ee:06",
@@ -244,7 +247,7 @@ fn reservations_are_made_shown_refused_and_removed() {
     );
     // Hosts of dhcpd.conf and of what it includes are shown and stay.
     assert_eq!(
-        Isc::remove(PREFIX.into(), Some("192.0.2.10".into()), None),
+        remove(PREFIX.into(), Some("192.0.2.10".into()), None),
         Err(Error::NotDeletable(
             "fixed (192.0.2.10 / 00:11:22:33:44:01) is static - unable to delete".into()
         ))
@@ -257,7 +260,7 @@ fn reservations_are_made_shown_refused_and_removed() {
     );
     // dhcpd still knows everything after a restart, and so do we.
     dhcpd.stop();
-    let gone = Isc::add(wanted("late", "192.0.2.60", "aa:bb:cc:dd:ee:07", &[]));
+    let gone = add(wanted("late", "192.0.2.60", "aa:bb:cc:dd:ee:07", &[]));
     assert!(
         matches!(&gone, Err(Error::Unreachable(why)) if why.starts_with("No response from DHCP server")),
         "{gone:?}"
@@ -270,19 +273,16 @@ fn reservations_are_made_shown_refused_and_removed() {
         fs::read_to_string(dhcpd.leases()).unwrap()
     );
     assert_eq!(
-        Isc::add(wanted("late", "192.0.2.60", "aa:bb:cc:dd:ee:07", &[])),
+        add(wanted("late", "192.0.2.60", "aa:bb:cc:dd:ee:07", &[])),
         Ok(true)
     );
     // Removed by MAC address and by address; the second time there is nothing.
     let who = Identifier::Hardware("aa:bb:cc:dd:ee:01".into());
-    assert_eq!(
-        Isc::remove(PREFIX.into(), None, Some(who.clone())),
-        Ok(true)
-    );
-    assert_eq!(Isc::remove(PREFIX.into(), None, Some(who)), Ok(false));
+    assert_eq!(remove(PREFIX.into(), None, Some(who.clone())), Ok(true));
+    assert_eq!(remove(PREFIX.into(), None, Some(who)), Ok(false));
     assert_eq!(at("192.0.2.40").len(), 1);
     assert_eq!(
-        Isc::remove(PREFIX.into(), Some("192.0.2.40".into()), None),
+        remove(PREFIX.into(), Some("192.0.2.40".into()), None),
         Ok(true)
     );
     assert!(at("192.0.2.40").is_empty());
@@ -299,14 +299,14 @@ fn a_wrong_key_is_named_as_such() {
         Ok(dhcpd) => dhcpd,
         Err(why) => skip!("{why}"),
     };
-    let add = || Isc::add(wanted("k", "192.0.2.40", "aa:bb:cc:dd:ee:01", &[])).unwrap_err();
+    let attempt = || add(wanted("k", "192.0.2.40", "aa:bb:cc:dd:ee:01", &[])).unwrap_err();
     let wrong_secret = host(&dhcpd, "hmac-sha256", b"another", 7911);
-    let told = add();
+    let told = attempt();
     assert!(!matches!(told, Error::Timeout(_)), "{told:?}");
     eprintln!("wrong secret: {told:?}");
     drop(wrong_secret);
     let _wrong_algorithm = host(&dhcpd, "hmac-md5", SECRET, 7911);
-    let told = add();
+    let told = attempt();
     assert!(
         matches!(&told, Error::Refused(why) if why.contains(KEY_NAME)),
         "{told:?}"
@@ -322,12 +322,12 @@ fn a_server_that_hangs_or_talks_junk_is_told_in_bounded_time() {
     let hanging = host(&dhcpd, "hmac-sha256", SECRET, 7911);
     dhcpd.signal(bulkhead_testkit::dhcpd::STOP);
     let begun = std::time::Instant::now();
-    let told = Isc::add(wanted("k", "192.0.2.40", "aa:bb:cc:dd:ee:01", &[])).unwrap_err();
+    let told = add(wanted("k", "192.0.2.40", "aa:bb:cc:dd:ee:01", &[])).unwrap_err();
     assert!(matches!(told, Error::Timeout(_)), "{told:?}");
     assert!(begun.elapsed().as_secs() < 25);
     dhcpd.signal(bulkhead_testkit::dhcpd::CONTINUE);
     assert_eq!(
-        Isc::add(wanted("k", "192.0.2.40", "aa:bb:cc:dd:ee:01", &[])),
+        add(wanted("k", "192.0.2.40", "aa:bb:cc:dd:ee:01", &[])),
         Ok(true)
     );
     drop(hanging);
@@ -346,7 +346,7 @@ fn a_server_that_hangs_or_talks_junk_is_told_in_bounded_time() {
                 .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    let told = Isc::add(wanted("j", "192.0.2.41", "aa:bb:cc:dd:ee:02", &[])).unwrap_err();
+    let told = add(wanted("j", "192.0.2.41", "aa:bb:cc:dd:ee:02", &[])).unwrap_err();
     assert!(
         matches!(&told, Error::Other(why) | Error::Unreachable(why) if why.contains("127.0.0.1")),
         "{told:?}"
@@ -374,7 +374,7 @@ fn a_client_is_given_what_was_reserved() {
             ("nextServer", "192.0.2.9"),
         ],
     );
-    assert_eq!(Isc::add(reservation), Ok(true));
+    assert_eq!(add(reservation), Ok(true));
     let got = dhcpd.dhclient("02:00:00:00:00:77");
     for part in [
         "fixed-address 192.0.2.77;",
@@ -395,7 +395,7 @@ fn a_client_is_given_what_was_reserved() {
         matches!(found.as_slice(), [Entry::Lease(lease)] if lease.state.as_deref() == Some("active")),
         "{found:?}"
     );
-    let refused = Isc::remove(
+    let refused = remove(
         PREFIX.into(),
         None,
         Some(Identifier::Hardware("02:00:00:00:00:78".into())),

@@ -202,6 +202,8 @@ impl From<&Verdict> for Told {
             dhcp::Error::Unreachable(text) => (Kind::Unreachable, text),
             dhcp::Error::Timeout(text) => (Kind::Timeout, text),
             dhcp::Error::Other(text) => (Kind::Other, text),
+            // None of this provider's.
+            dhcp::Error::Again(_) => (Kind::Timeout, String::new()),
         };
         Self::Failed { kind, text }
     }

@@ -26,6 +26,7 @@ pub(crate) fn words(error: &Error) -> String {
         | Error::Unreachable(why)
         | Error::Other(why) => why.clone(),
         Error::UnknownSubnet => "the provider does not hold that subnet".to_owned(),
+        Error::Again(_) => "the provider has not finished yet".to_owned(),
     }
 }
 
@@ -38,7 +39,7 @@ pub(crate) fn asking(error: Error) -> Failure {
         Error::NotDeletable(_) | Error::Refused(_) | Error::Other(_) => Failure::bad_request(text),
         Error::Unsupported(_) => Failure::new(501, text),
         Error::Unreachable(_) => Failure::unavailable(text).retry_after(AGAIN),
-        Error::Timeout(_) => Failure::new(504, text),
+        Error::Timeout(_) | Error::Again(_) => Failure::new(504, text),
     }
 }
 
@@ -61,6 +62,7 @@ pub(crate) fn writing(error: Error, wanted: &Wanted) -> Failure {
         Error::NotDeletable(_)
         | Error::Refused(_)
         | Error::Timeout(_)
+        | Error::Again(_)
         | Error::Unreachable(_)
         | Error::Other(_) => Failure::bad_request(text),
     }
@@ -88,6 +90,7 @@ pub(crate) fn removing(error: Error, entry: &Entry) -> Failure {
         Error::UnknownSubnet
         | Error::Refused(_)
         | Error::Timeout(_)
+        | Error::Again(_)
         | Error::Unreachable(_)
         | Error::Other(_) => Failure::bad_request(text),
     }

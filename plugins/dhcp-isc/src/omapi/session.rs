@@ -3,12 +3,15 @@
 //! A conversation serves one operation and ends with it, as that of ISC's own `omshell` does, so a restarted dhcpd needs no
 //! special case. All of it has one deadline: a server that sends byte by byte gains no time.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use bulkhead_sdk::tcp::{Connecting, Connection};
 
 use super::message::{self, GREETING, Message, Operation, Read, Values};
 use crate::error::Problem;
+use crate::turns::until;
 
 /// Who signs: the host, with a key that the plugin does not see.
 pub trait Signer {
@@ -29,13 +32,13 @@ pub trait Signer {
 }
 
 /// Which dhcpd, by which key, and for how long.
-pub struct Server<'s> {
+pub struct Server {
     /// Name and port, for messages.
     pub name: String,
     /// Where it may be, in order.
     pub addresses: Vec<SocketAddr>,
     /// None: dhcpd asks for no key.
-    pub signer: Option<&'s dyn Signer>,
+    pub signer: Option<Box<dyn Signer>>,
     /// For the whole conversation.
     pub time: Duration,
 }
@@ -89,8 +92,8 @@ pub struct Handle(u32);
 
 /// A conversation.
 pub struct Session<'s> {
-    server: &'s Server<'s>,
-    stream: TcpStream,
+    server: &'s Server,
+    stream: Connection,
     end: Instant,
     received: Vec<u8>,
     /// The authenticator's handle once the key is proved.
@@ -103,13 +106,13 @@ impl<'s> Session<'s> {
     ///
     /// # Errors
     /// No way to the server, no answer in time, none that OMAPI knows, or the key is refused.
-    pub fn open(server: &'s Server<'s>) -> Result<Self, Problem> {
+    pub async fn open(server: &'s Server) -> Result<Self, Problem> {
         let end = Instant::now() + server.time;
         let mut last = server.lost("the name has no address");
         for address in &server.addresses {
-            let left = left(end).ok_or_else(|| server.timeout())?;
-            match TcpStream::connect_timeout(address, left) {
-                Ok(stream) => {
+            match connected(*address, end).await {
+                Ok(None) => return Err(server.timeout()),
+                Ok(Some(stream)) => {
                     let mut session = Self {
                         server,
                         stream,
@@ -118,8 +121,8 @@ impl<'s> Session<'s> {
                         authenticator: 0,
                         next_id: seed(),
                     };
-                    session.greet()?;
-                    session.prove()?;
+                    session.greet().await?;
+                    session.prove().await?;
                     return Ok(session);
                 }
                 Err(why) => last = server.failed(&why),
@@ -132,13 +135,14 @@ impl<'s> Session<'s> {
     ///
     /// # Errors
     /// The conversation failed; whether the host was created is not known then.
-    pub fn create(&mut self, values: Values) -> Result<Outcome<Handle>, Problem> {
+    pub async fn create(&mut self, values: Values) -> Result<Outcome<Handle>, Problem> {
         let wanted = Values::new()
             .bytes("type", "host")
             .number("create", 1)
             .number("exclusive", 1);
         Ok(self
-            .ask(Operation::Open, 0, wanted, values)?
+            .ask(Operation::Open, 0, wanted, values)
+            .await?
             .map(|answer| Handle(answer.handle)))
     }
 
@@ -146,9 +150,9 @@ impl<'s> Session<'s> {
     ///
     /// # Errors
     /// The conversation failed.
-    pub fn find(&mut self, values: Values) -> Result<Outcome<(Handle, Values)>, Problem> {
+    pub async fn find(&mut self, values: Values) -> Result<Outcome<(Handle, Values)>, Problem> {
         let wanted = Values::new().bytes("type", "host");
-        let found = self.ask(Operation::Open, 0, wanted, values)?;
+        let found = self.ask(Operation::Open, 0, wanted, values).await?;
         Ok(found.map(|answer| (Handle(answer.handle), answer.object)))
     }
 
@@ -156,9 +160,10 @@ impl<'s> Session<'s> {
     ///
     /// # Errors
     /// The conversation failed; whether the host was changed is not known then.
-    pub fn update(&mut self, host: Handle, values: Values) -> Result<Outcome<()>, Problem> {
+    pub async fn update(&mut self, host: Handle, values: Values) -> Result<Outcome<()>, Problem> {
         Ok(self
-            .ask(Operation::Update, host.0, Values::new(), values)?
+            .ask(Operation::Update, host.0, Values::new(), values)
+            .await?
             .map(drop))
     }
 
@@ -166,18 +171,17 @@ impl<'s> Session<'s> {
     ///
     /// # Errors
     /// The conversation failed; whether the host was removed is not known then.
-    pub fn delete(&mut self, host: Handle) -> Result<Outcome<()>, Problem> {
+    pub async fn delete(&mut self, host: Handle) -> Result<Outcome<()>, Problem> {
         Ok(self
-            .ask(Operation::Delete, host.0, Values::new(), Values::new())?
+            .ask(Operation::Delete, host.0, Values::new(), Values::new())
+            .await?
             .map(drop))
     }
 
-    fn greet(&mut self) -> Result<(), Problem> {
-        self.stream
-            .write_all(&GREETING)
-            .map_err(|why| self.server.failed(&why))?;
+    async fn greet(&mut self) -> Result<(), Problem> {
+        self.write(&GREETING).await?;
         while self.received.len() < GREETING.len() {
-            self.receive()?;
+            self.receive().await?;
         }
         if !self.received.starts_with(&GREETING) {
             return Err(self
@@ -189,8 +193,8 @@ impl<'s> Session<'s> {
     }
 
     /// dhcpd hands out a handle for the key; every later message names it and carries a signature.
-    fn prove(&mut self) -> Result<(), Problem> {
-        let Some(signer) = self.server.signer else {
+    async fn prove(&mut self) -> Result<(), Problem> {
+        let Some(signer) = self.server.signer.as_deref() else {
             return Ok(());
         };
         let algorithm = format!("{}.SIG-ALG.REG.INT.", signer.algorithm());
@@ -198,7 +202,7 @@ impl<'s> Session<'s> {
             .bytes("name", signer.name())
             .bytes("algorithm", algorithm);
         let wanted = Values::new().bytes("type", "authenticator");
-        match self.ask(Operation::Open, 0, wanted, key)? {
+        match self.ask(Operation::Open, 0, wanted, key).await? {
             Ok(answer) if answer.handle != 0 => {
                 self.authenticator = answer.handle;
                 Ok(())
@@ -215,7 +219,7 @@ impl<'s> Session<'s> {
         }
     }
 
-    fn ask(
+    async fn ask(
         &mut self,
         operation: Operation,
         handle: u32,
@@ -234,9 +238,9 @@ impl<'s> Session<'s> {
             message,
             object,
         };
-        self.send(request)?;
+        self.send(request).await?;
         loop {
-            let answer = self.message()?;
+            let answer = self.message().await?;
             if answer.answers != id {
                 // A notice about some object: nobody asked for it.
                 continue;
@@ -262,10 +266,10 @@ impl<'s> Session<'s> {
         }
     }
 
-    fn send(&mut self, mut message: Message) -> Result<(), Problem> {
+    async fn send(&mut self, mut message: Message) -> Result<(), Problem> {
         let too_long = || Problem::Invalid("the host's values are too long for OMAPI".to_owned());
         let mut bytes;
-        match self.server.signer.filter(|_| self.authenticator != 0) {
+        match self.signer() {
             Some(signer) => {
                 message.signature_length =
                     signature_length(signer.algorithm()).ok_or_else(|| {
@@ -282,12 +286,10 @@ impl<'s> Session<'s> {
             }
             None => bytes = message.to_bytes().ok_or_else(too_long)?,
         }
-        self.stream
-            .write_all(&bytes)
-            .map_err(|why| self.server.failed(&why))
+        self.write(&bytes).await
     }
 
-    fn message(&mut self) -> Result<Message, Problem> {
+    async fn message(&mut self) -> Result<Message, Problem> {
         loop {
             match message::read(&self.received) {
                 Read::Whole {
@@ -299,7 +301,7 @@ impl<'s> Session<'s> {
                     self.received.drain(..length);
                     return Ok(message);
                 }
-                Read::Partial(_) => self.receive()?,
+                Read::Partial(_) => self.receive().await?,
                 Read::Broken(why) => return Err(self.server.distrust(why)),
             }
         }
@@ -307,7 +309,7 @@ impl<'s> Session<'s> {
 
     /// Once the key is proved, only what is signed with it is believed. dhcpd does not sign a status that says "bad signature".
     fn check(&self, message: &Message, unsigned: usize, length: usize) -> Result<(), Problem> {
-        let Some(signer) = self.server.signer.filter(|_| self.authenticator != 0) else {
+        let Some(signer) = self.signer() else {
             return Ok(());
         };
         let refused = message.operation == Operation::Status
@@ -331,25 +333,55 @@ impl<'s> Session<'s> {
         }
     }
 
-    fn receive(&mut self) -> Result<(), Problem> {
-        let mut buffer = [0; 4096];
-        let left = left(self.end).ok_or_else(|| self.server.timeout())?;
-        self.stream
-            .set_read_timeout(Some(left))
-            .map_err(|why| self.server.failed(&why))?;
-        match self.stream.read(&mut buffer) {
-            Ok(0) => Err(self.server.lost("it closed the connection")),
-            Ok(count) => {
-                self.received.extend(buffer.iter().take(count));
-                Ok(())
+    async fn receive(&mut self) -> Result<(), Problem> {
+        let stream = &mut self.stream;
+        let come = until(self.end, |patience| stream.read(patience).transpose()).await;
+        match come.ok_or_else(|| self.server.timeout())? {
+            Ok(bytes) if bytes.is_empty() => Err(self.server.lost("it closed the connection")),
+            Ok(bytes) => {
+                self.received.extend(bytes);
+                // One that sends for ever gains no time.
+                match Instant::now() < self.end {
+                    true => Ok(()),
+                    false => Err(self.server.timeout()),
+                }
             }
-            Err(why) if why.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(why) => Err(self.server.failed(&why)),
         }
     }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let stream = &mut self.stream;
+            let sent = until(self.end, |patience| match stream.write(rest, patience) {
+                Ok(0) => None,
+                done => Some(done),
+            })
+            .await;
+            let count = sent
+                .ok_or_else(|| self.server.timeout())?
+                .map_err(|why| self.server.failed(&why))?;
+            rest = rest.get(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Who signs, once the key is proved.
+    fn signer(&self) -> Option<&'s dyn Signer> {
+        let signer = self.server.signer.as_deref();
+        signer.filter(|_| self.authenticator != 0)
+    }
 }
 
-impl Server<'_> {
+/// None: not in time.
+async fn connected(address: SocketAddr, end: Instant) -> io::Result<Option<Connection>> {
+    let mut connecting = Connecting::to(address)?;
+    let made = until(end, |patience| connecting.finish(patience).transpose()).await;
+    made.transpose()
+}
+
+impl Server {
     fn lost(&self, why: &str) -> Problem {
         Problem::Unreachable {
             server: self.name.clone(),
@@ -389,11 +421,6 @@ fn signature_length(algorithm: &str) -> Option<u32> {
         "hmac-sha512" => 64,
         _ => return None,
     })
-}
-
-fn left(end: Instant) -> Option<Duration> {
-    let left = end.saturating_duration_since(Instant::now());
-    (!left.is_zero()).then_some(left)
 }
 
 /// A number that an earlier conversation did not use: what it signed must not fit here.
