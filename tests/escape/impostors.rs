@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bulkhead_testkit::bind::private;
 use bulkhead_testkit::exchange::form_encoded;
-use bulkhead_testkit::foreman::{Foreman, reply};
+use bulkhead_testkit::foreman::{Foreman, Recorded, reply};
 use bulkhead_testkit::namespace::Namespace;
-use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, run, scratch, skip};
+use bulkhead_testkit::{Bulkhead, Configuration, run, scratch, skip};
 
 use crate::stage::{SONG, quoted};
 
@@ -129,6 +129,79 @@ const FEATURES: &[Row] = &[
     ("templates", "resolve", "name=stolen.example.com", Denied("stolen.example.com")),
     ("templates", "store", "slot=held&key=a", Denied("store slot `held`")),
     ("templates", "download", "slot=boot-files&url=http://127.0.0.1:{canary}/x&path=x", Denied("boot-files")),
+];
+
+/// The other plugins that hosts and installers talk to, and those that ask one server on Foreman's behalf.
+#[rustfmt::skip]
+const HOSTS: &[Row] = &[
+    // `registration` asks Foreman for one path.
+    ("registration", "foreman", "slot=register&method=GET&target=/register?a=1", Works(SONG)),
+    ("registration", "forward", "slot=register&method=POST&target=/register", Works(SONG)),
+    ("registration", "foreman", "slot=register&method=GET&target=/register/x", Denied("/register/x")),
+    ("registration", "forward", "slot=register&method=GET&target=/api/v2/hosts", Denied("/api/v2/hosts")),
+    ("registration", "foreman", "slot=register&method=GET&target=/register/../api/v2/hosts", Denied("/register/../api/v2/hosts")),
+    ("registration", "foreman", "slot=register&method=GET&target=/unattended/provision", Denied("/unattended/provision")),
+    ("registration", "foreman", "slot=register&method=DELETE&target=/register", Denied("DELETE /register")),
+    ("registration", "forward", "slot=register&method=PUT&target=/register", Denied("PUT /register")),
+    ("registration", "foreman", "slot=provisioning&method=GET&target=/unattended/provision", Denied("/unattended/provision")),
+    ("registration", "foreman", "slot=register&method=GET&target=http://127.0.0.1:{canary}/register", Denied("127.0.0.1:{canary}")),
+    ("registration", "http", "slot=register&method=GET&target=http://127.0.0.1:{canary}/register", Denied("127.0.0.1:{canary}")),
+    // `discovery` hands facts to one path of Foreman, and reaches machines of its networks at the paths of their image.
+    ("discovery", "foreman", "slot=discovered-hosts&method=POST&target=/api/v2/discovered_hosts/facts", Works(SONG)),
+    ("discovery", "http", "slot=nodes&method=GET&target=https://127.0.0.1:{node}/inventory/facter", Works(SONG)),
+    ("discovery", "foreman", "slot=discovered-hosts&method=GET&target=/api/v2/discovered_hosts/facts", Denied("GET /api/v2/discovered_hosts/facts")),
+    ("discovery", "forward", "slot=discovered-hosts&method=POST&target=/api/v2/hosts", Denied("POST /api/v2/hosts")),
+    ("discovery", "foreman", "slot=discovered-hosts&method=DELETE&target=/api/v2/discovered_hosts/1", Denied("DELETE /api/v2/discovered_hosts/1")),
+    ("discovery", "http", "slot=nodes&method=GET&target=https://127.0.0.1:{node}/", Denied("https://127.0.0.1:{node}/")),
+    ("discovery", "http", "slot=nodes&method=DELETE&target=https://127.0.0.1:{node}/inventory/facter", Denied("DELETE")),
+    ("discovery", "http", "slot=nodes&method=GET&target=https://127.0.0.2:{node}/inventory/facter", Denied("127.0.0.2")),
+    ("discovery", "http", "slot=nodes&method=GET&target=https://127.0.0.1:{canary}/inventory/facter", Denied("127.0.0.1:{canary}")),
+    ("discovery", "http", "slot=nodes&method=GET&target=http://127.0.0.1:{node}/inventory/facter", Denied("http://127.0.0.1:{node}")),
+    ("discovery", "http", "slot=nodes&method=GET&target=https://localhost:{node}/inventory/facter", Denied("localhost")),
+    ("discovery", "http", "slot=nodes&method=GET&target=https://169.254.169.254:{node}/inventory/facter", Denied("169.254.169.254")),
+    ("discovery", "http", "slot=old-nodes&method=GET&target=http://127.0.0.1:8443/bmc/127.0.0.1/chassis/power/cycle", Denied("GET")),
+    // `pulpcore` asks one path of one server.
+    ("pulpcore", "http", "slot=pulp&method=GET&target=/pulp/api/v3/status/", Works(SONG)),
+    ("pulpcore", "http", "slot=pulp&method=GET&target=/pulp/api/v3/users/", Denied("/pulp/api/v3/users/")),
+    ("pulpcore", "forward", "slot=pulp&method=GET&target=/pulp/api/v3/status/../users/", Denied("/pulp/api/v3/status/../users/")),
+    ("pulpcore", "http", "slot=pulp&method=POST&target=/pulp/api/v3/status/", Denied("POST")),
+    ("pulpcore", "http", "slot=pulp&method=GET&target=http://127.0.0.1:{canary}/pulp/api/v3/status/", Denied("127.0.0.1:{canary}")),
+    ("pulpcore", "foreman", "slot=register&method=GET&target=/register", Denied("GET /register")),
+    // `facts` reads its files and no others, and tells them nobody but who asks.
+    ("facts", "read", "path=/kernel-name/ostype", Works("Linux")),
+    ("facts", "read", "path=/hosts/passwd", Denied("files slot `hosts`")),
+    ("facts", "read", "path=/hosts/../passwd", Denied("`../passwd`")),
+    ("facts", "file", "slot=hosts&path=shadow", Denied("files slot `hosts`")),
+    ("facts", "read", "path=/kernel-name/../../../proc/1/environ", Denied("environ")),
+    ("facts", "read", "path=/devices/../kernel/uevent_seqnum", Denied("`../kernel/uevent_seqnum`")),
+    ("facts", "list", "path=/devices/virtual/net/lo/subsystem", Denied("virtual/net/lo/subsystem")),
+    ("facts", "write", "path=/hosts/hosts&text=x", Denied("write `hosts`")),
+    ("facts", "write", "path=/devices/virtual/net/lo/mtu&text=1", Denied("write `virtual/net/lo/mtu`")),
+    ("facts", "foreman", "slot=register&method=GET&target=/register", Denied("GET /register")),
+    ("facts", "http", "slot=pulp&method=GET&target=http://127.0.0.1:{canary}/", Denied("127.0.0.1:{canary}")),
+];
+
+/// Doors that none of these has: this machine's files, leases, sockets, names, keys, other plugins.
+#[rustfmt::skip]
+const NOBODYS: &[(&str, &str, Comes)] = &[
+    ("read", "path={leases}", Shut),
+    ("read", "path={tftproot}/menu", Shut),
+    ("read", "path=/root/menu", Shut),
+    ("read", "path=/etc/passwd", Shut),
+    ("write", "path={tftproot}/menu&text=x", Shut),
+    ("file", "slot=root&path=menu", Denied("files slot `root`")),
+    ("watch", "slot=leases&path={leases}", Denied("watch slot `leases`")),
+    ("leases", "", Denied("dhcp-provider")),
+    ("call", "name=www.example.com", Denied("dns-provider")),
+    ("tcp", "address=127.0.0.1:{canary}", Denied("connect by TCP to 127.0.0.1:{canary}")),
+    ("tcp", "address=127.0.0.1:{admin}", Denied("connect by TCP to 127.0.0.1:{admin}")),
+    ("udp", "address=127.0.0.1:{canary}&text=x", Denied("UDP socket")),
+    ("listen", "address=127.0.0.1:0", Shut),
+    ("resolve", "name=stolen.example.com", Denied("stolen.example.com")),
+    ("store", "slot=held&key=a", Denied("store slot `held`")),
+    ("reveal", "slot=key", Denied("`key`")),
+    ("download", "slot=boot-files&url=http://127.0.0.1:{canary}/x&path=x", Denied("boot-files")),
+    ("probe", "slot=addresses&address=127.0.0.1&count=1", Denied("probe slot `addresses`")),
 ];
 
 /// The servers that are built in.
@@ -275,6 +348,9 @@ fn canary(address: &str, reached: &Arc<AtomicUsize>) -> u16 {
 struct Play {
     bulkhead: Bulkhead,
     foreman: Foreman,
+    /// A discovered machine, and a Pulp.
+    node: Foreman,
+    pulp: Foreman,
     /// Canaries nobody may reach, and the servers that somebody may.
     beside: Arc<AtomicUsize>,
     servers: Arc<AtomicUsize>,
@@ -293,6 +369,10 @@ impl Play {
         let foreman = Foreman::answering(&configuration.authority, |_| {
             reply("200 OK", "text/plain", SONG)
         });
+        let sings = |_: &Recorded| reply("200 OK", "text/plain", SONG);
+        let node = Foreman::without_clients(&configuration.server, sings);
+        let pulp = Foreman::without_clients(&configuration.server, sings);
+        let node_port = node.address.port();
         configuration = configuration.foreman(&foreman);
         let scratch = configuration.scratch.clone();
         let boot = configuration.boot();
@@ -329,6 +409,15 @@ impl Play {
                 "listen = [\"udp 127.0.0.1:5300\"]\nzones = [\"example.com\"]\nzone_directory = {}",
                 quoted(&scratch.join("zones"))
             ),
+            "registration" | "facts" => String::new(),
+            "discovery" => {
+                format!("node_url = \"https://node:{node_port}\"\nnode_networks = [\"127.0.0.1\"]")
+            }
+            "pulpcore" => format!(
+                "pulp_url = {:?}\ncontent_app_url = \"https://content.example.com\"\nssl_ca = {}",
+                pulp.url(),
+                quoted(&scratch.join("tls/ca.pem"))
+            ),
             "dhcp-builtin" => "subnets = [\"10.77.0.0/24\"]".to_owned(),
             other => panic!("no settings for {other}"),
         };
@@ -348,6 +437,7 @@ impl Play {
         let names = vec![
             ("{canary}", canary_port.to_string()),
             ("{omapi}", omapi.to_string()),
+            ("{node}", node_port.to_string()),
             ("{admin}", configuration.doors.admin.to_string()),
             ("{tftproot}", path(&boot)),
             ("{leases}", path(&leases)),
@@ -359,6 +449,8 @@ impl Play {
         Self {
             bulkhead,
             foreman,
+            node,
+            pulp,
             beside,
             servers,
             names,
@@ -468,9 +560,6 @@ impl Play {
             own,
             "servers were reached otherwise than granted"
         );
-        for request in self.foreman.requests() {
-            assert!(request.line().contains(" /unattended/"), "{request:?}");
-        }
         assert!(
             !self.bulkhead.log().contains("YSBzZWNyZXQ"),
             "a key is in the log"
@@ -497,11 +586,46 @@ fn features_and_providers_do_under_their_shipped_policies_what_these_say_and_not
     );
     // Two exchanges with the DNS server, one with OMAPI.
     play.play_all(FEATURES, 3);
-    assert_eventually!(
-        play.foreman.requests().len() == 2,
-        "{:?}",
-        play.foreman.requests()
+    assert_eq!(
+        asked(&play.foreman),
+        ["GET /unattended/provision", "POST /unattended/built"]
     );
+}
+
+/// What a server was asked, without its version of HTTP.
+fn asked(server: &Foreman) -> Vec<String> {
+    let requests = server.requests();
+    let lines = requests.iter().map(|it| it.line().replace(" HTTP/1.1", ""));
+    lines.collect()
+}
+
+#[test]
+fn plugins_of_hosts_do_under_their_shipped_policies_what_these_say_and_nothing_else() {
+    let Some(_site) = network() else {
+        skip!("no network namespaces here: they need root and `ip`");
+    };
+    const CAST: [&str; 4] = ["registration", "discovery", "pulpcore", "facts"];
+    let play = Play::cast(&CAST, &[]);
+    let common = |who| {
+        let row = move |&(what, query, comes): &(_, _, _)| (who, what, query, comes);
+        NOBODYS.iter().map(row)
+    };
+    let rows: Vec<Row> = HOSTS
+        .iter()
+        .copied()
+        .chain(CAST.into_iter().flat_map(common))
+        .collect();
+    play.play_all(&rows, 0);
+    assert_eq!(
+        asked(&play.foreman),
+        [
+            "GET /register?a=1",
+            "POST /register",
+            "POST /api/v2/discovered_hosts/facts"
+        ]
+    );
+    assert_eq!(asked(&play.node), ["GET /inventory/facter"]);
+    assert_eq!(asked(&play.pulp), ["GET /pulp/api/v3/status/"]);
 }
 
 #[test]
