@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bulkhead_testkit::skip::program;
-use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, ports, skip};
+use bulkhead_testkit::{Bulkhead, Configuration, Scratch, assert_eventually, ports, skip};
 
 fn serving(port: u16) -> Bulkhead {
     let configuration = Configuration::empty();
@@ -71,6 +71,67 @@ fn files_arrive_whole_and_nothing_else_does() {
         "{}",
         metrics()
     );
+}
+
+/// Two more clients, each with options of its own: busybox, as in installers, and tftp-hpa where there is one.
+#[test]
+fn clients_of_installers_get_their_files() {
+    if program("busybox").is_none() {
+        skip!("busybox is missing");
+    }
+    let port = ports::free();
+    let bulkhead = serving(port);
+    let large: Vec<u8> = (0..1_000_001u32).map(|it| (it % 253) as u8).collect();
+    std::fs::write(bulkhead.boot().join("large"), &large).unwrap();
+    let place = Scratch::new();
+    let got = |client: &mut Command, to: &str| {
+        let output = client.current_dir(place.path()).output().unwrap();
+        let bytes = std::fs::read(place.join(to));
+        let _ = std::fs::remove_file(place.join(to));
+        bytes.unwrap_or_else(|error| panic!("{error}: {output:?}\n{}", bulkhead.log()))
+    };
+    let port = port.to_string();
+    // 512 is what is agreed without options.
+    for block in ["512", "1024", "1428", "65464"] {
+        let mut client = Command::new("busybox");
+        client.args(["tftp", "-g", "-r", "large", "-l", "got", "-b", block]);
+        let bytes = got(client.args(["127.0.0.1", &port]), "got");
+        assert!(bytes == large, "busybox, blocks of {block}");
+    }
+    let mut missing = Command::new("busybox");
+    missing.args([
+        "tftp",
+        "-g",
+        "-r",
+        "missing",
+        "-l",
+        "got",
+        "127.0.0.1",
+        &port,
+    ]);
+    let output = missing.current_dir(place.path()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && told.contains("ile not found"),
+        "{told}"
+    );
+    let mut write = Command::new("busybox");
+    std::fs::write(place.join("new"), "new").unwrap();
+    write.args(["tftp", "-p", "-l", "new", "-r", "new", "127.0.0.1", &port]);
+    let output = write.current_dir(place.path()).output().unwrap();
+    assert!(!output.status.success() && !bulkhead.boot().join("new").exists());
+    if program("tftp").is_some() {
+        let menu = "label one\r\nlabel two\n";
+        std::fs::write(bulkhead.boot().join("menu"), menu).unwrap();
+        let fetch = |mode: &str, name: &str| {
+            let mut client = Command::new("tftp");
+            client.args(["-m", mode, "127.0.0.1", &port, "-c", "get", name]);
+            got(&mut client, name)
+        };
+        assert!(fetch("binary", "large") == large);
+        // It turns the network's line ends back into its own.
+        assert_eq!(String::from_utf8(fetch("netascii", "menu")).unwrap(), menu);
+    }
 }
 
 /// A client that asks twice because the first block is late gets the file once; one that vanishes costs nothing for long.
