@@ -61,16 +61,32 @@ const PARAMETERS: &str = "console=ttyS0 panic=-1 foreman.url=http://192.0.2.1:80
 /// A machine with BIOS: PXE, TFTP, and the system that Foreman wants.
 #[test]
 fn a_machine_with_bios_boots_from_one_program_and_no_other_server() {
-    boots(&BIOS, Firmware::Bios);
+    boots(&BIOS, Firmware::Bios, Addresses::Own);
+}
+
+/// The same machine where another server (dnsmasq) gives the addresses, and this one only says what to boot: ProxyDHCP with the code of a real card's ROM.
+#[test]
+fn a_machine_with_bios_boots_beside_another_dhcp_server() {
+    if program("dnsmasq").is_none() {
+        skip!("dnsmasq is missing");
+    }
+    boots(&BIOS, Firmware::Bios, Addresses::Dnsmasq);
 }
 
 /// A machine with UEFI: HTTP boot, and the same system.
 #[test]
 fn a_machine_with_uefi_boots_from_one_program_and_no_other_server() {
-    boots(&UEFI, Firmware::Uefi);
+    boots(&UEFI, Firmware::Uefi, Addresses::Own);
 }
 
-fn boots(host: &Host, firmware: Firmware) {
+/// Who gives machines their addresses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Addresses {
+    Own,
+    Dnsmasq,
+}
+
+fn boots(host: &Host, firmware: Firmware, addresses: Addresses) {
     for needed in [
         "qemu-system-x86_64",
         "ip",
@@ -98,6 +114,13 @@ fn boots(host: &Host, firmware: Firmware) {
         reply("200 OK", "text/plain", "#!/bin/sh hello from Foreman\n")
     });
     let configuration = configuration.replace("https://foreman.example.com", &foreman.url());
+    let dnsmasq = (addresses == Addresses::Dnsmasq).then(|| Dnsmasq::start(&lan, host));
+    let configuration = match &dnsmasq {
+        Some(_) => {
+            configuration.replace("interfaces = [\"eth0\"]", "proxy_interfaces = [\"eth0\"]")
+        }
+        None => configuration,
+    };
     let bulkhead = Bulkhead::with(configuration);
     media
         .install(&bulkhead.boot())
@@ -138,6 +161,36 @@ fn boots(host: &Host, firmware: Firmware) {
             request.line().contains(path) && request.header("x-forwarded-for") == Some(host.address)
         });
         assert!(told, "Foreman never heard {path}: {:?}", foreman.requests());
+    }
+}
+
+/// A DHCP server that knows nothing of booting. It ends with its value.
+struct Dnsmasq(std::process::Child);
+
+impl Dnsmasq {
+    fn start(lan: &Namespace, host: &Host) -> Self {
+        let child = lan
+            .command("dnsmasq")
+            .args(["--no-daemon", "--conf-file=/dev/null", "--port=0"])
+            .args(["--user=root", "--group=root", "--interface=switch"])
+            .args(["--dhcp-range=192.0.2.10,static", "--leasefile-ro"])
+            .args(["--no-ping", "--dhcp-authoritative"])
+            .args([
+                "--dhcp-option=option:dns-server,192.0.2.1",
+                "--dhcp-option=option:router,192.0.2.1",
+            ])
+            .arg(format!("--dhcp-host={},{}", host.mac, host.address))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+        Self(child.expect("dnsmasq can be started"))
+    }
+}
+
+impl Drop for Dnsmasq {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

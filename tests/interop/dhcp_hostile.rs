@@ -4,7 +4,7 @@
 
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_testkit::booting::Dhclient;
 use bulkhead_testkit::dhcp_wire::{Machines, Packet, kind};
@@ -21,17 +21,21 @@ const SUBNET: &str = "10.9.0.0/16 range=10.9.1.0-10.9.200.254 routers=10.9.0.1";
 /// Machines that nobody has ever seen, each of which asks once.
 const STRANGERS: u32 = 10_000;
 
+/// How long they go on at most.
+const LONGEST: Duration = Duration::from_secs(120);
+
 const ATTACKER: [u8; 6] = [0x52, 0x54, 0, 0, 0xee, 0xee];
 
 /// A server, and a switch to which honest machines and the attacker are plugged.
-struct Scene {
-    site: Namespace,
-    lan: Namespace,
-    honest: Namespace,
+pub(crate) struct Scene {
+    pub(crate) site: Namespace,
+    /// With the switch, whose interface is `switch`.
+    pub(crate) lan: Namespace,
+    pub(crate) honest: Namespace,
 }
 
 impl Scene {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         program("dhclient")?;
         let (site, lan) = Namespace::new("site").zip(Namespace::new("lan"))?;
         let honest = Namespace::new("honest")?;
@@ -237,8 +241,10 @@ fn a_flood_of_strangers_keeps_no_machine_from_booting() {
     let booted = std::thread::scope(|scope| {
         let flood = scope.spawn(|| {
             let mut asked = 0;
-            // At least all strangers once, and on until the others have booted.
-            while asked < STRANGERS || !over.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            // At least all strangers once, and on until the others have booted, or never will.
+            while asked < STRANGERS || (!over.load(Ordering::Relaxed) && begun.elapsed() < LONGEST)
+            {
                 let [_, a, b, c] = (asked % STRANGERS).to_be_bytes();
                 attacker.shout(&Packet::new(kind::DISCOVER, [2, 0xee, 0, a, b, c]).bytes());
                 asked += 1;

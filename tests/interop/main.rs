@@ -15,6 +15,7 @@
 mod curl;
 mod dhcp_builtin;
 mod dhcp_hostile;
+mod dhcp_proxy;
 mod dhcp_walk;
 mod dns;
 mod dns_builtin;

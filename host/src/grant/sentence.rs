@@ -375,7 +375,7 @@ mod tests {
         }
         let told = shipped! {
             "dhcp": "use_provider" = text("dhcp-kea");
-            "dhcp-builtin": "interfaces" = texts(&["eth1"]);
+            "dhcp-builtin": "interfaces" = texts(&["eth1"]), "proxy_interfaces" = texts(&["eth2"]);
             "dhcp-isc": "config" = text("/etc/dhcp/dhcpd.conf"), "includes" = texts(&["/etc/dhcp/hosts.conf"]),
                 "leases" = text("/var/lib/dhcp/dhcpd.leases"), "server" = text("192.0.2.67"), "omapi_port" = Value::Integer(7911),
                 "omapi_key" = text("/etc/bulkhead/omapi.key");

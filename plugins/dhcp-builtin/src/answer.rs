@@ -9,8 +9,8 @@ use crate::packet::{Message, Reply, Request, code};
 use crate::server::{Arrival, Outcome, Place, Server};
 use crate::subnets::Subnet;
 
-const CLIENT_PORT: u16 = 68;
-const SERVER_PORT: u16 = 67;
+pub(crate) const CLIENT_PORT: u16 = 68;
+pub(crate) const SERVER_PORT: u16 = 67;
 
 impl Server {
     pub(crate) fn nak(&self, request: &Request, arrival: &Arrival<'_>) -> Outcome {

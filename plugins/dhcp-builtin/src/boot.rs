@@ -13,9 +13,9 @@ use crate::packet::{Reply, Request, code};
 use crate::reservation::Reserved;
 use crate::subnets::{Config, Loader, Subnet};
 
-const HTTP_CLIENT: &[u8] = b"HTTPClient";
+pub(crate) const HTTP_CLIENT: &[u8] = b"HTTPClient";
 
-/// Fills in boot file and server. `own`: this server's address.
+/// Fills in boot file and server. `own`: this server's address. False: there is nothing to boot.
 pub fn fill(
     reply: &mut Reply,
     request: &Request,
@@ -23,12 +23,12 @@ pub fn fill(
     subnet: &Subnet,
     reserved: Option<&Reserved>,
     own: Ipv4Addr,
-) {
+) -> bool {
     let is_http = request
         .option(code::VENDOR_CLASS)
         .is_some_and(|it| it.starts_with(HTTP_CLIENT));
     let Some(file) = file(request, config, subnet, reserved, is_http, own) else {
-        return;
+        return false;
     };
     let named = reserved.and_then(|it| it.text("nextServer"));
     let server = named.and_then(|text| text.parse().ok());
@@ -51,6 +51,7 @@ pub fn fill(
         }
     }
     reply.file = bytes;
+    true
 }
 
 /// The address in a URL, which is reached without asking for a name.

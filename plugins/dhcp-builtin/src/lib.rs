@@ -4,7 +4,7 @@
 //! sees no zone and no file.
 //!
 //! The one idea: the provider writes reservations, the service writes leases, both to one store, and each follows what the other did. [`server`]
-//! is the protocol, [`provider`] what Foreman asks, [`book`] what both know.
+//! is the protocol, [`proxy`] what is told where another server gives the addresses, [`provider`] what Foreman asks, [`book`] what both know.
 
 mod answer;
 pub mod book;
@@ -19,6 +19,7 @@ pub mod lease;
 mod offers;
 pub mod packet;
 pub mod provider;
+mod proxy;
 pub mod reservation;
 pub mod server;
 pub mod subnets;
@@ -69,6 +70,14 @@ impl Plugin for DhcpBuiltin {
             Need::link("network", "answers machines that have no address yet, on the named interfaces")
                 .optional(),
         )
+        .need(
+            Need::link(proxy::SHOUTED, "tells machines what to boot where another server gives the addresses")
+                .optional(),
+        )
+        .need(
+            Need::link(proxy::ASKED, "the same at port 4011, where some of them ask once more")
+                .optional(),
+        )
         .need(Need::store(SLOT, Access::ReadWrite, "keeps reservations and leases"))
         .need(
             Need::probe("addresses", "asks whether somebody uses an address before it is offered")
@@ -77,6 +86,10 @@ impl Plugin for DhcpBuiltin {
         .setting(Setting::texts(
             "interfaces",
             "The network interfaces to answer on. Unset: none, and only reservations are kept",
+        ))
+        .setting(Setting::texts(
+            "proxy_interfaces",
+            "The network interfaces where another server gives the addresses, and this one only says what to boot (ProxyDHCP)",
         ))
         .setting(Setting::texts(
             "subnets",
@@ -123,7 +136,7 @@ impl Plugin for DhcpBuiltin {
 
     fn status() -> Status {
         match Config::of_settings() {
-            Ok(config) if config.subnets.is_empty() => Status::failing(
+            Ok(config) if config.subnets.is_empty() && !is_proxy() => Status::failing(
                 "no subnet is configured: list the subnets in the setting `subnets`",
             ),
             Ok(_) => Status::working(),
@@ -209,6 +222,11 @@ fn at_desk<T>(work: impl FnOnce(&mut Desk<'_>) -> Result<T, Error>) -> Result<T,
         *kept = Some(book);
         done
     })
+}
+
+/// Whether it is of use without a subnet.
+fn is_proxy() -> bool {
+    settings::texts("proxy_interfaces").is_some_and(|it| !it.is_empty())
 }
 
 fn now() -> i64 {

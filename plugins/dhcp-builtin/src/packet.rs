@@ -46,6 +46,8 @@ pub mod code {
     pub const SERVER: u8 = 54;
     /// What the client wants to know.
     pub const PARAMETERS: u8 = 55;
+    /// What the vendor class has to say; for PXE, of boot servers (RFC 4578 refers to PXE 2.1).
+    pub const VENDOR: u8 = 43;
     /// Why not.
     pub const TEXT: u8 = 56;
     /// Seconds until the client renews.
@@ -188,15 +190,7 @@ impl Request {
     /// A part of option 82.
     #[must_use]
     pub fn relay_part(&self, part: u8) -> Option<&[u8]> {
-        let mut rest = self.option(code::RELAY)?;
-        while let Some(([number, length], following)) = rest.split_first_chunk::<2>() {
-            let (data, following) = following.split_at_checked(usize::from(*length))?;
-            if *number == part {
-                return Some(data);
-            }
-            rest = following;
-        }
-        None
+        part_of(self.option(code::RELAY)?, part)
     }
 
     /// Whether the client wants to know this; one that names nothing wants everything.
@@ -205,6 +199,20 @@ impl Request {
         self.option(code::PARAMETERS)
             .is_none_or(|list| list.contains(&code))
     }
+}
+
+/// A sub-option.
+#[must_use]
+pub fn part_of(option: &[u8], part: u8) -> Option<&[u8]> {
+    let mut rest = option;
+    while let Some(([number, length], following)) = rest.split_first_chunk::<2>() {
+        let (data, following) = following.split_at_checked(usize::from(*length))?;
+        if *number == part {
+            return Some(data);
+        }
+        rest = following;
+    }
+    None
 }
 
 fn read_options(bytes: &[u8], into: &mut BTreeMap<u8, Vec<u8>>) {

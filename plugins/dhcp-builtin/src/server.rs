@@ -20,6 +20,7 @@ use crate::flood::Senders;
 use crate::identity::Client;
 use crate::offers::Offers;
 use crate::packet::{Message, Request, code};
+use crate::proxy;
 use crate::reservation::Reserved;
 use crate::subnets::{Config, Subnet};
 
@@ -155,6 +156,12 @@ impl Server {
         if self.senders.is_flooding(&client, self.config.flood_limit) {
             return None;
         }
+        if !request.relay.is_unspecified() && !self.can_be_a_relay(request.relay) {
+            return None;
+        }
+        if [proxy::SHOUTED, proxy::ASKED].contains(&datagram.slot.as_str()) {
+            return self.proxy(&request, &arrival);
+        }
         let subnet = Rc::clone(self.subnet_of(&request, &arrival)?);
         let reserved = self.reserved_on(&subnet, &request);
         let place = Place {
@@ -195,9 +202,6 @@ impl Server {
             .and_then(|it| <[u8; 4]>::try_from(it).ok())
             .map(Ipv4Addr::from);
         if !request.relay.is_unspecified() {
-            if !self.can_be_a_relay(request.relay) {
-                return None;
-            }
             let at = selected
                 .or_else(|| request.address(code::SUBNET_SELECTION))
                 .unwrap_or(request.relay);

@@ -18,6 +18,8 @@ const SHORTEST_PREFIX: u8 = 12;
 pub struct Config {
     /// By address.
     pub subnets: Vec<Rc<Subnet>>,
+    /// What holds where none of them is: no address, and what the settings say for all.
+    pub elsewhere: Rc<Subnet>,
     /// Whether requests for wrong addresses are refused rather than ignored.
     pub authoritative: bool,
     /// Whether a dynamic lease belongs to the hardware address, else to the client identifier where there is one.
@@ -112,6 +114,7 @@ impl Config {
             shared: None,
             others: Vec::new(),
         };
+        on_one_or_the_other()?;
         let mut subnets: Vec<Rc<Subnet>> = Vec::new();
         for text in settings::texts("subnets").unwrap_or_default() {
             let subnet =
@@ -140,6 +143,7 @@ impl Config {
         }
         Ok(Self {
             subnets,
+            elsewhere: Rc::new(defaults),
             authoritative: settings::boolean("authoritative").unwrap_or(true),
             by_hardware: settings::text("identity").is_none_or(|it| it == "hardware"),
             boot_files,
@@ -314,6 +318,18 @@ impl Subnet {
     }
 }
 
+/// One server an interface: with addresses, or beside another that gives them.
+fn on_one_or_the_other() -> Result<(), String> {
+    let [full, proxy] =
+        ["interfaces", "proxy_interfaces"].map(|name| settings::texts(name).unwrap_or_default());
+    match proxy.iter().find(|it| full.contains(it)) {
+        Some(both) => Err(format!(
+            "proxy_interfaces: {both} stands in `interfaces` as well; either this server gives the addresses there, or another one does"
+        )),
+        None => Ok(()),
+    }
+}
+
 /// A name that only one subnet says is most likely a mistyped one.
 fn none_shares_alone(subnets: &[Rc<Subnet>]) -> Result<(), String> {
     for subnet in subnets {
@@ -394,6 +410,26 @@ mod tests {
         assert_eq!(config.holding(Ipv4Addr::new(198, 51, 100, 127)), Some(full));
         assert_eq!(config.holding(Ipv4Addr::new(198, 51, 100, 128)), None);
         assert_eq!(config.holding(Ipv4Addr::new(1, 1, 1, 1)), None);
+    }
+
+    #[test]
+    fn an_interface_is_for_one_kind_of_server() {
+        let texts = |name: &str| Value::Texts(vec![name.into()]);
+        let read = |proxy: &str| {
+            let _host = Host::new()
+                .setting("interfaces", texts("eth1"))
+                .setting("proxy_interfaces", texts(proxy))
+                .setting("lease_time", 3600)
+                .setting("offer_time", 60)
+                .setting("flood_limit", 30)
+                .install();
+            Config::of_settings().map(drop)
+        };
+        assert_eq!(read("eth2"), Ok(()));
+        assert_eq!(
+            read("eth1").unwrap_err(),
+            "proxy_interfaces: eth1 stands in `interfaces` as well; either this server gives the addresses there, or another one does"
+        );
     }
 
     #[test]

@@ -109,8 +109,16 @@ impl<'a> Dhclient<'a> {
     /// What it was told, once it has an address.
     #[track_caller]
     pub fn bound(&self) -> BTreeMap<String, String> {
-        let heard = self.place.join("heard");
-        let text = until_within(PATIENCE, || fs::read_to_string(&heard).ok());
+        let [heard, leases] = ["heard", "leases"].map(|name| self.place.join(name));
+        let text = until_within(PATIENCE, || {
+            let text = fs::read_to_string(&heard).ok()?;
+            // Its script runs before it writes down what it has to remember.
+            let kept = fs::read_to_string(&leases).ok()?;
+            let (_, rest) = text.split_once("new_ip_address=")?;
+            let address = rest.lines().next()?;
+            let is_kept = kept.contains(&format!("fixed-address {address};"));
+            (is_kept && kept.trim_end().ends_with('}')).then_some(text)
+        });
         let text = text.unwrap_or_else(|| panic!("dhclient got no lease:\n{}", self.log()));
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         pairs
