@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use bulkhead_testkit::foreman::{Foreman, reply};
-use bulkhead_testkit::{Authority, Bulkhead, Configuration, Response, assert_eventually};
+use bulkhead_testkit::{Authority, Bulkhead, Configuration, Response, assert_eventually, run};
 use serde_json::json;
 
 use crate::HTML;
@@ -252,6 +252,13 @@ fn other_machines_are_out_of_reach() {
         "{}",
         bulkhead.log()
     );
+    // The line that is offered there leads to the setting, where the networks are said.
+    let line = "http.nodes.networks = [\"127.0.0.2\"]";
+    let words = ["policy", "allow", "discovery", line].map(str::to_owned);
+    let told = run(words.into_iter().chain(bulkhead.configuration.options()));
+    assert_eq!(told.code(), Some(1));
+    let advice = "add \"127.0.0.2\" to `node_networks` in `[features.discovery]`";
+    assert!(told.stderr.contains(advice), "{}", told.text());
     for client in [
         None,
         Some(Authority::root("another").client(Some("foreman.example.com"), &[])),

@@ -60,6 +60,23 @@ fn the_whole_site_in_one_process() {
         ]
     );
     assert_eq!(bulkhead.hosts().get("/httpboot/none").status, 404);
+    // There is no Foreman here; hosts are told so over TLS, and over plain HTTP nobody registers.
+    assert_eq!(bulkhead.hosts_tls_as(None).get("/register").status, 500);
+    assert_eq!(bulkhead.hosts().get("/register").status, 404);
+}
+
+/// What the book shows of a configuration's ports is what the command prints.
+#[test]
+fn the_book_shows_the_ports_of_a_profile() {
+    let page = include_str!("../../docs/src/operators/firewall.md");
+    let (_, shown) = page.split_once("--profile client\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    let example = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../examples/site-profiles.toml"
+    );
+    let told = run(["ports", "--config", example, "--profile", "client"]);
+    assert_eq!(told.stdout, shown, "{}", told.text());
 }
 
 #[test]

@@ -33,6 +33,20 @@ pub enum EditError {
         /// What the line has.
         given: &'static str,
     },
+    /// The file leaves that value to a setting, which is the one place where it is said.
+    #[error(
+        "`{key}` is what the setting `{setting}` says: add {values} to `{setting}` in `[features.{plugin}]` of the configuration and send SIGHUP"
+    )]
+    Setting {
+        /// Whose policy it is.
+        plugin: String,
+        /// The dotted key.
+        key: String,
+        /// The setting.
+        setting: String,
+        /// What the line would have added.
+        values: String,
+    },
     /// Reading or writing the file.
     #[error("{}: {source}", path.display())]
     File {
@@ -41,6 +55,26 @@ pub enum EditError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl EditError {
+    /// The same, with whose policy it is.
+    fn of(self, whose: String) -> Self {
+        match self {
+            Self::Setting {
+                key,
+                setting,
+                values,
+                ..
+            } => Self::Setting {
+                plugin: whose,
+                key,
+                setting,
+                values,
+            },
+            other => other,
+        }
+    }
 }
 
 /// The policy text with the line added. The same text when it says that already.
@@ -65,7 +99,9 @@ pub fn add_line(policy: &str, line: &str) -> Result<String, EditError> {
             )));
         }
     }
-    merge(document.as_table_mut(), addition.as_table(), "")?;
+    let plugin = document.get("plugin").and_then(Item::as_str);
+    let plugin = plugin.unwrap_or_default().to_owned();
+    merge(document.as_table_mut(), addition.as_table(), "").map_err(|error| error.of(plugin))?;
     Ok(document.to_string())
 }
 
@@ -103,6 +139,15 @@ fn merge_item(present: &mut Item, addition: &Item, path: &str) -> Result<(), Edi
         }
         return Ok(());
     }
+    if let (Some(setting), Some(more)) = (setting_of(present), addition.as_array()) {
+        let values: Vec<String> = more.iter().map(|it| bare(it).to_string()).collect();
+        return Err(EditError::Setting {
+            plugin: String::new(),
+            key: path.to_owned(),
+            setting,
+            values: values.join(", "),
+        });
+    }
     match (present.as_value_mut(), addition.as_value()) {
         (Some(Value::Array(list)), Some(Value::Array(more))) => {
             grow(list, more);
@@ -118,6 +163,12 @@ fn merge_item(present: &mut Item, addition: &Item, path: &str) -> Result<(), Edi
             Ok(())
         }
     }
+}
+
+/// The setting to which `{ setting = "NAME" }` leaves a value.
+fn setting_of(item: &Item) -> Option<String> {
+    let name = item.as_table_like()?.get("setting")?.as_str()?;
+    Some(name.to_owned())
 }
 
 /// Appends what is not there yet, laid out like its neighbours.
@@ -266,6 +317,18 @@ allow = [
             "    \"udp 192.0.2.1:53\",\n    \"tcp 192.0.2.9:53\",\n",
         );
         assert_eq!(text, want);
+    }
+
+    #[test]
+    fn what_a_setting_says_is_said_there() {
+        let policy =
+            "plugin = \"discovery\"\n[http.nodes]\nnetworks = { setting = \"node_networks\" }\n";
+        let told = add_line(policy, "http.nodes.networks = [\"192.0.2.7\"]").unwrap_err();
+        assert_eq!(
+            told.to_string(),
+            "`http.nodes.networks` is what the setting `node_networks` says: add \"192.0.2.7\" to `node_networks` in \
+             `[features.discovery]` of the configuration and send SIGHUP"
+        );
     }
 
     #[test]
