@@ -395,6 +395,8 @@ pub(crate) const OMAPI: &[&str] = &[
 pub(crate) const DHCP: &[&str] = &[
     // A PXE ROM asks, by broadcast.
     "\u{1}\u{1}\u{6}\0\0\0\0\u{7}\0\u{4}\u{80}\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0RT\0\0\0\u{1}5\u{1}\u{1}7\u{3}\u{1}\u{3}\u{43}<\u{9}PXEClient]\u{2}\0\u{7}\u{ff}",
+    // Beside another server it asks once more, for an entry of a menu.
+    "\u{1}\u{1}\u{6}\0\0\0\0\u{7}\0\0\0\0\u{c0}\0\u{2}\u{21}\0\0\0\0\0\0\0\0\0\0\0\0RT\0\0\0\u{1}5\u{1}\u{3}<\u{9}PXEClient]\u{2}\0\u{7}+\u{7}G\u{4}\u{80}\u{1}\0\0\u{ff}\u{ff}",
     // It takes what it was offered.
     "\u{1}\u{1}\u{6}\0\0\0\0\u{7}\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0RT\0\0\0\u{1}5\u{1}\u{3}6\u{4}\u{c0}\0\u{2}\u{1}2\u{4}\u{c0}\0\u{2}d\u{c}\u{2}ab\u{ff}",
     // By a relay, with its option 82 and the subnet that it chose; half of the options in `file`.
