@@ -155,7 +155,7 @@ fn an_include_that_no_setting_names_is_told_with_its_place() {
     assert_eventually!(target.get("/dhcp").text().contains("dhcpd.conf:3: "));
     let told = target.get("/dhcp").text();
     assert!(
-        told.contains("hosts.conf cannot be read") && told.contains("`includes`"),
+        told.contains("hosts.conf cannot be read: add it to the setting `includes`"),
         "{told}"
     );
 }

@@ -55,7 +55,8 @@ impl Followed {
     /// # Errors
     /// A file cannot be read, or the configuration is none.
     pub fn now(&mut self, config: &str, leases: &str) -> Result<&mut Index, Problem> {
-        let file = watch::about(LEASES_SLOT, leases).map_err(|why| unreadable(leases, &why))?;
+        let file = watch::about(LEASES_SLOT, leases)
+            .map_err(|why| unreadable(LEASES_SLOT, leases, &why))?;
         let anew = self
             .loaded
             .as_ref()
@@ -107,7 +108,8 @@ impl Followed {
         let begun = Instant::now();
         let mut index = Index::new(configuration.clone());
         for _ in 0..REPLACED {
-            let file = watch::about(LEASES_SLOT, path).map_err(|why| unreadable(path, &why))?;
+            let file = watch::about(LEASES_SLOT, path)
+                .map_err(|why| unreadable(LEASES_SLOT, path, &why))?;
             let mut loaded = Loaded {
                 index,
                 journal: Journal::default(),
@@ -141,7 +143,7 @@ impl Loaded {
         let now = now();
         while self.read < size {
             let chunk = watch::read(LEASES_SLOT, path, self.read, LARGEST_READ)
-                .map_err(|why| unreadable(path, &why))?;
+                .map_err(|why| unreadable(LEASES_SLOT, path, &why))?;
             if chunk.file.identity != self.identity {
                 return Ok(false);
             }
@@ -186,8 +188,8 @@ fn whole(slot: &str, path: &str) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     loop {
         let offset = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let chunk =
-            watch::read(slot, path, offset, LARGEST_READ).map_err(|why| unreadable(path, &why))?;
+        let chunk = watch::read(slot, path, offset, LARGEST_READ)
+            .map_err(|why| unreadable(slot, path, &why))?;
         if chunk.bytes.is_empty() {
             return Ok(bytes);
         }
@@ -201,10 +203,15 @@ fn whole(slot: &str, path: &str) -> Result<Vec<u8>, Problem> {
     }
 }
 
-fn unreadable(path: &str, why: &watch::Error) -> Problem {
+fn unreadable(slot: &str, path: &str, why: &watch::Error) -> Problem {
     let why = match why {
+        watch::Error::Denied(_) if slot == INCLUDES_SLOT => {
+            "add it to the setting `includes` of [features.dhcp-isc]".to_owned()
+        }
         watch::Error::Denied(why) => format!("denied: {why}"),
-        watch::Error::Absent => "there is no such file".to_owned(),
+        watch::Error::Absent => {
+            format!("there is no such file; the setting `{slot}` of [features.dhcp-isc] names it")
+        }
         watch::Error::Failed(why) => why.clone(),
     };
     Problem::File {

@@ -89,7 +89,7 @@ impl Leases {
                 // Between the renaming and the new file there is none; where there never was one, the path is wrong.
                 if older.iter().all(Option::is_none) {
                     return Err(Failure::Refused(format!(
-                        "there is no lease file `{}` in the granted directory",
+                        "there is no lease file `{}` in the directory of `dhcp_kea_lease_directory`",
                         self.name
                     )));
                 }

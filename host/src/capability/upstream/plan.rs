@@ -269,7 +269,7 @@ fn fill(
 ) -> Result<(HeaderName, HeaderValue), UpstreamError> {
     let unusable = |why: &dyn std::fmt::Display| {
         tracing::warn!(target: "upstream", plugin = guard.plugin(), secret = injection.slot, problem = %why, "a secret for a header is not usable");
-        UpstreamError::Protocol(format!(
+        UpstreamError::Denied(format!(
             "secret {:?} cannot be put into header {:?}; the host's log says why",
             injection.slot, injection.header
         ))

@@ -62,6 +62,12 @@ impl Verdict {
     /// ISC's code for an object of another name that has the same key value (`DHCP_R_KEYCONFLICT`).
     pub const KEY_CONFLICT: u32 = 0x0006_0007;
 
+    /// dhcpd's code for a message that nobody signed, where it asks for a key.
+    const NO_KEY: u32 = 0x0006_0009;
+
+    /// dhcpd's code for a signature by another secret.
+    const INVALID_KEY: u32 = 0x0006_000b;
+
     /// dhcpd's words, or what its code means (`isc/result.h`, `omapip/result.h`).
     #[must_use]
     pub fn text(&self) -> String {
@@ -74,6 +80,8 @@ impl Verdict {
             35 => "invalid argument".to_owned(),
             Self::KEY_CONFLICT => "key conflict".to_owned(),
             0x0006_0008 => "parse error".to_owned(),
+            Self::NO_KEY => "dhcpd wants to be asked with a key: set `omapi_key` of [features.dhcp-isc] to the file with the key of its `omapi-key`".to_owned(),
+            Self::INVALID_KEY => "dhcpd does not take the signature: the secret in the file of `omapi_key` is not that of its `omapi-key`".to_owned(),
             other => format!("error {other}"),
         };
         match self.words.is_empty() {

@@ -459,7 +459,7 @@ async fn a_secret_is_filled_into_its_header_and_the_plugin_cannot_set_it() {
         });
         let answer = get(&client(), &broken).await;
         assert!(
-            matches!(&answer, Err(UpstreamError::Protocol(text)) if !text.contains("a\nb")),
+            matches!(&answer, Err(UpstreamError::Denied(text)) if !text.contains("a\nb")),
             "{answer:?}"
         );
     }
