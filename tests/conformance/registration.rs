@@ -263,6 +263,7 @@ fn registration_requires_templates() {
         let words = list.iter().map(|&word| word.to_owned());
         let told = run(words.chain(bulkhead.configuration.options()));
         assert!(told.stdout.contains(REASON), "{}", told.text());
+        assert_eq!(bulkhead.log_lines(REASON).len(), 1, "{}", bulkhead.log());
         bulkhead
             .hosts()
             .get("/register")

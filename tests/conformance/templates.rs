@@ -215,6 +215,7 @@ fn without_a_foreman_requests_fail_and_the_reason_is_told() {
         failed,
         json!({ "templates": "no Foreman is configured (`[foreman] url`)" })
     );
+    assert_eq!(bulkhead.log_lines("no Foreman is configured").len(), 1);
     for (path, status, body) in [
         ("/unattended/x", 400, "Failed to proxy /x: unreachable"),
         (
@@ -231,7 +232,7 @@ fn without_a_foreman_requests_fail_and_the_reason_is_told() {
         bulkhead.hosts().get(path).assert_is(status, HTML, body);
     }
     assert_eventually!(
-        bulkhead.log_lines("no Foreman is configured").len() >= 3,
+        bulkhead.log_lines("no Foreman is configured").len() >= 4,
         "{}",
         bulkhead.log()
     );

@@ -41,6 +41,7 @@ impl Registry {
     pub(super) fn settle(&self) {
         self.services.settle(|| self.loader.all_running());
         let records = self.records.load();
+        let told = self.ring.failed_modules();
         let mut features = Vec::new();
         for (name, record) in records.iter() {
             let running = self.loader.running(name);
@@ -50,7 +51,18 @@ impl Registry {
             };
             let lack = running.as_ref().and_then(|it| self.lack(it));
             match reason.as_ref().or(lack.as_ref()) {
-                Some(reason) => self.ring.fail_module(name, reason),
+                Some(reason) => {
+                    // What a plugin says of itself is told where it is heard.
+                    let own = running.as_ref().is_none_or(|it| it.problem().is_some());
+                    if !own && told.get(name) != Some(reason) {
+                        tracing::warn!(
+                            plugin = name,
+                            reason,
+                            "the plugin runs, but lacks something"
+                        );
+                    }
+                    self.ring.fail_module(name, reason);
+                }
                 None => self.ring.clear_module(name),
             }
             if !record.is_feature {
