@@ -69,7 +69,10 @@ impl Server {
                     .book
                     .lease(wanted)
                     .is_some_and(|it| it.client == *client);
-                let offered = self.offers.of(client, now) == Some(wanted);
+                let offered = match self.offers.of(client, now) {
+                    Some(offer) => offer == wanted,
+                    None => server.is_some() && self.is_after_another(now),
+                };
                 (had || offered)
                     && subnet.hands_out(wanted)
                     && self.is_free(wanted, client, now, false)
@@ -118,6 +121,12 @@ impl Server {
             is_durable: true,
             probe: None,
         })
+    }
+
+    /// Whether an instance before this one, of another version or one that crashed, may have made offers that still hold. Offers are in no store.
+    fn is_after_another(&self, now: i64) -> bool {
+        let until = |since| since + i64::from(self.config.offer_time);
+        self.since.is_some_and(|since| now < until(since))
     }
 
     pub(crate) fn decline(

@@ -38,6 +38,8 @@ pub struct Server {
     /// By the subnet that clients arrived in.
     pub(crate) searches: HashMap<Ipv4Addr, Search>,
     senders: Senders,
+    /// When the first packet came.
+    pub(crate) since: Option<i64>,
     is_failing: bool,
     /// The book holds leases that were never written, and must be read anew before anybody is answered.
     is_doubtful: bool,
@@ -80,6 +82,7 @@ impl Server {
             fresh: HashMap::new(),
             searches: HashMap::new(),
             senders: Senders::default(),
+            since: None,
             is_failing: false,
             is_doubtful: false,
         }
@@ -87,6 +90,7 @@ impl Server {
 
     /// Works through a batch. `now`: seconds since 1970.
     pub fn react(&mut self, batch: &[Datagram], now: i64) -> Vec<Reaction> {
+        self.since.get_or_insert(now);
         if self.is_doubtful {
             match Book::load() {
                 Ok(book) => (self.book, self.is_doubtful) = (book, false),

@@ -636,6 +636,31 @@ fn a_relay_may_name_the_subnet_and_the_server() {
     );
 }
 
+#[test]
+fn an_offer_of_the_instance_before_holds() {
+    let mut site = site();
+    site.boot(1);
+    DhcpBuiltin::add(reservation(7, "192.0.2.102", &[])).unwrap();
+    let kind = |site: &mut Site, number, address| site.select(number, address).unwrap().kind();
+    assert_eq!(kind(&mut site, 2, "192.0.2.101"), MessageType::Ack);
+    for (why, address) in [
+        ("leased", "192.0.2.100"),
+        ("reserved", "192.0.2.102"),
+        ("in no range", "192.0.2.9"),
+    ] {
+        assert_eq!(kind(&mut site, 3, address), MessageType::Nak, "{why}");
+    }
+    let offer = site.discover(4).unwrap();
+    assert_eq!(offer.address(), "192.0.2.103");
+    let another = kind(&mut site, 3, "192.0.2.103");
+    assert_eq!(another, MessageType::Nak, "offered to somebody else");
+    let other = kind(&mut site, 4, "192.0.2.101");
+    assert_eq!(other, MessageType::Nak, "it has another offer");
+    // Whoever comes later was offered nothing.
+    site.now += 60;
+    assert_eq!(kind(&mut site, 5, "192.0.2.103"), MessageType::Nak);
+}
+
 /// One wire with two subnets, and a third that is elsewhere.
 fn shared_site() -> Site {
     site_of(host().setting(
