@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_testkit::eventually::until_within;
 use bulkhead_testkit::servers::{
-    DHCP, DNS, PATIENCE, SERVERS, TFTP, Wire, asks_dhcp, asks_dhcp_for_an_offer, asks_dns,
-    asks_tftp,
+    DHCP, DNS, PATIENCE, SERVERS, TFTP, Wire, asks_dhcp, asks_dns, asks_tftp,
 };
 use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, run, skip};
 use sha2::{Digest as _, Sha256};
@@ -264,8 +263,7 @@ fn versions_of_a_server_are_swapped_under_load_and_no_answer_is_lost() {
         let state = scratch.join("state").display().to_string();
         run(["plugin", "list", "--format", "json", "--state", &state]).stdout
     };
-    // An offer is the old version's alone: whoever takes it up at the new one begins anew.
-    site.under_load(asks_dhcp_for_an_offer, |answers| {
+    site.under_load(asks_dhcp, |answers| {
         for swap in 1..=SWAPS {
             for (name, answers) in SERVERS.iter().zip(answers) {
                 let wasm = &versions(name)[swap % 2];

@@ -93,14 +93,10 @@ pub fn asks_tftp() -> bool {
     true
 }
 
-/// A new machine by way of the relay: DISCOVER and OFFER.
-pub fn asks_dhcp_for_an_offer(relay: &UdpSocket, machine: u32) -> bool {
-    offered(relay, machine).is_some()
-}
-
-/// The same, and REQUEST and ACK.
+/// A new machine by way of the relay: DISCOVER, OFFER, REQUEST and ACK.
 pub fn asks_dhcp(relay: &UdpSocket, machine: u32) -> bool {
-    let Some(offered) = offered(relay, machine) else {
+    let discover = packet(kind::DISCOVER, machine);
+    let Some(offered) = told(relay, &discover, kind::OFFER) else {
         return false;
     };
     let wants = packet(kind::REQUEST, machine)
@@ -112,10 +108,6 @@ pub fn asks_dhcp(relay: &UdpSocket, machine: u32) -> bool {
 fn packet(kind: u8, machine: u32) -> Packet {
     let [a, b, c, d] = machine.to_be_bytes();
     Packet::new(kind, [2, 0xbb, a, b, c, d]).relayed_by("10.0.0.2")
-}
-
-fn offered(relay: &UdpSocket, machine: u32) -> Option<[u8; 4]> {
-    told(relay, &packet(kind::DISCOVER, machine), kind::OFFER)
 }
 
 /// The address in the answer of this kind, which is the first option.
