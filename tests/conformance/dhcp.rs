@@ -513,6 +513,19 @@ fn an_address_that_answers_is_not_suggested() {
     let ask = || target.get("/dhcp/192.0.2.0/unused_ip?from=192.0.2.1&to=192.0.2.2");
     ask().assert_is(200, JSON, r#"{"ip":"192.0.2.2"}"#);
     ask().assert_is(200, JSON, r#"{"ip":null}"#);
+    // Which one answered is told once; then it is held like one that was suggested.
+    let told = site
+        .bulkhead
+        .log_lines("No free IPs in range 192.0.2.1..192.0.2.2.");
+    let reasons = [
+        "1 answered the probe (192.0.2.1)",
+        "2 were suggested within 1800 s",
+    ];
+    assert!(
+        told.iter()
+            .any(|line| reasons.iter().any(|reason| line.contains(reason))),
+        "{told:?}"
+    );
 }
 
 /// The benchmark's promises (`tests/bench/dhcp.rs`) with ten times the slack; memory with none, since it does not depend on the day.

@@ -8,7 +8,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use bulkhead_testkit::eventually::until_within;
-use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually};
+use bulkhead_testkit::{Bulkhead, Configuration, Signal, assert_eventually};
 use serde_json::{Value, json};
 
 use crate::{HTML, JSON};
@@ -331,6 +331,104 @@ fn a_suggestion_is_held_for_so_many_seconds() {
     assert!(ask().is_null());
     assert_eventually!(ask() == "192.0.2.50");
     assert!(begun.elapsed() >= Duration::from_secs(2));
+}
+
+/// Better than the original, which forgets: what was suggested before a restart, or before a crash, is not suggested after it.
+#[test]
+fn a_suggestion_outlives_the_program() {
+    let mut bulkhead = isc(SUBNET, "", "");
+    let ask = |bulkhead: &Bulkhead, last: u8| {
+        let path = format!("/dhcp/192.0.2.0/unused_ip?from=192.0.2.{last}&to=192.0.2.{last}");
+        bulkhead.foreman().get(&path).json()["ip"].clone()
+    };
+    for (last, signal) in [(50, Signal::Terminate), (51, Signal::Kill)] {
+        assert_eq!(ask(&bulkhead, last), format!("192.0.2.{last}"));
+        bulkhead.restart_after(signal);
+        assert_eventually!(bulkhead.foreman().get("/dhcp").status == 200);
+        assert!(ask(&bulkhead, last).is_null(), "{last}");
+    }
+}
+
+/// More records than one page of the interface holds, each once and in order of addresses; several hosts at one address across the border of a page too.
+#[test]
+fn a_subnet_of_thousands_is_listed_whole() {
+    const HOSTS: u32 = 1_500;
+    const LEASES: u32 = 2_500;
+    let mut leases = String::new();
+    for number in 0..HOSTS {
+        // Two of a bond at each address.
+        let address = std::net::Ipv4Addr::from_bits(0x0a14_0001 + number / 2);
+        let [_, _, high, low] = number.to_be_bytes();
+        leases.push_str(&format!(
+            "host h{number} {{ dynamic; hardware ethernet 02:01:00:00:{high:02x}:{low:02x}; fixed-address {address}; }}\n"
+        ));
+    }
+    leases.push_str(&bulkhead_testkit::dhcpd::many_leases(LEASES));
+    let bulkhead = isc("subnet 10.0.0.0 netmask 255.0.0.0 { }\n", &leases, "");
+    let target = bulkhead.foreman();
+    let all = target.get("/dhcp/10.0.0.0").json();
+    let listed = |list: &str, key: &str| -> Vec<String> {
+        let records = all[list].as_array().expect("a list").iter();
+        records
+            .map(|record| record[key].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let addresses: Vec<std::net::Ipv4Addr> = listed("leases", "ip")
+        .iter()
+        .map(|address| address.parse().expect("an address"))
+        .collect();
+    assert_eq!(addresses.len(), LEASES as usize);
+    assert!(addresses.is_sorted());
+    let mut names = listed("reservations", "name");
+    assert_eq!(names.len(), HOSTS as usize);
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), HOSTS as usize, "each once");
+}
+
+/// Bounded memory: a leases file beyond it costs the index, which is read anew. Meanwhile Foreman is told when to come back, and once the file is small again
+/// nothing has to be restarted.
+#[test]
+fn a_leases_file_beyond_the_memory_is_told_and_over_with_the_next_one() {
+    let policy = include_str!("../../policies/dhcp-isc.toml");
+    let small = policy.replace("memory = \"128MiB\"", "memory = \"16MiB\"");
+    assert_ne!(small, policy);
+    let configuration = Configuration::empty();
+    let file = |name: &str, text: &str| {
+        let path = configuration.scratch.file(name, text);
+        format!("{:?}", path.display().to_string())
+    };
+    let few = bulkhead_testkit::dhcpd::many_leases(100);
+    let config = file("dhcpd.conf", "subnet 10.0.0.0 netmask 255.0.0.0 { }\n");
+    let leases = file("dhcpd.leases", &few);
+    let lines = format!("enabled = true\nconfig = {config}\nleases = {leases}\nomapi_port = 1");
+    let bulkhead = Bulkhead::with(
+        configuration
+            .policy("dhcp-isc", &small.replace("plugin = \"dhcp-isc\"\n", ""))
+            .feature("dhcp", "enabled = true\nuse_provider = \"dhcp-isc\"")
+            .feature("dhcp-isc", &lines),
+    );
+    let target = bulkhead.foreman();
+    let get = || target.get("/dhcp/10.0.0.0/ip/10.0.0.1");
+    assert_eq!(get().status, 200);
+    let scratch = &bulkhead.configuration.scratch;
+    let many = bulkhead_testkit::dhcpd::many_leases(150_000);
+    let replace = |text: &str| {
+        let new = scratch.file("dhcpd.leases.new", text);
+        fs::rename(new, scratch.join("dhcpd.leases")).expect("a file can be renamed");
+    };
+    replace(&many);
+    assert_eventually!(
+        {
+            let answer = get();
+            answer.status == 503 && answer.header("retry-after").is_some()
+        },
+        "{}",
+        get()
+    );
+    assert_eq!(target.get("/version").status, 200);
+    replace(&few);
+    assert_eventually!(get().status == 200, "{}\n{}", get(), bulkhead.log());
 }
 
 /// What is checked before any provider is asked, in the contract's words.
