@@ -35,11 +35,9 @@ pub enum EditError {
     },
     /// The file leaves that value to a setting, which is the one place where it is said.
     #[error(
-        "`{key}` is what the setting `{setting}` says: add {values} to `{setting}` in `[features.{plugin}]` of the configuration and send SIGHUP"
+        "`{key}` is what the setting `{setting}` says: add {values} to `{setting}` in the plugin's section of the configuration, `[features.NAME]`, and send SIGHUP"
     )]
     Setting {
-        /// Whose policy it is.
-        plugin: String,
         /// The dotted key.
         key: String,
         /// The setting.
@@ -55,26 +53,6 @@ pub enum EditError {
         /// What the system said.
         source: std::io::Error,
     },
-}
-
-impl EditError {
-    /// The same, with whose policy it is.
-    fn of(self, whose: String) -> Self {
-        match self {
-            Self::Setting {
-                key,
-                setting,
-                values,
-                ..
-            } => Self::Setting {
-                plugin: whose,
-                key,
-                setting,
-                values,
-            },
-            other => other,
-        }
-    }
 }
 
 /// The policy text with the line added. The same text when it says that already.
@@ -99,9 +77,7 @@ pub fn add_line(policy: &str, line: &str) -> Result<String, EditError> {
             )));
         }
     }
-    let plugin = document.get("plugin").and_then(Item::as_str);
-    let plugin = plugin.unwrap_or_default().to_owned();
-    merge(document.as_table_mut(), addition.as_table(), "").map_err(|error| error.of(plugin))?;
+    merge(document.as_table_mut(), addition.as_table(), "")?;
     Ok(document.to_string())
 }
 
@@ -142,7 +118,6 @@ fn merge_item(present: &mut Item, addition: &Item, path: &str) -> Result<(), Edi
     if let (Some(setting), Some(more)) = (setting_of(present), addition.as_array()) {
         let values: Vec<String> = more.iter().map(|it| bare(it).to_string()).collect();
         return Err(EditError::Setting {
-            plugin: String::new(),
             key: path.to_owned(),
             setting,
             values: values.join(", "),
@@ -327,7 +302,7 @@ allow = [
         assert_eq!(
             told.to_string(),
             "`http.nodes.networks` is what the setting `node_networks` says: add \"192.0.2.7\" to `node_networks` in \
-             `[features.discovery]` of the configuration and send SIGHUP"
+             the plugin's section of the configuration, `[features.NAME]`, and send SIGHUP"
         );
     }
 

@@ -1,5 +1,8 @@
 //! contract/core.md 5: from settings to running, disabled or failed.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, run};
 use serde_json::{Value, json};
 
@@ -48,6 +51,32 @@ fn an_empty_setting_fails_the_feature_alone() {
         assert_eq!(features[other]["state"], "running", "{features:#}");
         assert_eq!(bulkhead.foreman().get("/features").status, 200);
     }
+}
+
+/// Addresses are bound before the features are brought up: who calls meanwhile is neither refused nor told of half of them, but waits.
+#[test]
+fn who_calls_before_the_features_are_there_is_answered_when_they_are() {
+    let configuration = Configuration::standard();
+    // Nothing compiled yet, and the testkit lends nothing: bringing them up takes its time.
+    let compiled = configuration.scratch.directory("state/compiled");
+    fs::set_permissions(compiled, fs::Permissions::from_mode(0o700)).unwrap();
+    let bulkhead = Bulkhead::launch(configuration, &[]);
+    let mut early = None;
+    assert_eventually!(
+        {
+            early = bulkhead.foreman().open().ok();
+            early.is_some()
+        },
+        "{}",
+        bulkhead.log()
+    );
+    let mut early = early.unwrap();
+    assert!(bulkhead.log_lines("] ready").is_empty());
+    early
+        .send("GET /features HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let answer = early.response("GET").unwrap();
+    assert_eq!(answer.json(), json!(["httpboot", "logs", "tftp"]));
 }
 
 /// A failed feature keeps its exposed settings with `null`, as the original shows them.
