@@ -71,12 +71,14 @@ fn who_calls_before_the_features_are_there_is_answered_when_they_are() {
         bulkhead.log()
     );
     let mut early = early.unwrap();
-    assert!(bulkhead.log_lines("] ready").is_empty());
+    let is_ready = || !bulkhead.log_lines("] ready").is_empty();
+    assert!(!is_ready(), "{}", bulkhead.log());
     early
         .send("GET /features HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
     let answer = early.response("GET").unwrap();
     assert_eq!(answer.json(), json!(["httpboot", "logs", "tftp"]));
+    assert_eventually!(is_ready(), "{}", bulkhead.log());
 }
 
 /// A failed feature keeps its exposed settings with `null`, as the original shows them.
