@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, run};
 use serde_json::{Value, json};
@@ -76,6 +77,7 @@ fn who_calls_before_the_features_are_there_is_answered_when_they_are() {
     early
         .send("GET /features HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
+    early.patience(Duration::from_secs(120));
     let answer = early.response("GET").unwrap();
     assert_eq!(answer.json(), json!(["httpboot", "logs", "tftp"]));
     assert_eventually!(is_ready(), "{}", bulkhead.log());
