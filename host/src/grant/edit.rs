@@ -35,9 +35,11 @@ pub enum EditError {
     },
     /// The file leaves that value to a setting, which is the one place where it is said.
     #[error(
-        "`{key}` is what the setting `{setting}` says: add {values} to `{setting}` in the plugin's section of the configuration, `[features.NAME]`, and send SIGHUP"
+        "`{key}` is what the setting `{setting}` says: add {values} to `{setting}` in `[features.{plugin}]` of the configuration, and send SIGHUP"
     )]
     Setting {
+        /// The plugin, after which the section of the configuration is called.
+        plugin: String,
         /// The dotted key.
         key: String,
         /// The setting.
@@ -77,11 +79,18 @@ pub fn add_line(policy: &str, line: &str) -> Result<String, EditError> {
             )));
         }
     }
-    merge(document.as_table_mut(), addition.as_table(), "")?;
+    let plugin = document.get("plugin").and_then(Item::as_str);
+    let plugin = plugin.unwrap_or("NAME").to_owned();
+    merge(document.as_table_mut(), addition.as_table(), &plugin, "")?;
     Ok(document.to_string())
 }
 
-fn merge(into: &mut dyn TableLike, from: &dyn TableLike, path: &str) -> Result<(), EditError> {
+fn merge(
+    into: &mut dyn TableLike,
+    from: &dyn TableLike,
+    plugin: &str,
+    path: &str,
+) -> Result<(), EditError> {
     for (name, addition) in from.iter() {
         let here = if path.is_empty() {
             name.to_owned()
@@ -93,20 +102,25 @@ fn merge(into: &mut dyn TableLike, from: &dyn TableLike, path: &str) -> Result<(
                 let depth = here.split('.').count();
                 into.insert(name, made(addition, depth));
             }
-            Some(present) => merge_item(present, addition, &here)?,
+            Some(present) => merge_item(present, addition, plugin, &here)?,
         }
     }
     Ok(())
 }
 
-fn merge_item(present: &mut Item, addition: &Item, path: &str) -> Result<(), EditError> {
+fn merge_item(
+    present: &mut Item,
+    addition: &Item,
+    plugin: &str,
+    path: &str,
+) -> Result<(), EditError> {
     let mismatch = EditError::Mismatch {
         key: path.to_owned(),
         found: kind(present),
         given: kind(addition),
     };
     if let (Some(into), Some(from)) = (present.as_table_like_mut(), addition.as_table_like()) {
-        merge(into, from, path)?;
+        merge(into, from, plugin, path)?;
         if let Some(inline) = present
             .as_inline_table_mut()
             .filter(|inline| !inline.to_string().contains('\n'))
@@ -118,6 +132,7 @@ fn merge_item(present: &mut Item, addition: &Item, path: &str) -> Result<(), Edi
     if let (Some(setting), Some(more)) = (setting_of(present), addition.as_array()) {
         let values: Vec<String> = more.iter().map(|it| bare(it).to_string()).collect();
         return Err(EditError::Setting {
+            plugin: plugin.to_owned(),
             key: path.to_owned(),
             setting,
             values: values.join(", "),
@@ -302,7 +317,7 @@ allow = [
         assert_eq!(
             told.to_string(),
             "`http.nodes.networks` is what the setting `node_networks` says: add \"192.0.2.7\" to `node_networks` in \
-             the plugin's section of the configuration, `[features.NAME]`, and send SIGHUP"
+             `[features.discovery]` of the configuration, and send SIGHUP"
         );
     }
 
