@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,6 +33,9 @@ use crate::telemetry::metrics::ListenerMetrics;
 
 /// The first byte of a TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
+/// What a connection that has asked nothing has for its first request when it shall leave. 1 s: its client connected for that request, which some
+/// round trips of TCP and TLS on a slow line come before.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// What hyper may buffer beyond the largest head: room for one write of a streamed body.
 const BUFFER_BEYOND_HEAD: usize = 64 * 1024;
 
@@ -55,7 +59,7 @@ enum End {
 /// When connections have to leave.
 #[derive(Clone, Default)]
 pub(super) struct Leaving {
-    /// After the present request.
+    /// After the present request, or the first.
     pub(super) soon: CancellationToken,
     /// At once.
     pub(super) now: CancellationToken,
@@ -81,6 +85,8 @@ pub(super) struct Connection {
     pub(super) metrics: Arc<ListenerMetrics>,
     pub(super) outgoing: Arc<Outgoing>,
     leaving: Leaving,
+    /// Cancelled at the first request.
+    asked: CancellationToken,
 }
 
 /// A connection that was accepted and not spoken to.
@@ -100,6 +106,13 @@ impl Connection {
     /// Whether the connection is to be closed after the present request.
     pub(super) fn is_closing(&self) -> bool {
         self.leaving.soon.is_cancelled()
+    }
+
+    /// Ends when the connection has to leave and has had its time for a first request.
+    async fn may_leave(&self) {
+        self.leaving.soon.cancelled().await;
+        // Asked or out of time: either way there is nothing more to wait for.
+        let _ = tokio::time::timeout(FIRST_REQUEST, self.asked.cancelled()).await;
     }
 }
 
@@ -135,6 +148,7 @@ impl Accepted {
             metrics: self.metrics,
             outgoing: Arc::default(),
             leaving: self.leaving,
+            asked: CancellationToken::new(),
         };
         match connection.endpoint.tls.clone() {
             None => Box::pin(connection.speak(stream, server, &self.lease)).await,
@@ -183,7 +197,7 @@ impl Connection {
         };
         let shaken = tokio::select! {
             shaken = tokio::time::timeout(self.endpoint.limits.handshake, shake) => shaken,
-            () = self.leaving.soon.cancelled() => return End::CutOff,
+            () = self.may_leave() => return End::CutOff,
         };
         match shaken {
             Ok(Ok(stream)) => {
@@ -214,7 +228,7 @@ impl Connection {
     {
         let limits = self.endpoint.limits.clone();
         let place = lease.place();
-        let leaving = self.leaving.clone();
+        let now = self.leaving.now.clone();
         let gate = Gate::new(
             stream,
             limits.clone(),
@@ -224,8 +238,10 @@ impl Connection {
         .telling(self.outgoing.clone());
         let connection = Arc::new(self);
         // On the heap only while a request runs: a connection that waits shall be small.
-        let service =
-            service_fn(move |request| Box::pin(server.clone().serve(connection.clone(), request)));
+        let service = service_fn(|request| {
+            connection.asked.cancel();
+            Box::pin(server.clone().serve(connection.clone(), request))
+        });
         let mut http = pin!(
             http1::Builder::new()
                 // The gate times heads; hyper needs no clock of its own.
@@ -241,7 +257,7 @@ impl Connection {
         let old = tokio::time::sleep(limits.connection_age);
         let leave = async {
             tokio::select! {
-                () = leaving.soon.cancelled() => {}
+                () = connection.may_leave() => {}
                 () = old => {}
             }
         };
@@ -259,7 +275,7 @@ impl Connection {
                     }
                 },
                 () = place.evicted() => return End::Evicted,
-                () = leaving.now.cancelled() => return End::CutOff,
+                () = now.cancelled() => return End::CutOff,
                 () = leave.as_mut(), if !told => {
                     told = true;
                     http.as_mut().graceful_shutdown();

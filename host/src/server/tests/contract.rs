@@ -457,16 +457,25 @@ async fn requests_are_counted_by_plugin_and_status() {
 #[tokio::test]
 async fn draining_finishes_requests_and_takes_no_new_ones() {
     let site = Site::start(Setup::default()).await;
-    let idle = site.connect().await;
+    let mut idle = site.connect().await;
+    idle.write_all(b"GET /boot/a HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    site.until("the first request ran", |site| site.seen().len() == 1)
+        .await;
     let mut busy = site.connect().await;
     busy.write_all(b"GET /boot/slow HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
-    site.until("the slow request runs", |site| !site.seen().is_empty())
+    site.until("the slow request runs", |site| site.seen().len() == 2)
         .await;
     site.stop.cancel();
     let began = std::time::Instant::now();
-    assert_eq!(exchange(idle, b"").await, "", "idle connections are closed");
+    let first = exchange(idle, b"").await;
+    assert!(
+        first.starts_with("HTTP/1.1 200"),
+        "idle connections are closed after what they asked: {first}"
+    );
     assert!(began.elapsed() < Duration::from_millis(300));
     let text = exchange(busy, b"").await;
     assert!(
@@ -474,6 +483,25 @@ async fn draining_finishes_requests_and_takes_no_new_ones() {
         "{text}"
     );
     assert!(TcpStream::connect(site.address).await.is_err());
+    assert_eq!(site.running.await.unwrap(), Drained { cut_off: 0 });
+}
+
+#[tokio::test]
+async fn draining_answers_those_who_had_connected() {
+    let site = Site::start(Setup::default()).await;
+    let (silent, late) = (site.connect().await, site.connect().await);
+    site.until("both are let in", |site| {
+        site.number("bulkhead_connections{") == 2.0
+    })
+    .await;
+    site.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let text = exchange(late, b"GET /boot/a HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(
+        text.starts_with("HTTP/1.1 200") && text.contains("Connection: close"),
+        "{text}"
+    );
+    assert_eq!(exchange(silent, b"").await, "", "nobody is waited for long");
     assert_eq!(site.running.await.unwrap(), Drained { cut_off: 0 });
 }
 

@@ -69,11 +69,12 @@ impl Secure {
     }
 
     async fn get(&self, connector: TlsConnector, path: &str) -> Answer {
+        Self::get_over(self.site.connect().await, connector, path).await
+    }
+
+    async fn get_over(stream: TcpStream, connector: TlsConnector, path: &str) -> Answer {
         let name = ServerName::try_from("localhost").unwrap();
-        let stream = connector
-            .connect(name, self.site.connect().await)
-            .await
-            .unwrap();
+        let stream = connector.connect(name, stream).await.unwrap();
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: localhost:1234\r\nConnection: close\r\n\r\n");
         Answer::parse(&exchange(stream, request.as_bytes()).await)
@@ -176,6 +177,23 @@ async fn a_certificate_of_another_ca_fails_the_handshake() {
         })
         .await;
     assert!(secure.site.seen().is_empty());
+}
+
+#[tokio::test]
+async fn draining_shakes_hands_with_those_who_had_connected() {
+    let secure = secure(Setup::default()).await;
+    let stream = secure.site.connect().await;
+    secure
+        .site
+        .until("it is let in", |site| {
+            site.number("bulkhead_connections{") == 1.0
+        })
+        .await;
+    secure.site.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let answer = Secure::get_over(stream, secure.unknown(), "/boot/a").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(secure.site.running.await.unwrap(), Drained { cut_off: 0 });
 }
 
 #[tokio::test]
