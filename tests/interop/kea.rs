@@ -640,6 +640,26 @@ fn a_kea_in_trouble_costs_bounded_time_and_nothing_has_to_be_restarted() {
     });
 }
 
+/// Without a way to read leases nothing is given away, and what is said names what to load or to set, and no line of a policy.
+#[test]
+fn leases_that_cannot_be_read_are_told_with_what_to_do() {
+    programs!("kea-dhcp4", "kea-ctrl-agent");
+    namespace!("leases").inside(|| {
+        let kea = Kea::start(setup(None, Door::Agent, &[]));
+        let bulkhead = bulkhead(&kea, &kea.url());
+        let foreman = bulkhead.foreman();
+        for path in ["/dhcp/192.0.2.0", "/dhcp/192.0.2.0/unused_ip"] {
+            foreman.get(path).assert_is(
+                501,
+                "application/json",
+                "leases are not readable: load Kea's hook library `lease_cmds`, or set `dhcp_kea_lease_directory`",
+            );
+        }
+        let log = bulkhead.log();
+        assert!(!log.contains("bulkhead policy allow"), "{log}");
+    });
+}
+
 /// A wrong password is told with Kea's words, and put right without a restart.
 #[test]
 fn a_wrong_password_is_told_and_put_right() {

@@ -63,6 +63,21 @@ impl fmt::Display for Prefix {
     }
 }
 
+/// An address as dhcpd reads it: four decimal numbers, whatever zeros they begin with.
+#[must_use]
+pub fn dotted_quad(word: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut numbers = std::str::from_utf8(word).ok()?.split('.');
+    for octet in &mut octets {
+        let number = numbers.next()?;
+        *octet = number
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| number.parse().ok())??;
+    }
+    numbers.next().is_none().then(|| Ipv4Addr::from(octets))
+}
+
 /// A hardware address of 6 octets (Ethernet) or 20 (InfiniBand). Others exist, and are none that Foreman knows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hardware {
@@ -151,6 +166,28 @@ mod tests {
         );
         for bad in ["192.0.2.0", "192.0.2.1/24", "192.0.2.0/33", "x/24"] {
             assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_dotted_quad_is_decimal_whatever_it_begins_with() {
+        for text in ["192.0.2.54", "192.0.2.054", "192.000.002.054"] {
+            assert_eq!(
+                dotted_quad(text.as_bytes()),
+                Some(Ipv4Addr::new(192, 0, 2, 54)),
+                "{text}"
+            );
+        }
+        for bad in [
+            "",
+            "192.0.2",
+            "192.0.2.",
+            "192.0.2.1.1",
+            "192.0.2.256",
+            "192.0.2.+1",
+            "192.0.2.x",
+        ] {
+            assert_eq!(dotted_quad(bad.as_bytes()), None, "{bad}");
         }
     }
 

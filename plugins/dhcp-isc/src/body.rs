@@ -2,10 +2,11 @@
 //!
 //! What the index needs is read at once; every other statement is kept as it stands, for [`crate::options`].
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
-use crate::address::Hardware;
-use crate::lexer::{Lexer, Token};
+use crate::address::{Hardware, dotted_quad};
+use crate::lexer::{Lexer, Token, keyword};
 use crate::time;
 
 /// What stands in a `host`.
@@ -47,34 +48,38 @@ pub fn host(lexer: &mut Lexer<'_>) -> Option<HostBody> {
     let mut body = HostBody::default();
     loop {
         let start = lexer.at();
-        match lexer.next()? {
+        let word = match lexer.next()? {
             Token::Close => return Some(body),
-            Token::Word(keyword) if begins_another(keyword, lexer) => {
+            Token::Word(word) if begins_another(word, lexer) => {
                 lexer.seek(start);
                 return Some(body);
             }
-            Token::Word(b"dynamic") => {
+            Token::Word(word) => keyword(word),
+            Token::End => continue,
+            _ => Cow::default(),
+        };
+        match word.as_ref() {
+            b"dynamic" => {
                 body.dynamic = true;
                 lexer.skip_statement()?;
             }
-            Token::Word(b"deleted") => {
+            b"deleted" => {
                 body.deleted = true;
                 lexer.skip_statement()?;
             }
-            Token::Word(b"fixed-address") => addresses(lexer, &mut body.addresses)?,
-            Token::Word(b"hardware") => {
+            b"fixed-address" => addresses(lexer, &mut body.addresses)?,
+            b"hardware" => {
                 body.hardware = hardware(lexer)?;
                 keep(&mut body.kept, lexer, start);
             }
-            Token::Word(b"option" | b"supersede") => {
+            b"option" | b"supersede" => {
                 lexer.skip_value()?;
                 keep(&mut body.kept, lexer, start);
             }
-            Token::Word(b"filename" | b"next-server" | b"vendor-option-space") => {
+            b"filename" | b"next-server" | b"vendor-option-space" => {
                 lexer.skip_statement()?;
                 keep(&mut body.kept, lexer, start);
             }
-            Token::End => {}
             _ => lexer.skip_statement()?,
         }
     }
@@ -166,12 +171,7 @@ fn addresses(lexer: &mut Lexer<'_>, into: &mut Vec<u32>) -> Option<()> {
     loop {
         match lexer.next()? {
             Token::End => return Some(()),
-            Token::Word(word) => {
-                let address = std::str::from_utf8(word)
-                    .ok()
-                    .and_then(|text| text.parse::<Ipv4Addr>().ok());
-                into.extend(address.map(Ipv4Addr::to_bits));
-            }
+            Token::Word(word) => into.extend(dotted_quad(word).map(Ipv4Addr::to_bits)),
             _ => {}
         }
     }

@@ -3,14 +3,15 @@
 //! What stands in a group, pool or shared network does not reach the subnets in it, as in the Smart Proxy; hosts count wherever
 //! they stand. Everything else (classes, conditions, keys, zones) is skipped, whatever it holds.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 use bulkhead_sdk::dhcp::DhcpOption;
 
-use crate::address::Prefix;
+use crate::address::{Prefix, dotted_quad};
 use crate::body::{self, HostBody};
 use crate::error::Problem;
-use crate::lexer::{Lexer, Token, unquoted};
+use crate::lexer::{Lexer, Token, keyword, unquoted};
 use crate::options;
 
 /// Files included by included files, and blocks within blocks: deeper is a loop or an attack.
@@ -18,6 +19,9 @@ const DEEPEST: usize = 32;
 
 /// Most files of one configuration.
 const MOST_FILES: usize = 1_000;
+
+/// What is said of a `subnet` that is none.
+const NO_SUBNET: &str = "this is not `subnet ADDRESS netmask MASK {`";
 
 /// Most subnets: what the interface can hand over.
 const MOST_SUBNETS: usize = 4_096;
@@ -125,34 +129,36 @@ impl Reading<'_> {
                     _ => Ok(false),
                 };
             };
-            let done = match token {
+            let word = match token {
                 Token::Close => return Ok(true),
-                Token::End => Some(()),
-                Token::Word(b"include") => {
+                Token::End => continue,
+                Token::Word(word) => keyword(word),
+                _ => Cow::default(),
+            };
+            let done = match word.as_ref() {
+                b"include" => {
                     self.include(place, start, subnet, depth)?;
                     Some(())
                 }
-                Token::Word(b"subnet") => {
+                b"subnet" => {
                     self.subnet(place, start, depth)?;
                     Some(())
                 }
-                Token::Word(b"shared-network" | b"group" | b"pool") => {
+                b"shared-network" | b"group" | b"pool" => {
                     self.scope(place, start, depth)?;
                     Some(())
                 }
-                Token::Word(b"host") => self.host(&mut place.lexer),
-                Token::Word(b"range") => {
+                b"host" => self.host(&mut place.lexer),
+                b"range" => {
                     self.range(place, start, subnet)?;
                     Some(())
                 }
-                Token::Word(b"option") => {
-                    match subnet.and_then(|index| self.found.subnets.get_mut(index)) {
-                        Some(subnet) => {
-                            options::statement(b"option", &mut place.lexer, &mut subnet.options)
-                        }
-                        None => place.lexer.skip_value(),
+                b"option" => match subnet.and_then(|index| self.found.subnets.get_mut(index)) {
+                    Some(subnet) => {
+                        options::statement(b"option", &mut place.lexer, &mut subnet.options)
                     }
-                }
+                    None => place.lexer.skip_value(),
+                },
                 _ => place.lexer.skip_statement(),
             };
             done.ok_or_else(|| place.unfinished(start))?;
@@ -222,15 +228,18 @@ impl Reading<'_> {
         );
         let (
             Some(Token::Word(network)),
-            Some(Token::Word(b"netmask")),
+            Some(Token::Word(netmask)),
             Some(Token::Word(mask)),
             Some(Token::Open),
         ) = words
         else {
-            return Err(place.problem(start, "this is not `subnet ADDRESS netmask MASK {`"));
+            return Err(place.problem(start, NO_SUBNET));
         };
-        let prefix = address(network)
-            .zip(address(mask))
+        if keyword(netmask).as_ref() != b"netmask" {
+            return Err(place.problem(start, NO_SUBNET));
+        }
+        let prefix = dotted_quad(network)
+            .zip(dotted_quad(mask))
             .and_then(|(network, mask)| Prefix::new(network, mask));
         let Some(prefix) = prefix else {
             return Err(place.problem(start, "the subnet's address and netmask do not fit"));
@@ -283,8 +292,8 @@ impl Reading<'_> {
         let mut words = Vec::new();
         loop {
             match place.lexer.next() {
-                Some(Token::Word(b"dynamic-bootp")) => {}
-                Some(Token::Word(word)) => words.push(address(word)),
+                Some(Token::Word(word)) if keyword(word).as_ref() == b"dynamic-bootp" => {}
+                Some(Token::Word(word)) => words.push(dotted_quad(word)),
                 Some(Token::End) => break,
                 _ => return Err(place.problem(start, "this is not `range ADDRESS [ADDRESS];`")),
             }
@@ -306,10 +315,6 @@ impl Reading<'_> {
         subnet.ranges.push((first, last));
         Ok(())
     }
-}
-
-fn address(word: &[u8]) -> Option<Ipv4Addr> {
-    std::str::from_utf8(word).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -368,6 +373,28 @@ mod tests {
         let hosts: Vec<&str> = found.hosts.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(hosts, ["inside", "a", "b"]);
         assert_eq!(found.files, ["/etc/dhcp/dhcpd.conf", "/etc/dhcp/more.conf"]);
+    }
+
+    /// As dhcpd does, which accepts all of it.
+    #[test]
+    fn keywords_are_read_without_regard_to_case_and_addresses_with_leading_zeros() {
+        let found = one(
+            "Shared-Network s { SUBNET 10.0.0.0 NetMask 255.255.255.000 { Range Dynamic-BOOTP 10.0.0.010 10.0.0.020; Option Routers 10.0.0.1; } }
+             Group { Host A { Hardware Ethernet AA:bb:cc:dd:ee:01; Fixed-Address 10.000.000.030; Option Host-Name \"A.example.com\"; FileName \"Boot\"; } }",
+        )
+        .unwrap();
+        let usual = one(
+            "shared-network s { subnet 10.0.0.0 netmask 255.255.255.0 { range dynamic-bootp 10.0.0.10 10.0.0.20; option routers 10.0.0.1; } }
+             group { host A { hardware ethernet aa:bb:cc:dd:ee:01; fixed-address 10.0.0.30; option host-name \"A.example.com\"; filename \"Boot\"; } }",
+        )
+        .unwrap();
+        assert_eq!(found.subnets, usual.subnets);
+        let shown = |found: &Configuration| {
+            let (name, body) = &found.hosts[0];
+            let options = options::of_body(&body.kept, Vec::new());
+            (name.clone(), body.hardware, body.addresses.clone(), options)
+        };
+        assert_eq!(shown(&found), shown(&usual));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! It copies nothing and knows no keyword. What is not closed at the end of the text is no token: a file that is still being
 //! written ends like that.
 
+use std::borrow::Cow;
+
 /// One token. Its text is a slice of what is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token<'a> {
@@ -172,6 +174,15 @@ impl<'a> Iterator for Lexer<'a> {
         };
         self.at += 1;
         Some(token)
+    }
+}
+
+/// A keyword in the one form in which it is compared: dhcpd reads them without regard to case.
+#[must_use]
+pub fn keyword(word: &[u8]) -> Cow<'_, [u8]> {
+    match word.iter().any(u8::is_ascii_uppercase) {
+        true => Cow::Owned(word.to_ascii_lowercase()),
+        false => Cow::Borrowed(word),
     }
 }
 

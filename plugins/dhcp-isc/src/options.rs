@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use bulkhead_sdk::dhcp::{DhcpOption, OptionValue};
 
-use crate::lexer::{Lexer, Token, unquoted};
+use crate::lexer::{Lexer, Token, keyword, unquoted};
 use crate::time;
 
 /// Names whose Smart Proxy name is not made by replacing `.` and `-` with `_`; their value is one text.
@@ -26,6 +26,15 @@ const RENAMED: [(&str, &str); 14] = [
     ("SUNW.sysid-config-file-server", "sysid_server_path"),
     ("SUNW.JumpStart-server", "jumpstart_server_path"),
     ("vendor-option-space", "vendor"),
+];
+
+/// The names that Foreman reads of a subnet. Those of other options are shown as they are spelled.
+const OF_SUBNETS: [&str; 5] = [
+    "routers",
+    "domain_name",
+    "domain_name_servers",
+    "ntp_servers",
+    "interface_mtu",
 ];
 
 /// Sets an option, in place of one of the same name.
@@ -66,12 +75,9 @@ pub fn of_body(body: &[u8], mut options: Vec<DhcpOption>) -> Vec<DhcpOption> {
 }
 
 /// Reads one statement behind its keyword into `options`. None: the text ends first.
-pub fn statement(
-    keyword: &[u8],
-    lexer: &mut Lexer<'_>,
-    options: &mut Vec<DhcpOption>,
-) -> Option<()> {
-    match keyword {
+pub fn statement(begun: &[u8], lexer: &mut Lexer<'_>, options: &mut Vec<DhcpOption>) -> Option<()> {
+    let begun = keyword(begun);
+    match begun.as_ref() {
         b"option" | b"supersede" => match lexer.next()? {
             Token::Word(name) => value(&String::from_utf8_lossy(name), lexer, options),
             Token::End => Some(()),
@@ -85,7 +91,7 @@ pub fn statement(
                 set(
                     options,
                     "hardware_type",
-                    OptionValue::Text(String::from_utf8_lossy(kind).into_owned()),
+                    OptionValue::Text(String::from_utf8_lossy(&keyword(kind)).into_owned()),
                 );
             }
             lexer.skip_statement()
@@ -94,7 +100,7 @@ pub fn statement(
             if let Some(seconds) = time::read(lexer)? {
                 set(
                     options,
-                    &String::from_utf8_lossy(keyword),
+                    &String::from_utf8_lossy(&begun),
                     OptionValue::Text(time::written(seconds)),
                 );
             }
@@ -114,7 +120,7 @@ pub fn statement(
         // With their quotes, as the Smart Proxy shows them.
         b"uid" | b"client-hostname" => {
             if let Token::Quoted(raw) | Token::Word(raw) = lexer.next()? {
-                let name = String::from_utf8_lossy(keyword).replace('-', "_");
+                let name = String::from_utf8_lossy(&begun).replace('-', "_");
                 set(
                     options,
                     &name,
@@ -156,13 +162,19 @@ fn value(name: &str, lexer: &mut Lexer<'_>, options: &mut Vec<DhcpOption>) -> Op
     let plain = name.strip_prefix("server.").unwrap_or(name);
     if let Some((_, shown)) = RENAMED
         .iter()
-        .find(|(known, _)| *known == name || *known == plain)
+        .find(|(known, _)| known.eq_ignore_ascii_case(name) || known.eq_ignore_ascii_case(plain))
     {
         let text = groups.into_iter().flatten().collect::<Vec<_>>().join(" ");
         set(options, shown, OptionValue::Text(renamed(shown, text)));
         return Some(());
     }
-    let shown = name.replace(['.', '-'], "_");
+    let mut shown = name.replace(['.', '-'], "_");
+    if let Some(known) = OF_SUBNETS
+        .iter()
+        .find(|known| known.eq_ignore_ascii_case(&shown))
+    {
+        shown = (*known).to_owned();
+    }
     let value = match shown.as_str() {
         "routers" | "domain_name_servers" => {
             OptionValue::Texts(groups.into_iter().flatten().collect())

@@ -95,7 +95,7 @@ impl Plugin for DhcpKea {
             "A file with `user:password` for Kea's control API",
         ))
         .setting(Setting::path(
-            "dhcp_kea_lease_directory",
+            memfile::DIRECTORY,
             "The directory of Kea's lease file, needed without the hook library `lease_cmds`",
         ))
     }

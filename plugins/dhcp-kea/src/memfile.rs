@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use bulkhead_sdk::settings;
 use bulkhead_sdk::watch::{self, Error};
 
 use crate::failure::Failure;
@@ -18,6 +19,12 @@ use crate::prefix::Prefix;
 
 /// The `watch` slot.
 pub(crate) const SLOT: &str = "leases";
+
+/// The setting that names the directory of the file.
+pub(crate) const DIRECTORY: &str = "dhcp_kea_lease_directory";
+
+/// What is said where leases cannot be read either way.
+const UNREADABLE: &str = "leases are not readable: load Kea's hook library `lease_cmds`, or set `dhcp_kea_lease_directory`";
 
 /// How often a file is read anew because it was replaced while it was read.
 const TRIES: u32 = 5;
@@ -200,6 +207,10 @@ impl Leases {
 }
 
 fn about(name: &str) -> Result<Option<(u64, u64)>, Failure> {
+    // Not asked of the host, whose denial would advise a line of the policy where a setting is missing.
+    if settings::text(DIRECTORY).is_none_or(|path| path.is_empty()) {
+        return Err(Failure::Unsupported(UNREADABLE.to_owned()));
+    }
     match watch::about(SLOT, name) {
         Ok(file) => Ok(Some((file.identity, file.size))),
         Err(Error::Absent) => Ok(None),
@@ -209,9 +220,7 @@ fn about(name: &str) -> Result<Option<(u64, u64)>, Failure> {
 
 fn failed(name: &str, why: Error) -> Failure {
     match why {
-        Error::Denied(why) => Failure::Unsupported(format!(
-            "leases are not readable: load Kea's hook library `lease_cmds`, or set `dhcp_kea_lease_directory`: {why}"
-        )),
+        Error::Denied(why) => Failure::Unsupported(format!("{UNREADABLE}: {why}")),
         Error::Absent => Failure::Refused(format!("there is no file `{name}`")),
         Error::Failed(why) => Failure::Refused(format!("`{name}` cannot be read: {why}")),
     }

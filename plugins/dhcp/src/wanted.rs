@@ -95,11 +95,14 @@ impl Wanted {
         match in_the_way {
             None => Ok(()),
             Some(other) => {
+                let name = match other.name.as_str() {
+                    "" => "a reservation without a name",
+                    name => name,
+                };
                 log::warn(format!(
-                    "{} for {} is refused: {} has {} for {}",
+                    "{} for {} is refused: {name} has {} for {}",
                     wanted.address,
                     mac(&wanted.identifier),
-                    other.name,
                     other.address,
                     mac(&other.identifier)
                 ));

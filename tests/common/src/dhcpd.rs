@@ -25,7 +25,7 @@ pub const SECRET_BASE64: &str = "YSBzZWNyZXQgZm9yIHRlc3RzLCAzMiBieXRlcyBsb25n";
 /// How long dhcpd may take to start.
 const START: Duration = Duration::from_secs(20);
 
-/// A running `dhcpd`.
+/// A running `dhcpd`. Its configuration is written in the ways that it takes: keywords in any case, numbers with leading zeros.
 #[derive(Debug)]
 pub struct Dhcpd {
     /// The server's network; interface `dhcp0`, 192.0.2.1/24 and 198.51.100.1/24.
@@ -55,7 +55,7 @@ impl Dhcpd {
         );
         place.file(
             "more.conf",
-            "host included { hardware ethernet 00:11:22:33:44:02; fixed-address 198.51.100.20; }\n",
+            "Host included { Hardware Ethernet 00:11:22:33:44:02; Fixed-Address 198.51.100.020; }\n",
         );
         let include = |name: &str| format!("include \"{}\";\n", place.join(name).display());
         place.file(
@@ -69,7 +69,7 @@ impl Dhcpd {
                  shared-network site {{\n\
                  subnet 192.0.2.0 netmask 255.255.255.0 {{ option routers 192.0.2.1; option domain-name \"example.com\"; option domain-name-servers 192.0.2.2, 192.0.2.3; \
                  option ntp-servers 192.0.2.4, 192.0.2.5; option interface-mtu 1500; range 192.0.2.220 192.0.2.240; }}\n\
-                 subnet 198.51.100.0 netmask 255.255.255.0 {{ }}\n}}\n\
+                 Subnet 198.51.100.0 NetMask 255.255.255.000 {{ }}\n}}\n\
                  group {{ host fixed {{ hardware ethernet 00:11:22:33:44:01; fixed-address 192.0.2.10; filename \"fixed.0\"; }} }}\n{more}{extra}\n",
                 key = include("omapi.key"),
                 more = include("more.conf"),
