@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bulkhead_testkit::debian::{Missing, Suite};
+use bulkhead_testkit::identity::Authority;
 use bulkhead_testkit::kea::{Door, Kea, Setup};
 use bulkhead_testkit::namespace::Namespace;
 use bulkhead_testkit::provisioning::{Outcomes, Range};
@@ -21,6 +22,9 @@ use serde_json::{Value, json};
 
 /// What holds Kea in other suites of Debian.
 pub(crate) const PACKAGES: [&str; 2] = ["kea-dhcp4-server", "kea-ctrl-agent"];
+
+/// The policy as it is shipped.
+const KEA_POLICY: &str = include_str!("../../policies/dhcp-kea.toml");
 
 /// The address of the machine that boots in these tests, its MAC address and its file.
 const BOOTING: (&str, &str, &str) = ("192.0.2.77", "02:00:5e:00:53:01", "grub2/grubx64.efi");
@@ -657,6 +661,65 @@ fn leases_that_cannot_be_read_are_told_with_what_to_do() {
         }
         let log = bulkhead.log();
         assert!(!log.contains("bulkhead policy allow"), "{log}");
+    });
+}
+
+/// The docs' `ca`, `certificate` and `key`, with a Control Agent that asks for certificates. It ends every handshake that wants to resume a session.
+#[test]
+fn a_certificate_that_kea_asks_for_is_shown_in_every_connection() {
+    programs!("kea-dhcp4", "kea-ctrl-agent");
+    namespace!("certificates").inside(|| {
+        let authority = Authority::root("Kea's");
+        let mut kea = Kea::start(setup(None, Door::Agent, &["lease_cmds"]));
+        let url = kea.secure(&authority, &authority.server(&["127.0.0.1"]));
+        let mine = authority.client(Some("bulkhead"), &[]);
+        let configuration = Configuration::empty();
+        let file = |name: &str, pem: &str| {
+            let path = configuration.scratch.file(name, pem);
+            format!("{:?}", path.display().to_string())
+        };
+        let grants = KEA_POLICY.replace("plugin = \"dhcp-kea\"\n", "").replace(
+            "[http.api]\n",
+            &format!(
+                "[http.api]\nca = {}\ncertificate = {}\nkey = {}\n",
+                file("kea-ca.pem", &authority.pem()),
+                file("kea-client.pem", &mine.chain_pem),
+                file("kea-client-key.pem", &mine.key_pem),
+            ),
+        );
+        let bulkhead =
+            Bulkhead::with(speaking(configuration, &kea, &url).policy("dhcp-kea", &grants));
+        let foreman = bulkhead.foreman();
+        // At once, so that each needs a connection of its own, behind one whose session could be resumed.
+        assert_eq!(foreman.get("/dhcp").status, 200);
+        std::thread::scope(|scope| {
+            for last in 40..48 {
+                let foreman = &foreman;
+                scope.spawn(move || {
+                    let (name, ip) = (format!("h{last}.example.com"), format!("192.0.2.{last}"));
+                    let mac = format!("02:00:5e:00:54:{last}");
+                    foreman
+                        .post("/dhcp/192.0.2.0", &form(&name, &ip, &mac, "x"))
+                        .assert_is(200, "application/json", "");
+                    let found = foreman.get(&format!("/dhcp/192.0.2.0/mac/{mac}"));
+                    assert_eq!(found.status, 200, "{found}");
+                });
+            }
+        });
+        assert_eq!(kea.reservations().len(), 8);
+        assert!(bulkhead.log_lines("upstream gave no answer").is_empty());
+
+        // Somebody else's certificate is none: Kea ends the handshake, and what it says is told.
+        let stranger = Authority::root("another").client(Some("bulkhead"), &[]);
+        let scratch = &bulkhead.configuration.scratch;
+        scratch.file("kea-client.pem", &stranger.chain_pem);
+        scratch.file("kea-client-key.pem", &stranger.key_pem);
+        assert_eventually!(foreman.get("/dhcp/192.0.2.0").status == 503);
+        let told = foreman.get("/dhcp/192.0.2.0");
+        assert!(told.text().contains("Kea: TLS failed: "), "{told}");
+        scratch.file("kea-client.pem", &mine.chain_pem);
+        scratch.file("kea-client-key.pem", &mine.key_pem);
+        assert_eventually!(foreman.get("/dhcp/192.0.2.0").status == 200);
     });
 }
 

@@ -471,7 +471,7 @@ fn the_text_of_a_configuration_is_changed_in_one_place_only() {
 
 /// `config-get` of a server that keeps its leases in a file, without hooks.
 fn with_lease_file() -> Double {
-    Double::new().store("locks").http(|request: &Outgoing| {
+    Double::new().store("locks").setting(memfile::DIRECTORY, "/var/lib/kea").http(|request: &Outgoing| {
         let body: Value = serde_json::from_slice(&request.body).unwrap();
         let answer = match body["command"].as_str().unwrap() {
             "list-commands" => json!([{ "result": 0, "arguments": ["config-get", "dhcp-disable"] }]),

@@ -2,7 +2,7 @@
 //!
 //! It starts where the calling thread is: tests call it inside a [`crate::namespace::Namespace`], where all ports are free.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::debian::Suite;
 use crate::eventually::until_within;
 use crate::http::{Response, Target};
+use crate::identity::{Authority, Identity};
 use crate::scratch::Scratch;
 
 /// How long Kea may take to start.
@@ -20,6 +21,9 @@ const START: Duration = Duration::from_secs(30);
 
 /// The port of its control API.
 const PORT: u16 = 8000;
+
+/// The port of its control API over TLS, see [`Kea::secure`].
+const SECURE_PORT: u16 = 8443;
 
 /// Who answers at the control API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,7 @@ pub struct Kea {
     scratch: Scratch,
     dhcp: Option<Child>,
     agent: Option<Child>,
+    secure: Option<Child>,
 }
 
 impl Kea {
@@ -72,6 +77,7 @@ impl Kea {
             scratch: Scratch::new(),
             dhcp: None,
             agent: None,
+            secure: None,
         };
         for folder in ["etc", "run", "lib"] {
             private(&this.outside(folder));
@@ -214,15 +220,45 @@ impl Kea {
         assert!(up.is_some(), "Kea does not start:\n{}", self.log());
     }
 
+    /// Starts one more Control Agent before the same server, over TLS: it shows this certificate and wants one of this authority's. Its URL.
+    pub fn secure(&mut self, authority: &Authority, own: &Identity) -> String {
+        for (end, pem) in [
+            ("ca.pem", authority.pem()),
+            ("agent.pem", own.chain_pem.clone()),
+            ("agent-key.pem", own.key_pem.clone()),
+        ] {
+            std::fs::write(self.file("etc", end), pem).expect("Kea's folder can be written");
+        }
+        let mut config = self.agent4();
+        config["Control-agent"] = merged(
+            config["Control-agent"].clone(),
+            json!({
+                "http-port": SECURE_PORT,
+                "trust-anchor": self.named("etc", "ca.pem"),
+                "cert-file": self.named("etc", "agent.pem"),
+                "key-file": self.named("etc", "agent-key.pem"),
+            }),
+        );
+        std::fs::write(self.file("etc", "secure.conf"), config.to_string())
+            .expect("Kea's folder can be written");
+        let child = self.command("kea-ctrl-agent", "secure.conf").spawn();
+        self.secure = Some(child.expect("kea-ctrl-agent can be started"));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, SECURE_PORT));
+        let up = until_within(START, || TcpStream::connect(address).ok());
+        assert!(up.is_some(), "the agent does not start:\n{}", self.log());
+        format!("https://127.0.0.1:{SECURE_PORT}/")
+    }
+
     /// Ends the DHCP server, the Control Agent stays.
     pub fn stop(&mut self) {
         end(self.dhcp.take());
     }
 
-    /// Ends both.
+    /// Ends all.
     pub fn stop_all(&mut self) {
         self.stop();
         end(self.agent.take());
+        end(self.secure.take());
     }
 
     /// Lets whoever answers hang, or go on.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -187,12 +188,15 @@ fn client(trust: &Trust) -> Result<ClientConfig, TrustProblem> {
                     path: key.clone(),
                     what: "private key",
                 })?;
-            builder
+            let mut config = builder
                 .with_client_auth_cert(chain, private)
                 .map_err(|error| TrustProblem::Unusable {
                     path: certificate.clone(),
                     reason: error.to_string(),
-                })?
+                })?;
+            // A server that asks for certificates and names no context for its sessions, as Kea does, ends every handshake that wants to resume one.
+            config.resumption = Resumption::disabled();
+            config
         }
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
