@@ -673,6 +673,7 @@ fn a_certificate_that_kea_asks_for_is_shown_in_every_connection() {
         let mut kea = Kea::start(setup(None, Door::Agent, &["lease_cmds"]));
         let url = kea.secure(&authority, &authority.server(&["127.0.0.1"]));
         let mine = authority.client(Some("bulkhead"), &[]);
+        let stranger = Authority::root("another").client(Some("bulkhead"), &[]);
         let configuration = Configuration::empty();
         let file = |name: &str, pem: &str| {
             let path = configuration.scratch.file(name, pem);
@@ -683,15 +684,23 @@ fn a_certificate_that_kea_asks_for_is_shown_in_every_connection() {
             &format!(
                 "[http.api]\nca = {}\ncertificate = {}\nkey = {}\n",
                 file("kea-ca.pem", &authority.pem()),
-                file("kea-client.pem", &mine.chain_pem),
-                file("kea-client-key.pem", &mine.key_pem),
+                file("kea-client.pem", &stranger.chain_pem),
+                file("kea-client-key.pem", &stranger.key_pem),
             ),
         );
         let bulkhead =
             Bulkhead::with(speaking(configuration, &kea, &url).policy("dhcp-kea", &grants));
         let foreman = bulkhead.foreman();
+        // Another authority's certificate is none: Kea ends the handshake, and what it says is told.
+        let told = foreman.get("/dhcp");
+        assert_eq!(told.status, 503, "{told}");
+        assert!(told.text().contains("Kea: TLS failed: "), "{told}");
+        let scratch = &bulkhead.configuration.scratch;
+        scratch.file("kea-client.pem", &mine.chain_pem);
+        scratch.file("kea-client-key.pem", &mine.key_pem);
+        assert_eventually!(foreman.get("/dhcp").status == 200);
+
         // At once, so that each needs a connection of its own, behind one whose session could be resumed.
-        assert_eq!(foreman.get("/dhcp").status, 200);
         std::thread::scope(|scope| {
             for last in 40..48 {
                 let foreman = &foreman;
@@ -707,19 +716,6 @@ fn a_certificate_that_kea_asks_for_is_shown_in_every_connection() {
             }
         });
         assert_eq!(kea.reservations().len(), 8);
-        assert!(bulkhead.log_lines("upstream gave no answer").is_empty());
-
-        // Somebody else's certificate is none: Kea ends the handshake, and what it says is told.
-        let stranger = Authority::root("another").client(Some("bulkhead"), &[]);
-        let scratch = &bulkhead.configuration.scratch;
-        scratch.file("kea-client.pem", &stranger.chain_pem);
-        scratch.file("kea-client-key.pem", &stranger.key_pem);
-        assert_eventually!(foreman.get("/dhcp/192.0.2.0").status == 503);
-        let told = foreman.get("/dhcp/192.0.2.0");
-        assert!(told.text().contains("Kea: TLS failed: "), "{told}");
-        scratch.file("kea-client.pem", &mine.chain_pem);
-        scratch.file("kea-client-key.pem", &mine.key_pem);
-        assert_eventually!(foreman.get("/dhcp/192.0.2.0").status == 200);
     });
 }
 
