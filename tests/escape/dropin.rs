@@ -313,3 +313,91 @@ fn the_last_good_version_stays_until_a_better_one_runs_and_is_back_at_once() {
     assert!(site.said("mask").is_empty(), "{}", site.said("mask"));
     site.undisturbed();
 }
+
+/// A new version that needs more than the one that runs waits beside it, and takes over with the change of the policy that it waited for: a line, or its
+/// digest. What the operator went back from does not come back with any.
+#[test]
+fn a_version_that_asks_for_more_takes_over_with_what_it_waited_for() {
+    let one = version("one");
+    let more = masked("name=mask;mount=/mask;song=more;need=data;");
+    let configuration = Configuration::standard().policy("mask", &approved(&[&one]));
+    let data = configuration.scratch.directory("data");
+    let site = Site::start(configuration);
+    let path = site.bulkhead.configuration.path();
+    let command = |words: &[&str]| {
+        let place = ["--config", path.to_str().unwrap()];
+        let done = run(words.iter().copied().chain(place));
+        assert_eq!(done.code(), Some(0), "{}", done.text());
+        done.stdout
+    };
+    site.put("mask", &one);
+    assert_eventually!(site.song() == "one", "{}", site.bulkhead.log());
+    site.put("mask", &more);
+    assert_eventually!(
+        site.said("mask").contains("the file changed"),
+        "{}",
+        site.said("mask")
+    );
+    // Approved, it lacks a grant: the command does not say that it runs, and the list says what would let it.
+    let told = command(&["plugin", "approve", "mask"]);
+    assert!(
+        told.contains("is approved, but does not run: ")
+            && told.contains("it needs files `data`")
+            && told.contains("runs on"),
+        "{told}"
+    );
+    let listed = command(&["plugin", "list"]);
+    assert!(
+        listed.contains("The policy of mask lacks:\n  files.data.directory = "),
+        "{listed}"
+    );
+    assert_eq!(site.song(), "one");
+    // Another change brings up the version that runs anew; the other one waits on.
+    command(&["policy", "allow", "mask", "limits.warm = 2"]);
+    assert_eq!(site.song(), "one");
+    assert!(
+        site.said("mask").contains("it needs files `data`"),
+        "{}",
+        site.said("mask")
+    );
+    let line = format!("files.data.directory = {:?}", data.display().to_string());
+    let told = command(&["policy", "allow", "mask", &line]);
+    assert!(told.contains("it holds from now on"), "{told}");
+    assert_eq!(site.song(), "more", "{}", site.bulkhead.log());
+
+    // Its digest, written into the policy by hand, is what the next one waits for.
+    let next = masked("name=mask;mount=/mask;song=next;need=data;");
+    site.put("mask", &next);
+    assert_eventually!(
+        site.said("mask").contains("the file changed"),
+        "{}",
+        site.said("mask")
+    );
+    let scratch = &site.bulkhead.configuration.scratch;
+    let policy = scratch.join("policies/mask.toml");
+    let text = fs::read_to_string(&policy).unwrap();
+    let digests = approved(&[&one, &more]);
+    let text = text.replace(&approved(&[&one]), &digests);
+    assert!(text.contains(&digests), "{text}");
+    let with_next = text.replace(&digests, &approved(&[&one, &more, &next]));
+    fs::write(&policy, &with_next).unwrap();
+    assert_eventually!(site.song() == "next", "{}", site.said("mask"));
+
+    // What was rolled back stays out, whatever is written into the policy.
+    command(&["plugin", "rollback", "mask"]);
+    assert_eq!(site.song(), "more");
+    let told = command(&[
+        "policy",
+        "allow",
+        "mask",
+        "names.more.allow = [\"x.example.com\"]",
+    ]);
+    assert_eq!(site.song(), "more", "{told}");
+    // A line for what nobody asked for is written and gives nothing; that is said.
+    assert!(
+        told.contains("`names.more` grants what the plugin does not ask for"),
+        "{told}"
+    );
+    command(&["plugin", "approve", "mask"]);
+    assert_eq!(site.song(), "next");
+}

@@ -48,6 +48,8 @@ pub struct Found {
     pub fingerprint: String,
     /// Exposed settings, null where not known.
     pub exposed: Vec<(String, serde_json::Value)>,
+    /// The policy it was tried under; none where that has a mistake, or nobody asked for it.
+    pub(in crate::plugin) policy: Option<Policy>,
 }
 
 /// Values of a plugin's settings.
@@ -328,6 +330,7 @@ impl Loader {
             return Err(Trouble::Disabled);
         }
         let (policy, source) = self.policy(&manifest.name, shipped)?;
+        found.policy = Some(policy.clone());
         if origin == Origin::ThirdParty {
             self.approved(&manifest.name, found, &policy)?;
         }

@@ -51,6 +51,7 @@ impl Desk {
                 "with that line the policy would not be taken over: {wrong}"
             )));
         }
+        let known = loader.warnings(&plugin);
         crate::grant::edit::write_whole(&path, next.text().as_bytes())
             .map_err(|error| ControlError::Failed(format!("{}: {error}", path.display())))?;
         self.registry.look().await;
@@ -60,9 +61,12 @@ impl Desk {
             Some(reason) => format!("{plugin}: {reason}"),
             None => "it holds from now on".to_owned(),
         };
-        Ok(Done {
-            message: format!("{} now says `{line}`; {outcome}", path.display()),
-        })
+        let mut message = format!("{} now says `{line}`; {outcome}", path.display());
+        let warnings = loader.warnings(&plugin);
+        for warning in warnings.iter().filter(|it| !known.contains(it)) {
+            message.push_str(&format!("; but {warning}"));
+        }
+        Ok(Done { message })
     }
 }
 

@@ -113,13 +113,11 @@ impl Registry {
         if let Err(error) = self.library.keep(&digest, &wasm) {
             tracing::warn!(file = place.label(), %error, "no copy kept; a rollback to this version will not be possible");
         }
-        let withdrawn = self.records.load().iter().any(|(name, record)| {
-            record.place == place
-                && self
-                    .library
-                    .history(name)
-                    .is_some_and(|it| it.withdrawn.as_deref() == Some(digest.as_str()))
-        });
+        let withdrawn = self
+            .records
+            .load()
+            .iter()
+            .any(|(name, record)| record.place == place && self.is_withdrawn(name, &digest));
         if withdrawn {
             return;
         }
@@ -128,6 +126,13 @@ impl Registry {
             digest: &digest,
         };
         self.load(place, &wasm, None).await;
+    }
+
+    /// Whether the operator went back from this version of a plugin.
+    pub(super) fn is_withdrawn(&self, name: &str, digest: &str) -> bool {
+        self.library
+            .history(name)
+            .is_some_and(|it| it.withdrawn.as_deref() == Some(digest))
     }
 }
 

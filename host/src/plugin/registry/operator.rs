@@ -33,13 +33,20 @@ impl Registry {
         work.files.remove(path);
         self.settled_files(&mut work, &|_| {}).await;
         self.settle();
-        Ok(Done {
-            message: format!(
-                "{name} {} is approved and {}",
-                record.found.digest,
-                self.state_of(name)
-            ),
-        })
+        let digest = &record.found.digest;
+        let runs = self
+            .loader
+            .running(name)
+            .is_some_and(|it| it.digest == *digest);
+        let message = match self.records.load().get(name) {
+            Some(record) if !runs => {
+                let state = || record.state.to_string();
+                let reason = record.reason.clone().unwrap_or_else(state);
+                format!("{name} {digest} is approved, but does not run: {reason}")
+            }
+            _ => format!("{name} {digest} is approved and {}", self.state_of(name)),
+        };
+        Ok(Done { message })
     }
 
     /// Returns to the version of a plugin that ran before.

@@ -51,13 +51,30 @@ impl Registry {
         }
         // What waits may have been granted.
         for (name, record) in self.records.load_full().iter() {
-            let waits = matches!(record.state, PluginState::Pending | PluginState::Failed);
             // What cannot even be described waits for no policy.
-            if !waits || record.found.name.is_empty() || self.loader.running(name).is_some() {
-                continue;
+            if !record.found.name.is_empty() && self.waits(name, record) {
+                self.load_again(record, &record.found.digest).await;
             }
-            self.load_again(record, &record.found.digest).await;
         }
+    }
+
+    /// Whether the policy as it is now may bring up what a row stands for.
+    fn waits(&self, name: &str, record: &Record) -> bool {
+        if self.loader.running(name).is_none() {
+            return matches!(record.state, PluginState::Pending | PluginState::Failed);
+        }
+        let policy = || self.loader.policy(name, self.shipped(name)).ok();
+        self.stays_beside(name, record) && record.found.policy != policy().map(|(it, _)| it)
+    }
+
+    /// Whether the version of a row did not take the place of the one that runs. One that was rolled back is not meant to.
+    fn stays_beside(&self, name: &str, record: &Record) -> bool {
+        let digest = &record.found.digest;
+        let other = self
+            .loader
+            .running(name)
+            .is_some_and(|it| it.digest != *digest);
+        other && !self.is_withdrawn(name, digest)
     }
 
     /// Shows why a policy is not taken over, as long as it is not, and tells it once.
@@ -85,11 +102,16 @@ impl Registry {
         let Some(record) = self.records.load().get(&*plugin.name).cloned() else {
             return;
         };
+        let beside = self.stays_beside(&plugin.name, &record);
         if !self.load_again(&record, &plugin.digest).await {
             tracing::warn!(
                 plugin = &*plugin.name,
                 "the copy of its file is gone; new limits hold from the next start on"
             );
+        }
+        // The row stands for the file, whose version waits on.
+        if beside {
+            self.load_again(&record, &record.found.digest).await;
         }
     }
 
