@@ -4,12 +4,14 @@
 //! plugin the library remembers which digest ran last and which ran before: `plugin rollback` and a start with a broken new file use them.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+
+use crate::grant::edit::write_whole;
 
 /// Copies and history of plugins in the state directory.
 pub struct Library {
@@ -197,28 +199,6 @@ pub fn read_component(path: &Path, largest: u64) -> std::io::Result<Vec<u8>> {
 
 fn file_name(digest: &str) -> String {
     format!("{}.wasm", digest.replace(':', "-"))
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let part = path.with_extension(format!("part-{}", uuid::Uuid::new_v4().simple()));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&part)?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::rename(&part, path))
-        .and_then(|()| {
-            path.parent().map_or(Ok(()), |directory| {
-                std::fs::File::open(directory)?.sync_all()
-            })
-        });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    written
 }
 
 fn failed(path: &Path, error: &dyn std::fmt::Display) -> LibraryError {
