@@ -11,6 +11,8 @@ use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::Failure;
+
 /// A `files` slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder {
@@ -186,6 +188,18 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let status = match &error {
+            FileError::LeadsOut => 400,
+            FileError::NotFound => 404,
+            FileError::IsADirectory => 409,
+            FileError::Io(_) => 500,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
 /// What operators meet, in the system's usual words and without an error number: that of the sandbox is not the machine's.
 fn words(kind: io::ErrorKind) -> Option<&'static str> {
     Some(match kind {
@@ -252,6 +266,22 @@ mod tests {
             "File exists"
         );
         assert_eq!(folder.read("poap.cfg").unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_question_mark_answers_with_the_status_of_the_error() {
+        let root = TempFolder::new();
+        let _host = Host::new().folder("root", root.path()).install();
+        let folder = Folder::slot("root");
+        folder.write_whole("a/b", b"one").unwrap();
+        let status = |result: Result<(), FileError>| {
+            let answer = || -> Result<(), Failure> { Ok(result?) };
+            answer().unwrap_err().status()
+        };
+        assert_eq!(status(folder.read("../x").map(drop)), 400);
+        assert_eq!(status(folder.read("x").map(drop)), 404);
+        assert_eq!(status(folder.write_whole("a", b"two")), 409);
+        assert_eq!(status(folder.write_whole("a/b/c", b"two")), 500);
     }
 
     #[test]

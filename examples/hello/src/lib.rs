@@ -1,4 +1,4 @@
-//! The smallest useful plugin: one public route, one setting, no needs. Copy this folder to begin your own.
+//! The smallest useful plugin: one public route, one setting, no needs. To begin your own, take this file; the page "Your first plugin" has the `Cargo.toml`.
 //!
 //! `GET /hello/NAME` answers with a greeting; `POST /hello` takes the name from a form.
 
