@@ -57,9 +57,21 @@ pub enum Command {
     Serve(serve::Serve),
     Check(check::Check),
     Doctor(doctor::Doctor),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+            bulkhead plugin list\n  \
+            bulkhead plugin inspect ./hello.wasm\n  \
+            bulkhead plugin approve hello"
+    )]
     Plugin(plugin::Plugin),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+            bulkhead policy explain tftp\n  \
+            bulkhead policy denials\n  \
+            bulkhead policy allow dhcp 'probe.addresses.allow = [\"192.0.2.0/24\"]'"
+    )]
     Policy(policy::Policy),
     Ports(ports::Ports),
     Completions(completions::Completions),

@@ -84,8 +84,8 @@ pub struct Diff {
 /// Writes the policy file, keeps its comments, and applies it to the running proxy at once. A denial in the log shows the exact line.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
-    bulkhead policy allow dns 'names.zones.allow = [\"ns.example.com\"]'\n  \
-    bulkhead policy allow httpboot 'files.root.directory = \"/srv/tftp\"'")]
+    bulkhead policy allow dhcp 'probe.addresses.allow = [\"192.0.2.0/24\"]'\n  \
+    bulkhead policy allow templates 'limits.concurrency = 32'")]
 pub struct Allow {
     /// The plugin
     #[arg(value_name = "PLUGIN")]

@@ -35,7 +35,7 @@ pub enum EditError {
     },
     /// The file leaves that value to a setting, which is the one place where it is said.
     #[error(
-        "`{key}` is what the setting `{setting}` says: add {values} to `{setting}` in `[features.{plugin}]` of the configuration, and send SIGHUP"
+        "`{key}` is what the setting `{setting}` says: {change} in `[features.{plugin}]` of the configuration, and send SIGHUP"
     )]
     Setting {
         /// The plugin, after which the section of the configuration is called.
@@ -44,8 +44,8 @@ pub enum EditError {
         key: String,
         /// The setting.
         setting: String,
-        /// What the line would have added.
-        values: String,
+        /// What to do there instead.
+        change: String,
     },
     /// Reading or writing the file.
     #[error("{}: {source}", path.display())]
@@ -129,13 +129,19 @@ fn merge_item(
         }
         return Ok(());
     }
-    if let (Some(setting), Some(more)) = (setting_of(present), addition.as_array()) {
-        let values: Vec<String> = more.iter().map(|it| bare(it).to_string()).collect();
+    if let (Some(setting), Some(value)) = (setting_of(present), addition.as_value()) {
+        let change = match value.as_array() {
+            Some(more) => {
+                let values: Vec<String> = more.iter().map(|it| bare(it).to_string()).collect();
+                format!("add {} to `{setting}`", values.join(", "))
+            }
+            None => format!("write `{setting} = {}`", bare(value)),
+        };
         return Err(EditError::Setting {
             plugin: plugin.to_owned(),
             key: path.to_owned(),
             setting,
-            values: values.join(", "),
+            change,
         });
     }
     match (present.as_value_mut(), addition.as_value()) {
@@ -318,6 +324,14 @@ allow = [
             told.to_string(),
             "`http.nodes.networks` is what the setting `node_networks` says: add \"192.0.2.7\" to `node_networks` in \
              `[features.discovery]` of the configuration, and send SIGHUP"
+        );
+        let policy =
+            "plugin = \"httpboot\"\n[files.root]\ndirectory = { setting = \"root_dir\" }\n";
+        let told = add_line(policy, "files.root.directory = \"/srv/tftp\"").unwrap_err();
+        assert_eq!(
+            told.to_string(),
+            "`files.root.directory` is what the setting `root_dir` says: write `root_dir = \"/srv/tftp\"` in \
+             `[features.httpboot]` of the configuration, and send SIGHUP"
         );
     }
 
