@@ -233,3 +233,43 @@ fn three_instances_of_one_configuration() {
         assert!(refused.stderr.contains(told), "{}", refused.text());
     }
 }
+
+/// The example of the configuration holds every key that the book lists, and the program knows each of them.
+#[test]
+fn the_example_holds_every_key_of_the_book() {
+    let example = include_str!("../../examples/proxy.toml");
+    let assigned = |line: &str, key: &str| {
+        let line = line.trim_start_matches('#');
+        line.strip_prefix(key)
+            .is_some_and(|rest| rest.starts_with(" = "))
+    };
+    let book = include_str!("../../docs/src/operators/configuration.md");
+    let reference = include_str!("../../docs/src/operators/policy-reference.md");
+    let (_, limits) = reference.split_once("\n## limits\n").unwrap();
+    let (limits, _) = limits.split_once("\n## ").unwrap();
+    let keys: Vec<&str> = book
+        .lines()
+        .chain(limits.lines())
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(key, _)| key)
+        .collect();
+    assert!(keys.len() > 60, "{keys:?}");
+    for key in keys {
+        assert!(
+            example.lines().any(|line| assigned(line, key)),
+            "`{key}` is not in the example"
+        );
+    }
+    let whole: String = example
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|it: char| it.is_ascii_lowercase()) => format!("{key}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert!(whole.contains("\ncompile_time = "), "{whole}");
+    let configuration = fitted(&whole);
+    let path = configuration.write();
+    let told = run(["check", "--config", path.to_str().unwrap()]).text();
+    assert!(!told.contains("unknown key"), "{told}");
+}

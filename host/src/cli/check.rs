@@ -7,8 +7,11 @@ use clap::Args;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use toml::de::DeTable;
+
 use super::exit::Failure;
-use super::place::{DEFAULT_CONFIG, Place};
+use super::host::foreman_trust;
+use super::place::{DEFAULT_CONFIG, Place, default_state};
 use super::policy::show_problems;
 use super::print::Listing;
 use crate::grant::policy::Policy;
@@ -16,6 +19,8 @@ use crate::plugin::compile::Compiler;
 use crate::plugin::registry::Bundled;
 use crate::plugin::settings::Lists;
 use crate::sandbox::{Engine, Runtimes};
+use crate::server::{Tls, tls_files};
+use crate::settings::problem::Source;
 use crate::settings::{Config, Problem};
 
 /// Check the configuration and all policies without starting
@@ -44,7 +49,11 @@ impl Check {
                 "there is no configuration to check: name one with --config (or make {DEFAULT_CONFIG}); without one `bulkhead serve` starts a trial"
             )));
         };
-        let state = self.place.state_directory()?;
+        let state = match self.place.state_directory() {
+            // It cannot be made out of a file with broken syntax, whose mistakes are told below.
+            Err(Failure::Configuration(_)) if self.place.profile.is_none() => default_state(),
+            other => other?,
+        };
         let problems = problems(&file, &state, bundled)?;
         if problems.is_empty() {
             // Good as a whole; but there may be no such profile.
@@ -54,7 +63,10 @@ impl Check {
             &problems,
             self.listing.format,
             out,
-            &format!("{}: good", file.display()),
+            &format!(
+                "{}: good (whether the files and servers it names are there, `bulkhead doctor` tells)",
+                file.display()
+            ),
         )
     }
 }
@@ -67,6 +79,7 @@ pub(super) fn problems(
 ) -> Result<Vec<Problem>, Failure> {
     let (config, mut problems) = Config::survey(file, state);
     if let Some(config) = &config {
+        problems.extend(certificates(config, file));
         problems.extend(policies(config));
         problems.extend(settings(config, bundled)?);
     }
@@ -76,18 +89,49 @@ pub(super) fn problems(
     Ok(problems)
 }
 
+/// Certificates and keys that are there and cannot be used. That one cannot be opened is told with the key that names it.
+fn certificates(config: &Config, file: &Path) -> Vec<Problem> {
+    let Ok(text) = std::fs::read_to_string(file) else {
+        return Vec::new();
+    };
+    let (table, _) = DeTable::parse_recoverable(&text);
+    let source = Source {
+        path: file,
+        text: &text,
+    };
+    let there = |path: &PathBuf| std::fs::File::open(path).is_ok();
+    let at = |section: &str, message: String| {
+        let span = table.get_ref().get(section).map_or(0..0, |it| it.span());
+        source.problem(&span, format!("`{section}`: {message}"), None)
+    };
+    let mut problems = Vec::new();
+    if let Some(files) = tls_files(config).filter(|it| it.paths().all(there))
+        && let Err(error) = Tls::load(files)
+    {
+        problems.push(at("tls", error.to_string()));
+    }
+    if let Some(foreman) = &config.foreman {
+        let trust = foreman_trust(foreman);
+        if trust.paths().all(there)
+            && let Err(error) = trust.usable()
+        {
+            problems.push(at("foreman", error.to_string()));
+        }
+    }
+    problems
+}
+
 /// Problems of all policy files.
 fn policies(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut wrong = |file: &Path, message: String| {
-        problems.push(Problem {
-            file: file.to_owned(),
-            line: 1,
-            column: 1,
-            message,
-            help: None,
-        });
+    let whole = |file: &Path, message: String, help: Option<String>| Problem {
+        file: file.to_owned(),
+        line: 1,
+        column: 1,
+        message,
+        help,
     };
+    let mut wrong = |file: &Path, message: String| problems.push(whole(file, message, None));
     let mut found = Vec::new();
     if let Some(directory) = &config.plugins.policies {
         match std::fs::read_dir(directory) {
@@ -97,6 +141,8 @@ fn policies(config: &Config) -> Vec<Problem> {
                     .map(|it| it.path())
                     .filter(|it| it.extension().is_some_and(|it| it == "toml")),
             ),
+            // Told already, at the key that names it.
+            Err(_) if !directory.is_dir() => {}
             Err(error) => wrong(directory, format!("cannot be read: {error}")),
         }
     }
@@ -109,8 +155,19 @@ fn policies(config: &Config) -> Vec<Problem> {
         }
     }
     for (path, text) in read {
-        if let Err(mistakes) = Policy::parse(&path, &text) {
-            problems.extend(mistakes.0);
+        match Policy::parse(&path, &text) {
+            Ok(policy) => {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                let says = policy.plugin();
+                if name != says {
+                    let message = format!(
+                        "the file is read for the plugin `{name}`, and says that it is for `{says}`"
+                    );
+                    let help = format!("call it {says}.toml, or write `plugin = \"{name}\"`");
+                    problems.push(whole(&path, message, Some(help)));
+                }
+            }
+            Err(mistakes) => problems.extend(mistakes.0),
         }
     }
     problems

@@ -44,6 +44,7 @@ use crate::telemetry::ring::LogRing;
 mod derived;
 mod desk;
 
+pub use derived::foreman_trust;
 use derived::{deny, foreman, needs_restart, server_rules};
 use desk::Desk;
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use toml::de::DeTable;
 
 use super::exit::Failure;
 use crate::settings::{Config, Problem, Problems};
@@ -134,10 +135,13 @@ fn configured_state(file: &Path) -> Result<Option<PathBuf>, Failure> {
         path: file.to_owned(),
         source,
     })?;
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error| Failure::Configuration(format!("{}: {error}", file.display())))?;
-    let state = table.get("state").and_then(toml::Value::as_str);
+    let (table, mistakes) = DeTable::parse_recoverable(&text);
+    let state = table.get_ref().get("state");
+    let state = state.and_then(|it| it.get_ref().as_str());
+    if state.is_none() && !mistakes.is_empty() {
+        let (_, problems) = Config::survey(file, &default_state());
+        return Err(Failure::Configuration(Problems(problems).to_string()));
+    }
     // A relative path starts where the file that names it is.
     Ok(state.map(|state| file.parent().unwrap_or(Path::new(".")).join(state)))
 }

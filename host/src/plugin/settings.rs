@@ -70,6 +70,7 @@ impl Lists<'_> {
             }
         }
         problems.extend(unknown(config, bundled, &others));
+        problems.extend(for_nobody(config, bundled, &others));
         sorted(problems)
     }
 
@@ -88,6 +89,8 @@ impl Lists<'_> {
         let mut manifests = Vec::new();
         let entries = match std::fs::read_dir(directory) {
             Ok(entries) => entries,
+            // Told already, at the key that names it.
+            Err(_) if !directory.is_dir() => return manifests,
             Err(error) => {
                 problems.push(whole(directory, format!("cannot be read: {error}")));
                 return manifests;
@@ -130,15 +133,36 @@ fn asked<'b>(config: &Config, bundled: &'b [Bundled]) -> Vec<&'b Bundled> {
     all.iter().filter(on).collect()
 }
 
+/// What plugins are called, those of the directory among them.
+fn known<'n>(config: &Config, bundled: &'n [Bundled], others: &'n [String]) -> Vec<&'n str> {
+    let own = if config.plugins.bundled { bundled } else { &[] };
+    let others = others.iter().map(String::as_str);
+    own.iter().map(|it| it.name).chain(others).collect()
+}
+
+/// Policies that are called nearly like a plugin. One for a plugin that nobody knows is no mistake: the plugin may come.
+fn for_nobody(config: &Config, bundled: &[Bundled], others: &[String]) -> Vec<Problem> {
+    let known = known(config, bundled, others);
+    let directory = config.plugins.policies.iter();
+    let files = directory.filter_map(|it| std::fs::read_dir(it).ok());
+    let paths = files.flat_map(|it| it.flatten().map(|it| it.path()));
+    paths
+        .filter(|path| path.extension().is_some_and(|it| it == "toml"))
+        .filter_map(|path| {
+            let name = path.file_stem()?.to_str()?;
+            let unknown = !known.contains(&name);
+            let help = unknown.then(|| nearest(name, known.iter().copied()))??;
+            let mut problem = whole(&path, format!("no plugin is called `{name}`"));
+            problem.help = Some(help);
+            Some(problem)
+        })
+        .collect()
+}
+
 /// Sections of features that no plugin provides.
 fn unknown(config: &Config, bundled: &[Bundled], others: &[String]) -> Vec<Problem> {
-    let own = if config.plugins.bundled { bundled } else { &[] };
-    let known: Vec<&str> = own
-        .iter()
-        .map(|it| it.name)
-        .chain(others.iter().map(String::as_str))
-        .chain([LOGS])
-        .collect();
+    let mut known = known(config, bundled, others);
+    known.push(LOGS);
     config
         .features
         .iter()

@@ -464,7 +464,7 @@ fn plain_foreman(listener: &settings::Listener, address: SocketAddr) -> PlainFor
 }
 
 /// The files of `[tls]`, if a listener uses them.
-fn tls_files(config: &Config) -> Option<TlsFiles> {
+pub fn tls_files(config: &Config) -> Option<TlsFiles> {
     let used = config.listeners.iter().any(|it| it.tls);
     let tls = config.tls.as_ref().filter(|_| used)?;
     Some(TlsFiles {

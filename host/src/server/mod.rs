@@ -48,7 +48,7 @@ pub use identity::{
 };
 pub use limits::Limits;
 pub use listener::{BindError, Door, Drain, Drained, Listener, bind};
-pub use listeners::{Bound, Listeners, ListenersError, Sockets};
+pub use listeners::{Bound, Listeners, ListenersError, Sockets, tls_files};
 pub use names::{ResolverError, ReverseNames, SystemNames};
 pub use own_names::OwnNames;
 pub use path::{NormalPath, PathError};

@@ -173,17 +173,15 @@ impl Tls {
 }
 
 impl TlsFiles {
-    fn stamps(&self) -> Vec<Stamp> {
-        let files = [
-            Some(&self.certificate),
-            Some(&self.key),
-            self.client_ca.as_ref(),
-        ];
-        files
+    /// All that are named.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.certificate, &self.key]
             .into_iter()
-            .flatten()
-            .map(|file| Stamp::of(file))
-            .collect()
+            .chain(&self.client_ca)
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        self.paths().map(|file| Stamp::of(file)).collect()
     }
 
     fn build(&self) -> Result<ServerConfig, TlsError> {

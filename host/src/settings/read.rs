@@ -300,7 +300,7 @@ impl Reader<'_> {
                         table.dotted(key),
                         path.display()
                     ),
-                    None,
+                    (!path.exists()).then(|| format!("make it: mkdir -p {}", path.display())),
                 );
             }
             Some(path)

@@ -268,3 +268,147 @@ fn check_accepts_what_serve_accepts() {
     let finished = run(["check", "--config", path.to_str().unwrap()]);
     assert_eq!(finished.code(), Some(0), "{}", finished.text());
 }
+
+/// What only `serve` would find otherwise, each at the key that has to be changed: addresses that two listeners share, certificates and keys that are
+/// there and cannot be used. A directory that is not there is told once.
+#[test]
+fn check_tells_what_would_end_the_start() {
+    let foreman = "[foreman]\nurl = \"foreman.example.com\"";
+    let configuration = Configuration::empty();
+    let good = configuration.text();
+    let path = configuration.write();
+    let scratch = &configuration.scratch;
+    scratch.file("tls/text.pem", "no certificate");
+    let other = configuration.authority.client(Some("other"), &["other"]);
+    scratch.file("tls/other-key.pem", &other.key_pem);
+    let doors = configuration.doors;
+    let check = |text: &str| {
+        scratch.file("proxy.toml", text);
+        let told = run(["check", "--config", path.to_str().unwrap()]);
+        (told.code(), told.text())
+    };
+    assert_eq!(check(&good).0, Some(0), "{}", check(&good).1);
+    let port = |port: u16| format!("127.0.0.1:{port}");
+    for (from, to, at, said) in [
+        (
+            port(doors.hosts_http),
+            port(doors.foreman_tls),
+            "[[listener]]\nname = \"hosts-http\"",
+            "is where the listener `foreman` listens",
+        ),
+        (
+            "server.pem".to_owned(),
+            "text.pem".to_owned(),
+            "[tls]",
+            "holds no certificate",
+        ),
+        (
+            "server-key.pem".to_owned(),
+            "other-key.pem".to_owned(),
+            "[tls]",
+            "cannot be used together",
+        ),
+        (
+            "[admin]".to_owned(),
+            format!("{foreman}\n[admin]"),
+            "url = ",
+            "write `https://foreman.example.com`",
+        ),
+        (
+            "[admin]".to_owned(),
+            format!(
+                "{}\ncertificate = \"tls/text.pem\"\nprivate_key = \"tls/server-key.pem\"\n[admin]",
+                foreman.replace("\"f", "\"https://f")
+            ),
+            "[foreman]",
+            "holds no certificate",
+        ),
+        (
+            format!("{:?}", scratch.join("plugins").display().to_string()),
+            "\"elsewhere\"".to_owned(),
+            "directory = ",
+            "mkdir -p",
+        ),
+    ] {
+        let text = good.replacen(&from, &to, 1);
+        assert_ne!(text, good, "{from}");
+        let line = text
+            .lines()
+            .take_while(|line| !line.starts_with(at.lines().next_back().unwrap_or(at)));
+        // A section is where its heading stands, also where a line below it is known better.
+        let place = line.count() + 2 - at.lines().count();
+        let (code, told) = check(&text);
+        assert_eq!(code, Some(3), "{to}: {told}");
+        assert!(told.contains(said), "{to}: no {said:?} in:\n{told}");
+        assert!(
+            told.contains(&format!("proxy.toml:{place}:")),
+            "{to}: not at line {place}:\n{told}"
+        );
+        assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+    }
+}
+
+/// A policy that no plugin will ever be read with: called like another one, or like none by one letter. One for a plugin that may come is good.
+#[test]
+fn check_tells_a_policy_that_is_for_nobody() {
+    for (file, plugin, said) in [
+        (
+            "tftp",
+            "dns",
+            Some("call it dns.toml, or write `plugin = \"tftp\"`"),
+        ),
+        (
+            "tftpp",
+            "tftpp",
+            Some("no plugin is called `tftpp`; did you mean `tftp`?"),
+        ),
+        ("mine", "mine", None),
+    ] {
+        let configuration = Configuration::empty();
+        let policy = format!("plugin = {plugin:?}\n");
+        configuration
+            .scratch
+            .file(&format!("policies/{file}.toml"), policy);
+        let path = configuration.write();
+        let told = run(["check", "--config", path.to_str().unwrap()]);
+        let Some(said) = said else {
+            assert_eq!(told.code(), Some(0), "{}", told.text());
+            continue;
+        };
+        assert_eq!(told.code(), Some(3), "{}", told.text());
+        let place = format!("policies/{file}.toml:1:1: ");
+        assert!(
+            told.text().contains(&place) && told.text().contains(said),
+            "{}",
+            told.text()
+        );
+    }
+}
+
+/// Broken syntax has its place as well, also for programs, and keeps nobody from the running proxy.
+#[test]
+fn broken_syntax_is_told_like_any_other_mistake() {
+    let bulkhead = Bulkhead::with(Configuration::standard());
+    let path = bulkhead.configuration.path();
+    let text = bulkhead.configuration.text();
+    let broken = text.replace("[admin]", "[admin");
+    let line = broken.lines().take_while(|line| *line != "[admin").count() + 1;
+    let words = |words: &[&str]| {
+        let place = ["--config", path.to_str().unwrap()];
+        run(words.iter().copied().chain(place))
+    };
+    for text in [broken.clone(), broken.replacen("state = ", "#tate = ", 1)] {
+        bulkhead.configuration.scratch.file("proxy.toml", &text);
+        let told = words(&["check", "--format", "json"]);
+        assert_eq!(told.code(), Some(3), "{}", told.text());
+        let problems: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+        assert_eq!(problems[0]["line"], line, "{problems}");
+        let told = words(&["serve"]);
+        assert_eq!(told.code(), Some(3), "{}", told.text());
+        let place = format!("proxy.toml:{line}:");
+        assert!(told.text().contains(&place), "{}", told.text());
+    }
+    bulkhead.configuration.scratch.file("proxy.toml", &broken);
+    let listed = words(&["plugin", "list"]);
+    assert_eq!(listed.code(), Some(0), "{}", listed.text());
+}

@@ -149,17 +149,27 @@ impl TlsClients {
 }
 
 impl Trust {
-    fn files(&self) -> Vec<Option<(u64, SystemTime)>> {
+    /// All files that are named.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         let identity = self
             .identity
             .iter()
             .flat_map(|(certificate, key)| [certificate, key]);
+        self.ca.iter().chain(identity)
+    }
+
+    /// Why no TLS client can be made of it.
+    pub fn usable(&self) -> Result<(), TrustProblem> {
+        client(self).map(drop)
+    }
+
+    fn files(&self) -> Vec<Option<(u64, SystemTime)>> {
         let stamp = |path: &PathBuf| {
             fs::metadata(path)
                 .and_then(|data| Ok((data.len(), data.modified()?)))
                 .ok()
         };
-        self.ca.iter().chain(identity).map(stamp).collect()
+        self.paths().map(stamp).collect()
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::finding::{Area, Finding};
-use crate::capability::upstream::trust::{TlsClients, Trust};
+use crate::capability::upstream::trust::TlsClients;
+use crate::cli::host::foreman_trust;
 use crate::settings::{Config, config::Foreman};
 
 /// For the whole exchange.
@@ -51,7 +52,7 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
         ];
     };
     let url = &foreman.url;
-    let said = tokio::time::timeout(PATIENCE, ask(config, foreman)).await;
+    let said = tokio::time::timeout(PATIENCE, ask(foreman)).await;
     let said = said.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
     match said {
         Err(reason) => vec![Finding::problem(
@@ -116,7 +117,7 @@ fn clock(theirs: SystemTime, ours: SystemTime) -> Finding {
     }
 }
 
-async fn ask(config: &Config, foreman: &Foreman) -> Result<Said, String> {
+async fn ask(foreman: &Foreman) -> Result<Said, String> {
     let told = |error: &dyn std::fmt::Display| error.to_string();
     let url = &foreman.url;
     let host = url.host_str().ok_or("its URL has no host")?.to_owned();
@@ -133,13 +134,7 @@ async fn ask(config: &Config, foreman: &Foreman) -> Result<Said, String> {
     if url.scheme() != "https" {
         return exchange(stream, url, None).await;
     }
-    let own = config.tls.as_ref();
-    let own = own.map(|it| (it.certificate.clone(), it.private_key.clone()));
-    let trust = Trust {
-        ca: foreman.ca.clone(),
-        identity: foreman.identity.clone().or(own),
-        verify: true,
-    };
+    let trust = foreman_trust(foreman);
     let client = Arc::new(TlsClients::default()).get(&trust).await;
     let mut client = (*client.map_err(|error| told(&error))?).clone();
     let spy = Arc::new(Spy {

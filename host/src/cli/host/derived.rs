@@ -60,13 +60,18 @@ pub(super) fn foreman(config: &Config) -> Result<Option<UpstreamForeman>, HostEr
     };
     Ok(Some(UpstreamForeman {
         url: BaseUrl::parse(foreman.url.as_str()).map_err(told)?,
-        trust: UpstreamTrust {
-            ca: foreman.ca.clone(),
-            identity: foreman.identity.clone(),
-            verify: true,
-        },
+        trust: foreman_trust(foreman),
         connect_timeout: foreman.connect_timeout,
     }))
+}
+
+/// How Foreman is known, and we to it.
+pub fn foreman_trust(foreman: &settings::config::Foreman) -> UpstreamTrust {
+    UpstreamTrust {
+        ca: foreman.ca.clone(),
+        identity: foreman.identity.clone(),
+        verify: true,
+    }
 }
 
 /// What no plugin may reach: the operator's rules, the host's own listeners, its state and its policies.

@@ -1,5 +1,7 @@
 //! `[[listener]]`, `[tls]` and `trusted_hosts`: who is served where, and how callers are known.
 
+use std::net::SocketAddr;
+
 use super::super::config::{Listener, ListenerLimits, Tls, TrustedHosts};
 use super::super::reader::{Data, Given, Item, Table};
 use super::words::{address, audience, http_url};
@@ -9,12 +11,23 @@ use crate::sandbox::bindings::types::Audience;
 /// What an operator writes to serve Foreman without TLS beyond loopback.
 const CONSENT: &str = "i-accept-unencrypted-control";
 
+/// An address that one of the others has already, and its name. Port 0 is any free one.
+fn shared<'l>(others: &'l [Listener], listener: &Listener) -> Option<(SocketAddr, &'l str)> {
+    let mut fixed = listener.addresses.iter().filter(|it| it.port() != 0);
+    fixed.find_map(|address| {
+        let other = others.iter().find(|it| it.addresses.contains(address))?;
+        Some((*address, other.name.as_str()))
+    })
+}
+
 impl Reader<'_> {
     pub(super) fn listeners(&self, root: &Table<'_>) -> Vec<Listener> {
         let Given::Is(items) = self.reading.list(root, "listener") else {
             return Vec::new();
         };
         let mut listeners: Vec<Listener> = Vec::new();
+        // Listeners of different profiles may be for different machines.
+        let profiles = root.keys().any(|(name, _)| name == "profiles");
         for item in items {
             let Item {
                 span,
@@ -35,6 +48,13 @@ impl Reader<'_> {
                     &span,
                     format!("two listeners are called `{}`", listener.name),
                     Some("give each a `name` of its own".into()),
+                );
+            }
+            if !profiles && let Some((address, other)) = shared(&listeners, &listener) {
+                self.reading.problem(
+                    &span,
+                    format!("`listener.listen`: {address} is where the listener `{other}` listens"),
+                    Some("give each an address or port of its own, or make them one listener with all audiences".into()),
                 );
             }
             listeners.push(listener);

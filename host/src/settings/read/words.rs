@@ -44,10 +44,11 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
 }
 
 pub(super) fn http_url(text: &str) -> Result<url::Url, Wrong> {
+    let help = || Some("write `https://foreman.example.com`".to_owned());
     let url = url::Url::parse(text)
-        .map_err(|error| (format!("contains an invalid url: {error}"), None))?;
+        .map_err(|error| (format!("contains an invalid url: {error}"), help()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(("must be a http or https URL".into(), None));
+        return Err(("must be a http or https URL".into(), help()));
     }
     Ok(url)
 }
