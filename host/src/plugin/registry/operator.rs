@@ -9,6 +9,8 @@ impl Registry {
     /// Approves the file that waits under this name, and loads it.
     pub async fn approve(&self, name: &str, digest: Option<&str>) -> Result<Done, ControlError> {
         let mut work = self.work.lock().await;
+        // Who has just put a file there means that one.
+        self.settled_files(&mut work, &|_| {}).await;
         let record = self
             .records
             .load()
