@@ -79,6 +79,26 @@ fn the_book_shows_the_ports_of_a_profile() {
     assert_eq!(told.stdout, shown, "{}", told.text());
 }
 
+/// Tokens go along with a registration, so no listener without TLS takes one, whichever profile is chosen or none.
+#[test]
+fn no_example_registers_over_plain_http() {
+    for name in ["all-in-one", "profiles", "client"] {
+        let example = format!(
+            "{}/../examples/site-{name}.toml",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let told = run(["ports", "--config", &example]).stdout;
+        let registering: Vec<_> = told
+            .lines()
+            .filter(|line| line.contains("registration"))
+            .collect();
+        assert!(!registering.is_empty(), "{name}: {told}");
+        for line in registering {
+            assert!(line.contains(" https "), "{name}: {line}");
+        }
+    }
+}
+
 #[test]
 fn provisioning_by_itself() {
     let bulkhead = started(include_str!("../../examples/site-provisioning.toml"));
