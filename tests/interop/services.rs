@@ -168,6 +168,55 @@ fn framed_messages_are_answered_on_their_connection() {
     assert_eq!(&got, b"\x00\x01x");
 }
 
+/// A client may ask much before it reads anything (RFC 7766 section 6.2.1.1): it is read slower, and loses no answer. Others do not wait for it.
+#[test]
+fn whoever_asks_much_at_once_gets_every_answer() {
+    let port = ports::free();
+    let bulkhead = Bulkhead::with(echo(&format!("\"tcp 127.0.0.1:{port}\"")));
+    let connect = || {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let framed = |number: u16, length: u16| {
+        let mut frame = length.to_be_bytes().to_vec();
+        frame.extend(number.to_be_bytes());
+        frame.resize(usize::from(length) + 2, b'.');
+        frame
+    };
+    // Small ones, faster than a batch is answered; and more than the buffers on the way hold.
+    for (many, length) in [(5_000, 20), (1_500, 16_000)] {
+        let mut asking = connect();
+        let mut reading = asking.try_clone().unwrap();
+        let all: Vec<u8> = (0..many)
+            .flat_map(|number| framed(number, length))
+            .collect();
+        let asker = std::thread::spawn(move || asking.write_all(&all));
+        std::thread::sleep(Duration::from_millis(500));
+        let mut other = connect();
+        other.write_all(&framed(7, 2)).unwrap();
+        let mut got = [0; 4];
+        other.read_exact(&mut got).unwrap();
+        assert_eq!(got[..], framed(7, 2));
+        let mut numbers = Vec::new();
+        let mut answer = vec![0; usize::from(length) + 2];
+        while numbers.len() < usize::from(many) {
+            if let Err(error) = reading.read_exact(&mut answer) {
+                panic!(
+                    "after {} answers: {error}\n{}",
+                    numbers.len(),
+                    bulkhead.log()
+                );
+            }
+            numbers.push(u16::from_be_bytes([answer[2], answer[3]]));
+        }
+        asker.join().unwrap().unwrap();
+        numbers.sort_unstable();
+        assert!(numbers.iter().copied().eq(0..many));
+    }
+    assert_eq!(counted(&bulkhead, "datagrams_dropped"), 0);
+}
+
 /// A crash loop is stopped, shown, and over after a while.
 #[test]
 fn a_service_that_crashes_again_and_again_rests_and_comes_back() {

@@ -67,11 +67,6 @@ impl Server {
         if let Some(mtu) = subnet.mtu.filter(|_| request.wants(code::MTU)) {
             reply.option(code::MTU, mtu.to_be_bytes());
         }
-        for (code, data) in &subnet.others {
-            if request.wants(*code) {
-                reply.option(*code, data.as_slice());
-            }
-        }
         boot::fill(
             &mut reply,
             request,
@@ -82,6 +77,12 @@ impl Server {
         );
         if let Some(uuid) = request.option(code::UUID) {
             reply.option(code::UUID, uuid);
+        }
+        // The last: where a client takes only short packets, the earlier ones are what it boots by.
+        for (code, data) in &subnet.others {
+            if request.wants(*code) {
+                reply.option(*code, data.as_slice());
+            }
         }
         reply
     }

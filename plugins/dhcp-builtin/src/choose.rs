@@ -50,7 +50,7 @@ impl Server {
     ) -> Option<Ipv4Addr> {
         let client = &place.client;
         if let Some(reserved) = &place.reserved {
-            if self.is_free(reserved.address, client, now, true) {
+            if self.is_free_for_holder(reserved.address, place, now) {
                 return Some(reserved.address);
             }
             log::warn(format!(
@@ -155,6 +155,17 @@ impl Server {
         } else {
             None
         }
+    }
+
+    /// Whether somebody can have the address that is reserved for it: whoever has it is the same machine, by any of its names.
+    pub(crate) fn is_free_for_holder(
+        &self,
+        address: Ipv4Addr,
+        place: &Place<'_>,
+        now: i64,
+    ) -> bool {
+        let mut names = place.names.iter().chain([&place.client]);
+        names.any(|name| self.is_free(address, name, now, true))
     }
 
     /// Whether a client can have an address: nobody else has it, was offered it, or has it reserved.

@@ -63,7 +63,9 @@ impl Server {
             return refused(self);
         };
         let is_theirs = match &place.reserved {
-            Some(reserved) => reserved.address == wanted && self.is_free(wanted, client, now, true),
+            Some(reserved) => {
+                reserved.address == wanted && self.is_free_for_holder(wanted, place, now)
+            }
             None => {
                 let had = self
                     .book

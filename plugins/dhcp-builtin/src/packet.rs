@@ -15,6 +15,18 @@ const FIXED: usize = 236;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
 /// Bytes of the smallest packet that old relays and clients accept (RFC 1542 section 2.1).
 const SMALLEST: usize = 300;
+/// Bytes of the largest IP datagram that every client takes (RFC 2131 section 2), and of the largest that is not fragmented on Ethernet.
+const DATAGRAMS: (u16, u16) = (576, 1500);
+/// Bytes of the headers of IP and UDP.
+const HEADERS: u16 = 28;
+/// Where `sname` is, its bytes, and those of `file`, which follows (RFC 2131 section 2).
+const NAME_AT: usize = 44;
+const NAME: usize = 64;
+const FILE: usize = 128;
+/// Bytes of the option that says that `sname` or `file` hold options.
+const OVERLOAD: usize = 3;
+/// What options end with.
+const END: u8 = 255;
 /// The flag of a client that cannot receive unicast yet.
 const BROADCAST: u16 = 0x8000;
 
@@ -50,6 +62,8 @@ pub mod code {
     pub const VENDOR: u8 = 43;
     /// Why not.
     pub const TEXT: u8 = 56;
+    /// Bytes of the largest IP datagram that the client takes.
+    pub const LARGEST: u8 = 57;
     /// Seconds until the client renews.
     pub const RENEWAL: u8 = 58;
     /// Seconds until the client asks any server.
@@ -187,6 +201,17 @@ impl Request {
         Some(Ipv4Addr::from(octets)).filter(|it| !it.is_unspecified())
     }
 
+    /// Bytes of the largest packet that the client takes (RFC 2132 section 9.10).
+    #[must_use]
+    pub fn largest(&self) -> usize {
+        let (least, most) = DATAGRAMS;
+        let said = self
+            .option(code::LARGEST)
+            .and_then(|it| <[u8; 2]>::try_from(it).ok());
+        let said = said.map_or(least, u16::from_be_bytes);
+        usize::from(said.clamp(least, most) - HEADERS)
+    }
+
     /// A part of option 82.
     #[must_use]
     pub fn relay_part(&self, part: u8) -> Option<&[u8]> {
@@ -315,25 +340,71 @@ impl Reply {
             bytes.extend(address.octets());
         }
         bytes.extend_from_slice(&request.hardware);
-        bytes.resize(28 + 16 + 64, 0);
-        if self.file.len() < 128 {
-            bytes.extend_from_slice(&self.file);
-        }
+        bytes.resize(NAME_AT, 0);
+        let relay = request.option(code::RELAY);
+        let relay = relay.map_or_else(Vec::new, |it| encoded(code::RELAY, it));
+        let has_file = (1..FILE).contains(&self.file.len());
+        let [options, in_file, in_name] = self.laid_out(request, relay.len(), has_file);
+        bytes.extend_from_slice(&in_name);
+        bytes.resize(NAME_AT + NAME, 0);
+        bytes.extend_from_slice(if has_file { &self.file } else { &in_file });
         bytes.resize(FIXED, 0);
         bytes.extend(COOKIE);
-        for (code, data) in &self.options {
-            push_option(&mut bytes, *code, data);
+        bytes.extend_from_slice(&options);
+        let overload = u8::from(!in_file.is_empty()) | u8::from(!in_name.is_empty()) << 1;
+        if overload != 0 {
+            bytes.extend([code::OVERLOAD, 1, overload]);
         }
-        if let Some(identifier) = request.option(code::CLIENT_ID) {
-            push_option(&mut bytes, code::CLIENT_ID, identifier);
-        }
-        if let Some(relay) = request.option(code::RELAY) {
-            push_option(&mut bytes, code::RELAY, relay);
-        }
-        bytes.push(255);
+        // The relay's is the last (RFC 3046 section 2.1).
+        bytes.extend_from_slice(&relay);
+        bytes.push(END);
         bytes.resize(bytes.len().max(SMALLEST), 0);
         bytes
     }
+
+    /// The options behind the cookie, in `file` and in `sname`: the later ones go where there is room (RFC 2131 section 4.1), and what has room
+    /// nowhere is left out. What the client must have comes first.
+    fn laid_out(&self, request: &Request, relay: usize, has_file: bool) -> [Vec<u8>; 3] {
+        let room = request
+            .largest()
+            .saturating_sub(FIXED + COOKIE.len() + OVERLOAD + relay + 1);
+        let mut areas = [
+            (room, Vec::new()),
+            (if has_file { 0 } else { FILE - 1 }, Vec::new()),
+            (NAME - 1, Vec::new()),
+        ];
+        let (first, rest) = self.options.split_at(self.options.len().min(1));
+        let identifier = request
+            .option(code::CLIENT_ID)
+            .map(|it| (code::CLIENT_ID, it));
+        let own = |(code, data): &'_ (u8, Vec<u8>)| encoded(*code, data);
+        let all = first
+            .iter()
+            .map(own)
+            .chain(identifier.map(|(code, data)| encoded(code, data)))
+            .chain(rest.iter().map(own));
+        for option in all {
+            let fitting = areas
+                .iter_mut()
+                .find(|(room, area)| area.len() + option.len() <= *room);
+            if let Some((_, area)) = fitting {
+                area.extend(option);
+            }
+        }
+        let [(_, options), (_, mut in_file), (_, mut in_name)] = areas;
+        for area in [&mut in_file, &mut in_name] {
+            if !area.is_empty() {
+                area.push(END);
+            }
+        }
+        [options, in_file, in_name]
+    }
+}
+
+fn encoded(code: u8, data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(data.len() + 2);
+    push_option(&mut bytes, code, data);
+    bytes
 }
 
 fn push_option(bytes: &mut Vec<u8>, code: u8, data: &[u8]) {

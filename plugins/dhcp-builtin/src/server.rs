@@ -68,6 +68,8 @@ pub(crate) struct Place<'a> {
     /// The subnet that it arrived in; its address may be of another one on the same wire.
     pub(crate) subnet: &'a Rc<Subnet>,
     pub(crate) client: Client,
+    /// All names that the packet gives its sender.
+    pub(crate) names: Vec<Client>,
     pub(crate) reserved: Option<Rc<Reserved>>,
 }
 
@@ -167,10 +169,19 @@ impl Server {
             return self.proxy(&request, &arrival);
         }
         let subnet = Rc::clone(self.subnet_of(&request, &arrival)?);
-        let reserved = self.reserved_on(&subnet, &request);
+        let names: Vec<Client> = Client::reserved_as(&request).collect();
+        let reserved = self.reserved_on(&subnet, &names);
+        // Whom an address is reserved for by its card has it by its card: firmware and system send different identifiers.
+        let client = match &reserved {
+            Some(reserved) if matches!(reserved.client, Client::Hardware(_)) => {
+                reserved.client.clone()
+            }
+            _ => client,
+        };
         let place = Place {
             subnet: &subnet,
             client,
+            names,
             reserved,
         };
         match request.message {
@@ -190,10 +201,13 @@ impl Server {
     }
 
     /// The reservation for the sender on a wire, that of the subnet itself first.
-    fn reserved_on(&self, subnet: &Rc<Subnet>, request: &Request) -> Option<Rc<Reserved>> {
-        let clients: Vec<Client> = Client::reserved_as(request).collect();
+    pub(crate) fn reserved_on(
+        &self,
+        subnet: &Rc<Subnet>,
+        names: &[Client],
+    ) -> Option<Rc<Reserved>> {
         let held_by = |subnet: &Rc<Subnet>| {
-            let mut all = clients.iter().flat_map(|it| self.book.reserved_for(it));
+            let mut all = names.iter().flat_map(|it| self.book.reserved_for(it));
             all.find(|it| subnet.holds(it.address)).cloned()
         };
         self.config.wire(subnet).find_map(held_by)

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bulkhead_sdk::log;
 use bulkhead_sdk::store::{self, Change};
 use bulkhead_sdk::watch::{self, LARGEST_READ};
 
@@ -114,20 +115,29 @@ pub fn import(zones: &Zones, zone: &Name, file: &ZoneFile) -> Result<usize, Stri
         let soa = (it.kind == Kind::SOA).then(|| Soa::parse(&it.data));
         soa.flatten().map(|soa| soa.serial)
     });
-    let changed = merge(zones, zone, gathered(zone, records))?;
+    let changed = merge(zones, zone, gathered(zones, zone, records))?;
     if let Some(serial) = serial {
         raise_serial(zone, serial).map_err(|it| store::describe(&it))?;
     }
     Ok(changed)
 }
 
-/// The file's records by owner. The SOA's serial is not part of them: it would make every file a change of the top.
-fn gathered(zone: &Name, records: Vec<(Name, Record)>) -> BTreeMap<Name, Vec<Record>> {
+/// The file's records by owner. The SOA's serial is not part of them: it would make every file a change of the top. Nor is what lies in another zone
+/// of this server: its delegation and glue come from that zone itself.
+fn gathered(
+    zones: &Zones,
+    zone: &Name,
+    records: Vec<(Name, Record)>,
+) -> BTreeMap<Name, Vec<Record>> {
     let mut owners: BTreeMap<Name, Vec<Record>> = BTreeMap::new();
     for (owner, mut record) in records {
+        if zones.of(&owner).is_none_or(|it| it.origin != *zone) {
+            continue;
+        }
         if record.kind == Kind::SOA {
-            let soa = Soa::parse(&record.data).filter(|_| owner == *zone);
-            let Some(soa) = soa else { continue };
+            let Some(soa) = Soa::parse(&record.data) else {
+                continue;
+            };
             record.data = Soa { serial: 0, ..soa }.wire();
         }
         let known = owners.entry(owner).or_default();
@@ -158,7 +168,7 @@ fn merge(zones: &Zones, zone: &Name, new: BTreeMap<Name, Vec<Record>>) -> Result
         let live = entry
             .as_ref()
             .map_or_else(Vec::new, |it| records::from_text(&it.value));
-        let merged = merged(&live, before, now);
+        let merged = merged(owner, &live, before, now);
         let put = |key: &str, records: &[Record]| match records {
             [] => Change::delete(key),
             records => Change::put(key, records::to_text(records)),
@@ -183,8 +193,8 @@ fn merge(zones: &Zones, zone: &Name, new: BTreeMap<Name, Vec<Record>>) -> Result
 }
 
 /// What is served afterwards: what was, without what the file no longer has, with what it has now. A record that Foreman removed stays removed
-/// unless the file's own line for it is new.
-fn merged(live: &[Record], before: &[Record], now: &[Record]) -> Vec<Record> {
+/// unless the file's own line for it is new. What cannot stand beside a record that Foreman made is left out.
+fn merged(owner: &Name, live: &[Record], before: &[Record], now: &[Record]) -> Vec<Record> {
     let has = |list: &[Record], record: &Record| list.iter().any(|it| it.is_same(record));
     let mut records: Vec<Record> = live
         .iter()
@@ -195,7 +205,13 @@ fn merged(live: &[Record], before: &[Record], now: &[Record]) -> Vec<Record> {
         if let Some(known) = records.iter_mut().find(|it| it.is_same(record)) {
             known.ttl = record.ttl;
         } else if !has(before, record) {
-            records.push(record.clone());
+            match records.iter().find(|it| !it.may_stand_beside(record)) {
+                Some(other) => log::warn(format!(
+                    "the zone file's {} of {owner} is left out: {owner} has {}, which Foreman made",
+                    record.kind, other.kind
+                )),
+                None => records.push(record.clone()),
+            }
         }
     }
     records

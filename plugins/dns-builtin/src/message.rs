@@ -123,6 +123,13 @@ pub fn read(bytes: &[u8], own_payload: u16) -> Asked<'_> {
     }
 }
 
+/// AA and TC are what the answer says, whatever stood in the question.
+fn clear_flags(message: &mut [u8]) {
+    if let Some(flags) = message.get_mut(2) {
+        *flags &= !0x06;
+    }
+}
+
 /// A name without compression: nothing stands before a question that it could point at.
 fn question_name(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut at = 0_usize;
@@ -237,6 +244,7 @@ impl Writer {
     pub fn new(query: &Query<'_>, code: Code) -> Self {
         let mut buffer = Vec::with_capacity(PLAIN_UDP);
         buffer.extend_from_slice(query.head);
+        clear_flags(&mut buffer);
         let question_end = buffer.len();
         let mut writer = Self {
             buffer,
@@ -257,6 +265,7 @@ impl Writer {
     /// An answer without question: it could not be read.
     fn bare(header: &[u8; HEADER], code: Code) -> Self {
         let mut buffer = header.to_vec();
+        clear_flags(&mut buffer);
         if let Some(count) = buffer.get_mut(4..6) {
             count.fill(0);
         }
@@ -455,9 +464,9 @@ impl Writer {
         if let Some([_, _, first, second, _, _, counts @ ..]) =
             self.buffer.first_chunk_mut::<HEADER>()
         {
-            // The opcode, AA, TC and RD stay; this is an answer, and recursion is not to be had.
-            *first = (*first & 0x7f) | 0x80;
-            *second = low;
+            // Opcode, RD and CD stay as they were asked (RFC 4035 section 3.1.6); recursion is not to be had.
+            *first |= 0x80;
+            *second = (*second & 0x10) | low;
             let [an, ns, ar] = [answers, authorities, additionals].map(u16::to_be_bytes);
             for (place, value) in counts.iter_mut().zip([an, ns, ar].as_flattened()) {
                 *place = *value;

@@ -38,6 +38,10 @@ impl Kind {
     pub const DS: Self = Self(43);
     /// SSH key fingerprint.
     pub const SSHFP: Self = Self(44);
+    /// A set's signature (RFC 4034 section 3).
+    pub const RRSIG: Self = Self(46);
+    /// What there is no name between (RFC 4034 section 4).
+    pub const NSEC: Self = Self(47);
     /// Who may issue certificates.
     pub const CAA: Self = Self(257);
     /// Question only: whatever there is.

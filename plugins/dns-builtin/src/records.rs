@@ -22,6 +22,19 @@ impl Record {
     pub fn is_same(&self, other: &Record) -> bool {
         self.kind == other.kind && self.data == other.data
     }
+
+    /// Whether a name may have both: beside an alias there is nothing but signatures and denials (RFC 4034 sections 3 and 4), and of aliases
+    /// and starts of authority there is one.
+    #[must_use]
+    pub fn may_stand_beside(&self, other: &Record) -> bool {
+        if self.kind == other.kind {
+            return ![Kind::CNAME, Kind::SOA].contains(&self.kind) || self.data == other.data;
+        }
+        let of_dnssec = |kind| [Kind::RRSIG, Kind::NSEC].contains(&kind);
+        ![self.kind, other.kind].contains(&Kind::CNAME)
+            || of_dnssec(self.kind)
+            || of_dnssec(other.kind)
+    }
 }
 
 /// The store's key of an owner; none when the name is too long to be one (512 bytes).

@@ -375,6 +375,18 @@ fn odd_messages_get_the_code_of_their_kind() {
         Some((1, good.len())),
         "a record that is not there"
     );
+    // What a question says of AA and TC is not said of its answer; RD and CD go back.
+    let flags = |bytes: Vec<u8>| {
+        let answer = ask_bytes(Transport::Udp, &bytes).unwrap();
+        (answer[2], answer[3])
+    };
+    let mut odd = with(2, 0x07);
+    odd[3] = 0xf0;
+    assert_eq!(flags(odd.clone()), (0x85, 0x10));
+    assert_eq!(flags(odd[..20].to_vec()), (0x81, 0x11), "not readable");
+    let name_at = odd.windows(3).position(|it| it == b"com").unwrap();
+    odd[name_at] = b'x';
+    assert_eq!(flags(odd), (0x81, 0x15), "not ours");
     // Two OPT records.
     let mut two = with(11, 2);
     two.extend([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0].repeat(2));
@@ -547,6 +559,70 @@ fn a_changed_file_brings_its_difference_and_nothing_else() {
             .iter()
             .any(|(_, line)| line.contains("example.com.zone, line"))
     );
+}
+
+/// An alias stands alone, whoever brings it: what Foreman made stays, and the log says what was left out.
+#[test]
+fn a_changed_file_puts_nothing_beside_an_alias() {
+    let host = host();
+    DnsBuiltin::create(record("mine.example.com", RecordType::A, "192.0.2.70")).unwrap();
+    DnsBuiltin::create(record(
+        "also.example.com",
+        RecordType::Cname,
+        "web.example.com",
+    ))
+    .unwrap();
+    let more = "mine CNAME web\nalso TXT x\n";
+    write(&host, 2, &format!("{ZONE}{more}"));
+    let second = |name: &str, kind| told(&ask(name, kind)).remove(1);
+    assert_eq!(
+        second("mine.example.com.", Type::A),
+        "an mine.example.com. 60 A 192.0.2.70"
+    );
+    assert!(second("mine.example.com.", Type::TXT).contains("SOA"));
+    assert_eq!(
+        second("also.example.com.", Type::TXT),
+        "an also.example.com. 60 CNAME web.example.com."
+    );
+    let left_out = host
+        .logs()
+        .iter()
+        .filter(|(_, line)| line.contains("is left out"))
+        .count();
+    assert_eq!(left_out, 2);
+    // A file whose alias becomes addresses is followed.
+    write(&host, 3, &ZONE.replace("www CNAME web", "www A 192.0.2.82"));
+    assert_eq!(
+        second("www.example.com.", Type::A),
+        "an www.example.com. 300 A 192.0.2.82"
+    );
+}
+
+/// A zone above names the servers of a zone below. Where both are here, the zone below says itself who they are.
+#[test]
+fn a_zone_file_changes_no_zone_below() {
+    let host = served(&["example.com", "sub.example.com"], ZONE);
+    let servers = || told(&ask("sub.example.com.", Type::NS));
+    let before = servers();
+    assert_eq!(
+        before[..2],
+        [
+            "NoError aa=true",
+            "an sub.example.com. 3600 NS ns1.example.com."
+        ]
+    );
+    assert_eq!(
+        told(&ask("ns.sub.example.com.", Type::A))[0],
+        "NXDomain aa=true"
+    );
+    // And a name of the zone below that Foreman made is not taken away with the file's line.
+    DnsBuiltin::create(record("ns.sub.example.com", RecordType::A, "192.0.2.54")).unwrap();
+    write(&host, 2, &ZONE.replace("ns.sub A 192.0.2.54\n", ""));
+    assert_eq!(
+        told(&ask("ns.sub.example.com.", Type::A))[0],
+        "NoError aa=true"
+    );
+    assert_eq!(servers(), before);
 }
 
 /// A file that is still being written is not read: each sign of writing moves the reading on.

@@ -3,6 +3,8 @@
 //! It refuses `$INCLUDE` and `$GENERATE` (the plugin reads the one file it was granted), other classes than IN, and names outside the zone. The first
 //! mistake ends the reading: half a zone is worse than the old one.
 
+use std::collections::HashMap;
+
 use crate::name::Name;
 use crate::rdata::{self, Kind};
 use crate::records::Record;
@@ -31,6 +33,7 @@ pub fn parse(text: &str, zone: &Name) -> Result<Vec<(Name, Record)>, BadFile> {
         default: None,
         last_ttl: None,
         owner: None,
+        owners: HashMap::new(),
         records: Vec::new(),
     };
     let mut lines = text.lines().enumerate();
@@ -130,6 +133,8 @@ struct Reader<'a> {
     default: Option<u32>,
     last_ttl: Option<u32>,
     owner: Option<Name>,
+    /// One record of each type that a name has.
+    owners: HashMap<Name, Vec<Record>>,
     records: Vec<(Name, Record)>,
 }
 
@@ -137,11 +142,11 @@ impl Reader<'_> {
     fn take(&mut self, entry: &Entry) -> Result<(), String> {
         let words: Vec<&str> = entry.words.iter().map(String::as_str).collect();
         match words.as_slice() {
-            ["$ORIGIN", name] => {
+            [control, name] if control.eq_ignore_ascii_case("$ORIGIN") => {
                 self.origin = Name::parse(name, Some(&self.origin)).map_err(|it| it.to_string())?;
                 Ok(())
             }
-            ["$TTL", time] => {
+            [control, time] if control.eq_ignore_ascii_case("$TTL") => {
                 self.default =
                     Some(rdata::seconds(time).ok_or_else(|| format!("`{time}` is no time"))?);
                 Ok(())
@@ -194,7 +199,33 @@ impl Reader<'_> {
             .unwrap_or(DEFAULT_TTL);
         self.last_ttl = Some(ttl);
         let owner = self.owner.clone().ok_or("the first record has no owner")?;
-        self.records.push((owner, Record { ttl, kind, data }));
+        let record = Record { ttl, kind, data };
+        self.check_beside(&owner, &record)?;
+        self.records.push((owner, record));
+        Ok(())
+    }
+
+    /// An alias stands alone (RFC 1034 section 3.6.2), and a zone has one start of authority, at its top.
+    fn check_beside(&mut self, owner: &Name, record: &Record) -> Result<(), String> {
+        if record.kind == Kind::SOA && owner != self.zone {
+            return Err(format!("{owner} is not the zone's top and has no SOA"));
+        }
+        if record.kind == Kind::CNAME && owner == self.zone {
+            return Err(format!(
+                "{owner} is the zone's top, has SOA and NS, and so no CNAME"
+            ));
+        }
+        let present = self.owners.entry(owner.clone()).or_default();
+        if let Some(other) = present.iter().find(|it| !it.may_stand_beside(record)) {
+            return Err(match other.kind == record.kind {
+                true => format!("{owner} has another {} already", record.kind),
+                false => format!("{owner} has {}, so no {}", other.kind, record.kind),
+            });
+        }
+        // Of many records of one type the first is enough to know what may stand beside them.
+        if present.iter().all(|it| it.kind != record.kind) {
+            present.push(record.clone());
+        }
         Ok(())
     }
 }
@@ -233,9 +264,11 @@ $TTL 1h ; one hour
 ns1 300 IN A 192.0.2.1
     IN 60 AAAA 2001:db8::1
 txt TXT \"a;b (c)\" d
-$ORIGIN sub.example.com.
+$origin sub.example.com.
 *   A 192.0.2.9
 www CNAME @
+WWW CNAME @
+www TYPE46 \\# 1 00
 ";
         assert_eq!(
             lines(text),
@@ -248,6 +281,8 @@ www CNAME @
                 "txt.example.com 3600 TXT \"a;b (c)\" \"d\"",
                 "*.sub.example.com 3600 A 192.0.2.9",
                 "www.sub.example.com 3600 CNAME sub.example.com.",
+                "www.sub.example.com 3600 CNAME sub.example.com.",
+                "www.sub.example.com 3600 TYPE46 \\# 1 00",
             ]
         );
     }
@@ -277,6 +312,30 @@ www CNAME @
                 "line 1: TYPE255 is no type of a zone's record",
             ),
             ("a", "line 1: the record has no type"),
+            (
+                "a A 192.0.2.1\na CNAME b\n",
+                "line 2: a.example.com has A, so no CNAME",
+            ),
+            (
+                "a CNAME b\na TXT x\n",
+                "line 2: a.example.com has CNAME, so no TXT",
+            ),
+            (
+                "a CNAME b\n\na CNAME c\n",
+                "line 3: a.example.com has another CNAME already",
+            ),
+            (
+                "@ CNAME b",
+                "line 1: example.com is the zone's top, has SOA and NS, and so no CNAME",
+            ),
+            (
+                "a SOA b c 1 2 3 4 5",
+                "line 1: a.example.com is not the zone's top and has no SOA",
+            ),
+            (
+                "@ SOA b c 1 2 3 4 5\n@ SOA b c 2 2 3 4 5",
+                "line 2: example.com has another SOA already",
+            ),
         ] {
             assert_eq!(parse(text, &zone()).unwrap_err().to_string(), told);
         }

@@ -88,6 +88,7 @@ pub(super) async fn feed(
         match reactions {
             (plugin, Ok(reactions)) => react.to(&plugin, &doors.load(), reactions).await,
             (plugin, Err(error)) => {
+                react.is_over();
                 plugin.metrics.datagrams_dropped.inc_by(size as u64);
                 plugin.metrics.service_crashes.inc();
                 tracing::error!(plugin = &*plugin.name, lost = size, %error, "the service's call failed");
@@ -104,6 +105,7 @@ pub(super) async fn feed(
                 }
             }
         }
+        react.is_over();
     }
 }
 

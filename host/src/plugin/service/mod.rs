@@ -117,6 +117,8 @@ struct Arrived {
     port: Option<Port>,
     bytes: Vec<u8>,
     at: Instant,
+    /// Only of connections.
+    turn: Option<stream::Turn>,
 }
 
 /// How long somebody waits for an answer to a datagram. Clients of DNS, DHCP and TFTP have asked again by then, or given up; what waited

@@ -130,6 +130,7 @@ mod tests {
             port: None,
             bytes: number.to_be_bytes().to_vec(),
             at: Instant::now(),
+            turn: None,
         }
     }
 

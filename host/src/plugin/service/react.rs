@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::stream::Turn;
 use super::transfer::Transfers;
 use super::{Arrived, Door, Doors, is_of};
 use crate::grant::{Action, Decision};
@@ -23,6 +24,8 @@ pub(super) struct React {
     young: HashMap<(Arc<str>, SocketAddr), Instant>,
     old: HashMap<(Arc<str>, SocketAddr), Instant>,
     transfers: Transfers,
+    /// Of the questions of connections that are being answered.
+    turns: HashMap<SocketAddr, Vec<Turn>>,
 }
 
 impl React {
@@ -35,12 +38,16 @@ impl React {
             local,
             port,
             bytes,
-            ..
+            turn,
+            at: _,
         } = arrived;
         if self.young.len() >= REMEMBERED {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert((slot.clone(), peer), Instant::now());
+        if let Some(turn) = turn {
+            self.turns.entry(peer).or_default().push(turn);
+        }
         Datagram {
             slot: slot.to_string(),
             transport: transport.into(),
@@ -58,8 +65,13 @@ impl React {
             .any(|it| it.get(&key).is_some_and(|at| at.elapsed() < HEARD))
     }
 
+    /// Whoever was not answered so far gets no answer.
+    pub(super) fn is_over(&mut self) {
+        self.turns.clear();
+    }
+
     /// Does what the reactor wants, in order.
-    pub(super) async fn to(&self, plugin: &Plugin, doors: &Doors, reactions: Vec<Reaction>) {
+    pub(super) async fn to(&mut self, plugin: &Plugin, doors: &Doors, reactions: Vec<Reaction>) {
         for reaction in reactions {
             match reaction {
                 Reaction::Send(datagram) => self.send(plugin, doors, datagram).await,
@@ -90,7 +102,7 @@ impl React {
         }
     }
 
-    async fn send(&self, plugin: &Plugin, doors: &Doors, datagram: Datagram) {
+    async fn send(&mut self, plugin: &Plugin, doors: &Doors, datagram: Datagram) {
         let dropped = |reason: &dyn std::fmt::Display| {
             plugin.metrics.datagrams_dropped.inc();
             tracing::debug!(plugin = &*plugin.name, peer = datagram.peer, %reason, "a datagram was not sent");
@@ -166,14 +178,18 @@ impl React {
                 }
             }
             Transport::Tcp => {
-                let sent = doors.iter().any(|door| match door {
-                    Door::Stream(door) => door.send(peer, datagram.bytes.clone()),
-                    Door::Udp(_) | Door::Link(_) => false,
+                let mut streams = doors.iter().filter_map(|door| match door {
+                    Door::Stream(door) => Some(door),
+                    Door::Udp(_) | Door::Link(_) => None,
                 });
-                if sent {
+                let Some(door) = streams.find(|door| door.talks_with(peer)) else {
+                    return dropped(&"its connection is closed");
+                };
+                let turn = self.turns.get_mut(&peer).and_then(Vec::pop);
+                if door.send(peer, datagram.bytes, turn) {
                     plugin.metrics.datagrams_sent.inc();
                 } else {
-                    dropped(&"its connection is closed");
+                    dropped(&"its connection is closed, or reads nothing");
                 }
             }
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::Arrived;
@@ -21,7 +21,7 @@ use crate::telemetry::metrics::PluginMetrics;
 
 /// How long a client may take to read an answer.
 const WRITE: Duration = Duration::from_secs(10);
-/// Answers that wait for a slow reader before its connection is closed.
+/// Questions of one connection that are not answered yet, or whose answers the client has not taken. It is not read on before one is.
 const WAITING: usize = 64;
 
 /// The socket.
@@ -30,7 +30,25 @@ pub(super) struct StreamDoor {
     local: SocketAddr,
     /// How many connections, and how long one may be silent before, between and within messages (RFC 7766 section 6.2.3 advises seconds).
     limits: ListenLimits,
-    connections: Mutex<HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>>,
+    connections: Mutex<HashMap<SocketAddr, Connection>>,
+}
+
+/// How answers reach a connection.
+#[derive(Clone)]
+struct Connection {
+    /// Bounded by turns.
+    answers: mpsc::UnboundedSender<Answer>,
+    /// Turns of messages that are no question's one answer.
+    more: Arc<Semaphore>,
+}
+
+/// A question's place among the [`WAITING`] of its connection: from when it is read until its answer is written, or it is known to get none.
+pub(super) type Turn = OwnedSemaphorePermit;
+
+/// An answer that waits to be written, and the turn of its question.
+struct Answer {
+    bytes: Vec<u8>,
+    _turn: Turn,
 }
 
 impl StreamDoor {
@@ -96,8 +114,9 @@ impl StreamDoor {
                 numbers.datagrams_dropped.inc();
                 continue;
             }
-            let (answers, sending) = mpsc::channel(WAITING);
-            self.lock().insert(peer, answers);
+            let (answers, sending) = mpsc::unbounded_channel();
+            let more = Arc::new(Semaphore::new(WAITING));
+            self.lock().insert(peer, Connection { answers, more });
             let (this, slot, queue, numbers) =
                 (self.clone(), slot.clone(), queue.clone(), numbers.clone());
             talking.spawn(async move {
@@ -109,12 +128,12 @@ impl StreamDoor {
         }
     }
 
-    /// One connection. Answers may come in any order (RFC 7766 section 7), so reading and writing do not wait for each other.
+    /// One connection. Answers may come in any order (RFC 7766 section 7), so reading does not wait for an answer, only for a turn.
     async fn talk(
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
-        mut sending: mpsc::Receiver<Vec<u8>>,
+        mut sending: mpsc::UnboundedReceiver<Answer>,
         slot: Arc<str>,
         queue: Arc<Queue>,
         numbers: &PluginMetrics,
@@ -123,8 +142,12 @@ impl StreamDoor {
         let local = stream.local_addr()?;
         let (mut reader, mut writer) = stream.split();
         let idle = self.limits.idle;
+        let turns = Arc::new(Semaphore::new(WAITING));
         let read = async {
             loop {
+                let Ok(turn) = turns.clone().acquire_owned().await else {
+                    return Ok::<(), io::Error>(());
+                };
                 let length = tokio::time::timeout(idle, reader.read_u16()).await??;
                 let mut bytes = vec![0; usize::from(length)];
                 tokio::time::timeout(idle, reader.read_exact(&mut bytes)).await??;
@@ -137,20 +160,21 @@ impl StreamDoor {
                     local,
                     bytes,
                     at: Instant::now(),
+                    turn: Some(turn),
                 };
                 // A stream can wait, unlike a datagram: the client is slowed down instead of losing its question.
                 if !queue.put_when_there_is_room(arrived).await {
-                    return Ok::<(), io::Error>(());
+                    return Ok(());
                 }
             }
         };
         let write = async {
-            while let Some(bytes) = sending.recv().await {
-                let Ok(length) = u16::try_from(bytes.len()) else {
+            while let Some(answer) = sending.recv().await {
+                let Ok(length) = u16::try_from(answer.bytes.len()) else {
                     continue;
                 };
                 let mut message = length.to_be_bytes().to_vec();
-                message.extend_from_slice(&bytes);
+                message.extend_from_slice(&answer.bytes);
                 tokio::time::timeout(WRITE, writer.write_all(&message)).await??;
             }
             Ok(())
@@ -161,10 +185,21 @@ impl StreamDoor {
         }
     }
 
-    /// Hands an answer to the connection it is for. False: that is closed, or reads nothing.
-    pub(super) fn send(&self, peer: SocketAddr, bytes: Vec<u8>) -> bool {
-        let connection = self.lock().get(&peer).cloned();
-        connection.is_some_and(|it| it.try_send(bytes).is_ok())
+    /// Whether a connection with this peer is open.
+    pub(super) fn talks_with(&self, peer: SocketAddr) -> bool {
+        self.lock().contains_key(&peer)
+    }
+
+    /// Hands a message to the connection it is for, with the turn of the question that it answers, if any. False: that is closed, or reads nothing.
+    pub(super) fn send(&self, peer: SocketAddr, bytes: Vec<u8>, turn: Option<Turn>) -> bool {
+        let Some(connection) = self.lock().get(&peer).cloned() else {
+            return false;
+        };
+        let turn = turn.or_else(|| connection.more.try_acquire_owned().ok());
+        turn.is_some_and(|turn| {
+            let answer = Answer { bytes, _turn: turn };
+            connection.answers.send(answer).is_ok()
+        })
     }
 
     fn has_room(&self, from: IpAddr) -> bool {
@@ -174,7 +209,7 @@ impl StreamDoor {
             && of_address() < self.limits.connections_per_address as usize
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Connection>> {
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

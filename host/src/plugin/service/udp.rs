@@ -114,6 +114,7 @@ impl UdpDoor {
                         port: describe(),
                         bytes: bytes.to_vec(),
                         at: Instant::now(),
+                        turn: None,
                     };
                     numbers.datagrams_received.inc();
                     if queue.put(arrived) {

@@ -174,6 +174,28 @@ fn leases_go_by_identifier_where_the_operator_says_so() {
     );
 }
 
+/// Firmware takes the lease of a reserved address, and the system that it boots is told the same, though leases go by identifier.
+#[test]
+fn a_reserved_address_is_the_machines_whatever_leases_go_by() {
+    let mut site = site_of(host().setting("identity", "client-id"));
+    let mut boot = |identifier: &[u8]| {
+        let mut message = client(7, MessageType::Discover);
+        raw(&mut message, 61, identifier);
+        let address = site.send(&message)?.address();
+        let mut message = selecting(7, &address);
+        raw(&mut message, 61, identifier);
+        let ack = site.send(&message)?;
+        assert_eq!(ack.kind(), MessageType::Ack);
+        Some(ack.address())
+    };
+    // A machine that was there before it was reserved for keeps what it has.
+    assert_eq!(boot(b"\x00firmware").as_deref(), Some("192.0.2.100"));
+    DhcpBuiltin::add(reservation(7, "192.0.2.100", &[])).unwrap();
+    for identifier in [&b"\x00firmware"[..], b"\x00system", b"\x00firmware"] {
+        assert_eq!(boot(identifier).as_deref(), Some("192.0.2.100"));
+    }
+}
+
 #[test]
 fn an_infiniband_port_is_known_by_the_end_of_its_address() {
     let mut site = site();

@@ -316,3 +316,49 @@ proptest! {
         prop_assert!(back.iter().any(|it| it.message.chaddr() == mac(2)));
     }
 }
+
+/// A client that says nothing takes 576 bytes of IP (RFC 2131 section 2). What has no room behind the cookie stands in `file` and `sname`.
+#[test]
+fn no_answer_is_larger_than_its_client_takes() {
+    let digits = |bytes: usize| "ab".repeat(bytes);
+    let subnet = format!(
+        "192.0.2.0/24 range=192.0.2.100-192.0.2.103 option-224={} option-225={} option-226={} option-227={} option-228={}",
+        digits(200),
+        digits(100),
+        digits(60),
+        digits(60),
+        digits(70)
+    );
+    let mut site = site_of(host().setting("subnets", texts(&[&subnet])));
+    let mut answer = |largest: Option<u16>| {
+        let mut message = client(1, MessageType::Discover);
+        if let Some(largest) = largest {
+            raw(&mut message, 57, &largest.to_be_bytes());
+        }
+        site.send(&message).unwrap().bytes
+    };
+    let option = |code: u8, bytes: u8| {
+        let mut option = vec![code, bytes];
+        option.resize(usize::from(bytes) + 2, 0xab);
+        option
+    };
+    let holds =
+        |place: &[u8], option: &[u8]| place.windows(option.len()).any(|window| window == option);
+    for largest in [None, Some(100), Some(576)] {
+        let bytes = answer(largest);
+        assert!(bytes.len() <= 548, "{}", bytes.len());
+        let (name, file, rest) = (&bytes[44..108], &bytes[108..236], &bytes[240..]);
+        assert!(holds(rest, &option(224, 200)) && holds(rest, &option(226, 60)));
+        assert!(holds(rest, &[52, 1, 3]));
+        assert_eq!(file[..103], [option(225, 100), vec![255]].concat()[..]);
+        assert_eq!(name[..63], [option(227, 60), vec![255]].concat()[..]);
+        assert!(!holds(&bytes, &option(228, 70)[..3]));
+    }
+    let bytes = answer(Some(1500));
+    assert_eq!(bytes[44..236], [0; 192]);
+    for (code, length) in [(224, 200), (225, 100), (226, 60), (227, 60), (228, 70)] {
+        assert!(holds(&bytes[240..], &option(code, length)));
+    }
+    // And never more than a frame holds.
+    assert!(answer(Some(u16::MAX)).len() <= 1472);
+}
