@@ -10,7 +10,7 @@ use std::time::Duration;
 use bulkhead_testkit::foreman::{Foreman, reply};
 use bulkhead_testkit::namespace::Namespace;
 use bulkhead_testkit::skip::program;
-use bulkhead_testkit::{Configuration, Scratch, assert_eventually, program, skip};
+use bulkhead_testkit::{Authority, Configuration, Scratch, assert_eventually, program, skip};
 
 /// What it found, and its exit code.
 struct Report {
@@ -162,6 +162,43 @@ fn what_a_configured_site_misses_is_found() {
     assert!(found.contains("No such file"), "{found}");
     report.one("directories", "good", "tftp (files slot `root`)");
     report.one("plugins", "unknown", "the proxy");
+
+    // A Foreman that is reached and not trusted, or does not trust us: each has advice of its own.
+    let (ours, others) = (&configuration.authority, Authority::root("others"));
+    let names = ["localhost", "127.0.0.1"];
+    for (identity, clients, found, advice) in [
+        (
+            ours.server(&["other.example.com"]),
+            ours,
+            "not trusted",
+            "a name that its certificate is made for",
+        ),
+        (
+            ours.expired_server(&names),
+            ours,
+            "Expired",
+            "have Foreman's certificate renewed",
+        ),
+        (
+            others.server(&names),
+            ours,
+            "UnknownIssuer",
+            "name in `ca` of [foreman]",
+        ),
+        (
+            ours.server(&names),
+            &others,
+            "refuses the proxy's certificate",
+            "SSLCACertificateFile",
+        ),
+    ] {
+        foreman.present(&identity, clients);
+        let report = Report::of(&["--config", &file]);
+        let told = report.one("foreman", "problem", "https://");
+        assert!(told.contains(found), "{told}");
+        let all = serde_json::to_string(&report.findings).unwrap();
+        assert!(all.contains(advice), "{advice}: {all}");
+    }
 
     // Nobody there, and a configuration with a mistake.
     drop(foreman);

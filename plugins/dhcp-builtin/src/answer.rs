@@ -80,7 +80,8 @@ impl Server {
         }
         // The last: where a client takes only short packets, the earlier ones are what it boots by.
         for (code, data) in &subnet.others {
-            if request.wants(*code) {
+            // What the machine's own reservation or boot file says is not said twice: clients would join the two.
+            if request.wants(*code) && !reply.has(*code) {
                 reply.option(*code, data.as_slice());
             }
         }

@@ -294,6 +294,12 @@ impl Reply {
         self.options.push((code, data.into()));
     }
 
+    /// Whether it has an option.
+    #[must_use]
+    pub fn has(&self, code: u8) -> bool {
+        self.options.iter().any(|(it, _)| *it == code)
+    }
+
     /// Takes an option back.
     pub fn without(&mut self, code: u8) {
         self.options.retain(|(it, _)| *it != code);

@@ -12,6 +12,15 @@ use bulkhead_sdk::settings;
 
 /// Addresses of the largest subnet. A /12 is far more than one broadcast domain bears.
 const SHORTEST_PREFIX: u8 = 12;
+/// Options that have a word of their own, or that the subnet itself says.
+const WORDS: [(u8, &str); 6] = [
+    (1, "the prefix"),
+    (3, "`routers=`"),
+    (6, "`dns=`"),
+    (15, "`domain=`"),
+    (26, "`mtu=`"),
+    (42, "`ntp=`"),
+];
 
 /// The configuration, read once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,10 +273,16 @@ impl Subnet {
                 let code = other
                     .strip_prefix("option-")
                     .and_then(|it| it.parse::<u8>().ok());
-                let code = code.filter(|code| !matches!(code, 0 | 50..=61 | 82 | 255));
+                let code = code.filter(|code| !matches!(code, 0 | 50..=61 | 82 | 97 | 255));
                 let code = code.ok_or_else(|| format!("`{other}` is not known; there are: range, routers, dns, ntp, domain, mtu, lease, next-server, filename, shared, option-NUMBER"))?;
+                if let Some((_, word)) = WORDS.iter().find(|(it, _)| *it == code) {
+                    return Err(format!("{other} is what {word} says"));
+                }
                 let data =
                     hex(value).ok_or_else(|| format!("{other}: `{value}` is not hexadecimal"))?;
+                if self.others.iter().any(|(it, _)| *it == code) {
+                    return Err(format!("{other} stands there twice"));
+                }
                 self.others.push((code, data));
             }
         }
@@ -460,6 +475,18 @@ mod tests {
             (
                 "192.0.2.0/24 lease=5",
                 "lease: `5` is not a number of at least 60",
+            ),
+            (
+                "192.0.2.0/24 option-3=c0000201",
+                "option-3 is what `routers=` says",
+            ),
+            (
+                "192.0.2.0/24 option-1=ffffff00",
+                "option-1 is what the prefix says",
+            ),
+            (
+                "192.0.2.0/24 option-150=c0000201 option-150=c0000202",
+                "option-150 stands there twice",
             ),
             (
                 "192.0.2.0/24 option-53=01",

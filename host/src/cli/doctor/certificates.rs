@@ -115,7 +115,12 @@ fn identity(
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (store, rest) = (Arc::new(store), chain.get(1..).unwrap_or_default());
     // Time is told above; here it would hide the rest.
-    let time = validity(leaf).map_or(now, |(from, to)| now.clamp(from, to));
+    let time = match validity(leaf) {
+        // Never in force: nothing more can be said of it.
+        Some((from, to)) if to < from => return findings,
+        Some((from, to)) => now.clamp(from, to),
+        None => now,
+    };
     let time = UnixTime::since_unix_epoch(Duration::from_secs(time.unsigned_abs()));
     let not_signed = |error: rustls::Error| {
         wrong(
@@ -242,6 +247,10 @@ fn in_force(path: &Path, certificate: &CertificateDer<'_>, now: i64) -> Finding 
         );
     };
     let renew = "have it made anew; the proxy takes over the new file by itself";
+    if to < from {
+        let found = format!("ends on {}, before it begins", day(to));
+        return wrong(path, found, renew);
+    }
     if now < from {
         return wrong(
             path,
@@ -400,6 +409,7 @@ mod tests {
             ("old", -90, -2, Level::Problem, "expired on"),
             ("young", 2, 90, Level::Problem, "in force only from"),
             ("soon", -90, 10, Level::Warning, "expires in 10 days"),
+            ("never", -1, -3, Level::Problem, "before it begins"),
         ] {
             let (certificate, key) = made.identity(name, from, to);
             only(

@@ -34,6 +34,83 @@ struct Said {
     at: SystemTime,
 }
 
+/// Why Foreman said nothing, and what to do.
+#[derive(Debug)]
+struct Failed {
+    found: String,
+    advice: &'static str,
+}
+
+impl Failed {
+    /// It was not reached.
+    fn on_the_way(reason: impl std::fmt::Display) -> Self {
+        Self {
+            found: format!("not reached: {reason}"),
+            advice: "look at `url` of [foreman], at the name in DNS, at firewalls between, and whether Foreman runs",
+        }
+    }
+
+    /// It was reached, and then this happened: told by what TLS says of it, where that is the cause.
+    fn in_talking(error: &(dyn std::error::Error + 'static)) -> Self {
+        use rustls::CertificateError as Wrong;
+        let (found, advice) = match tls_cause(error) {
+            None => return Self::on_the_way(chain(error)),
+            Some(cause @ rustls::Error::AlertReceived(_)) => (
+                format!("reached, and refuses the proxy's certificate: {cause}"),
+                "its web server has to trust the CA that signed `certificate` of [foreman] (Apache: `SSLCACertificateFile`), and that has to be in force",
+            ),
+            Some(cause @ rustls::Error::InvalidCertificate(wrong)) => (
+                format!("reached, and not trusted: {cause}"),
+                match wrong {
+                    Wrong::Expired
+                    | Wrong::ExpiredContext { .. }
+                    | Wrong::NotValidYet
+                    | Wrong::NotValidYetContext { .. } => {
+                        "have Foreman's certificate renewed, unless it is this machine's clock that is wrong"
+                    }
+                    Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
+                        "write into `url` of [foreman] a name that its certificate is made for, or have it made for this one"
+                    }
+                    _ => {
+                        "name in `ca` of [foreman] the file with the CA that signed Foreman's certificate"
+                    }
+                },
+            ),
+            Some(cause) => (
+                format!("reached, but no TLS came about: {cause}"),
+                "look whether `url` of [foreman] names the port of Foreman's web server, and what that logs",
+            ),
+        };
+        Self { found, advice }
+    }
+}
+
+/// What TLS says, wherever in the error it stands.
+fn tls_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // What an I/O error wraps is not its source.
+        let wrapped = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(|it| it.get_ref());
+        if let Some(found) = wrapped.and_then(|it| it.downcast_ref()) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
 pub(super) async fn look(config: &Config) -> Vec<Finding> {
     let Some(foreman) = &config.foreman else {
         return vec![
@@ -53,13 +130,14 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     };
     let url = &foreman.url;
     let said = tokio::time::timeout(PATIENCE, ask(foreman)).await;
-    let said = said.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
+    let late = format!("no answer within {} s", PATIENCE.as_secs());
+    let said = said.unwrap_or_else(|_| Err(Failed::on_the_way(late)));
     match said {
-        Err(reason) => vec![Finding::problem(
+        Err(failed) => vec![Finding::problem(
             Area::Foreman,
             url,
-            format!("not reached: {reason}"),
-            "look at `url` and `ca` of [foreman], at the name in DNS, at firewalls between, and whether Foreman runs",
+            failed.found,
+            failed.advice,
         )],
         Ok(said) => {
             let mut findings = vec![answer(foreman, &said)];
@@ -117,10 +195,12 @@ fn clock(theirs: SystemTime, ours: SystemTime) -> Finding {
     }
 }
 
-async fn ask(foreman: &Foreman) -> Result<Said, String> {
-    let told = |error: &dyn std::fmt::Display| error.to_string();
+async fn ask(foreman: &Foreman) -> Result<Said, Failed> {
     let url = &foreman.url;
-    let host = url.host_str().ok_or("its URL has no host")?.to_owned();
+    let host = url
+        .host_str()
+        .ok_or_else(|| Failed::on_the_way("its URL has no host"))?
+        .to_owned();
     let port = url.port_or_known_default().unwrap_or(443);
     let plain = host.trim_matches(['[', ']']).to_owned();
     let stream = tokio::time::timeout(
@@ -129,24 +209,24 @@ async fn ask(foreman: &Foreman) -> Result<Said, String> {
     );
     let stream = stream
         .await
-        .map_err(|_| format!("{host}:{port} does not answer"))?
-        .map_err(|error| format!("{host}:{port}: {error}"))?;
+        .map_err(|_| Failed::on_the_way(format!("{host}:{port} does not answer")))?
+        .map_err(|error| Failed::on_the_way(format!("{host}:{port}: {error}")))?;
     if url.scheme() != "https" {
         return exchange(stream, url, None).await;
     }
     let trust = foreman_trust(foreman);
     let client = Arc::new(TlsClients::default()).get(&trust).await;
-    let mut client = (*client.map_err(|error| told(&error))?).clone();
+    let mut client = (*client.map_err(Failed::on_the_way)?).clone();
     let spy = Arc::new(Spy {
         asked: AtomicBool::new(false),
         inner: client.client_auth_cert_resolver.clone(),
     });
     client.client_auth_cert_resolver = spy.clone();
-    let name = ServerName::try_from(plain).map_err(|error| told(&error))?;
+    let name = ServerName::try_from(plain).map_err(Failed::on_the_way)?;
     let stream = tokio_rustls::TlsConnector::from(Arc::new(client))
         .connect(name, stream)
         .await
-        .map_err(|error| told(&error))?;
+        .map_err(|error| Failed::in_talking(&error))?;
     exchange(stream, url, Some(spy)).await
 }
 
@@ -154,11 +234,8 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     url: &url::Url,
     spy: Option<Arc<Spy>>,
-) -> Result<Said, String> {
-    let told = |error: hyper::Error| match std::error::Error::source(&error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    };
+) -> Result<Said, Failed> {
+    let told = |error: hyper::Error| Failed::in_talking(&error);
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(told)?;
     tokio::spawn(connection);
@@ -171,7 +248,7 @@ async fn exchange(
         .header(header::HOST, host)
         .header(header::USER_AGENT, "bulkhead doctor")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
+        .map_err(Failed::on_the_way)?;
     let answer = sender.send_request(request).await.map_err(told)?;
     let date = answer.headers().get(header::DATE);
     Ok(Said {

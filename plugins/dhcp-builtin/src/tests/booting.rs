@@ -182,3 +182,24 @@ fn ipxe_can_have_a_script_of_its_own() {
         "http://192.0.2.1/boot.ipxe"
     );
 }
+
+/// Options 66 and 67 of a subnet are for those who boot nothing of ours, telephones for example: nobody is told two, which clients would join.
+#[test]
+fn what_a_subnet_says_for_all_stands_behind_what_a_machine_boots() {
+    let subnet = "192.0.2.0/24 range=192.0.2.100-192.0.2.103 option-66=6162 option-67=6364";
+    let mut site = site_of(host().setting("subnets", texts(&[subnet])));
+    let holds = |back: &Back, option: &[u8]| {
+        let windows = back.bytes.windows(option.len());
+        windows.filter(|it| *it == option).count()
+    };
+    let telephone = site.discover(1).unwrap();
+    assert_eq!(holds(&telephone, b"\x42\x02ab"), 1);
+    assert_eq!(holds(&telephone, b"\x43\x02cd"), 1);
+    let mut firmware = client(2, MessageType::Discover);
+    raw(&mut firmware, 93, &[0, 7]);
+    let firmware = site.send(&firmware).unwrap();
+    assert_eq!(firmware.file(), "grub2/grubx64.efi");
+    assert_eq!(holds(&firmware, b"\x43\x11grub2/grubx64.efi"), 1);
+    assert_eq!(holds(&firmware, b"\x42\x02ab"), 0);
+    assert_eq!(holds(&firmware, b"\x43\x02cd"), 0);
+}
