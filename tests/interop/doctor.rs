@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_testkit::foreman::{Foreman, reply};
@@ -164,7 +165,10 @@ fn what_a_configured_site_misses_is_found() {
     report.one("plugins", "unknown", "the proxy");
 
     // A Foreman that is reached and not trusted, or does not trust us: each has advice of its own.
-    let (ours, others) = (&configuration.authority, Authority::root("others"));
+    let (ours, others) = (
+        &configuration.authority,
+        Arc::new(Authority::root("others")),
+    );
     let names = ["localhost", "127.0.0.1"];
     for (identity, clients, found, advice) in [
         (
