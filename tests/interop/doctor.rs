@@ -180,7 +180,7 @@ fn what_a_configured_site_misses_is_found() {
         (
             ours.expired_server(&names),
             ours,
-            "Expired",
+            "expired",
             "have Foreman's certificate renewed",
         ),
         (
