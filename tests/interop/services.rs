@@ -1,7 +1,7 @@
 //! Network services: the host holds the sockets, a component answers what arrives.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use bulkhead_testkit::namespace::Namespace;
@@ -191,7 +191,11 @@ fn whoever_asks_much_at_once_gets_every_answer() {
         let all: Vec<u8> = (0..many)
             .flat_map(|number| framed(number, length))
             .collect();
-        let asker = std::thread::spawn(move || asking.write_all(&all));
+        // It closes its side when it has asked: the answers come nevertheless.
+        let asker = std::thread::spawn(move || {
+            asking.write_all(&all)?;
+            asking.shutdown(Shutdown::Write)
+        });
         std::thread::sleep(Duration::from_millis(500));
         let mut other = connect();
         other.write_all(&framed(7, 2)).unwrap();
@@ -211,6 +215,7 @@ fn whoever_asks_much_at_once_gets_every_answer() {
             numbers.push(u16::from_be_bytes([answer[2], answer[3]]));
         }
         asker.join().unwrap().unwrap();
+        assert_eq!(reading.read(&mut answer).unwrap(), 0, "and then the end");
         numbers.sort_unstable();
         assert!(numbers.iter().copied().eq(0..many));
     }

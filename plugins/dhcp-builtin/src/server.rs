@@ -5,7 +5,7 @@
 //! The one idea: a batch of packets is worked through in memory, its leases are written in one commit, and only then is anything sent. If
 //! the commit fails, no ACK leaves, and the memory is read anew.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,6 +27,9 @@ use crate::subnets::{Config, Subnet};
 /// New offers in a batch that are probed. More at once is a rush, and waiting would make it worse.
 const MOST_PROBES: usize = 8;
 
+/// Most addresses in no subnet that are told: anybody can send from new ones.
+const MOST_STRANGE: usize = 16;
+
 /// The server.
 #[derive(Debug)]
 pub struct Server {
@@ -38,6 +41,8 @@ pub struct Server {
     /// By the subnet that clients arrived in.
     pub(crate) searches: HashMap<Ipv4Addr, Search>,
     senders: Senders,
+    /// Addresses of this server and of relays, in none of the subnets, that were told.
+    strange: HashSet<Ipv4Addr>,
     /// When the first packet came.
     pub(crate) since: Option<i64>,
     is_failing: bool,
@@ -84,6 +89,7 @@ impl Server {
             fresh: HashMap::new(),
             searches: HashMap::new(),
             senders: Senders::default(),
+            strange: HashSet::new(),
             since: None,
             is_failing: false,
             is_doubtful: false,
@@ -168,7 +174,10 @@ impl Server {
         if [proxy::SHOUTED, proxy::ASKED].contains(&datagram.slot.as_str()) {
             return self.proxy(&request, &arrival);
         }
-        let subnet = Rc::clone(self.subnet_of(&request, &arrival)?);
+        let Some(subnet) = self.subnet_of(&request, &arrival).map(Rc::clone) else {
+            self.tell_strange(&request, &arrival);
+            return None;
+        };
         let names: Vec<Client> = Client::reserved_as(&request).collect();
         let reserved = self.reserved_on(&subnet, &names);
         // Whom an address is reserved for by its card has it by its card: firmware and system send different identifiers.
@@ -230,6 +239,19 @@ impl Server {
         let renewing = Some(request.client).filter(|it| is_unicast && !it.is_unspecified());
         let by_client = renewing.and_then(|address| self.config.holding(address));
         by_client.or_else(|| self.config.holding(arrival.own))
+    }
+
+    /// Says once that nobody is answered there.
+    fn tell_strange(&mut self, request: &Request, arrival: &Arrival<'_>) {
+        let (who, address) = match request.relay.is_unspecified() {
+            true => (arrival.port.interface.as_str(), arrival.own),
+            false => ("a relay", request.relay),
+        };
+        if self.strange.len() < MOST_STRANGE && self.strange.insert(address) {
+            log::warn(format!(
+                "{who} has the address {address}, which is in none of the `subnets`: machines there get no answer"
+            ));
+        }
     }
 
     /// Whether an answer to this address reaches one machine. Whoever puts anything else there wants it to reach many.

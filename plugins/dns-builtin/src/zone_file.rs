@@ -151,9 +151,9 @@ impl Reader<'_> {
                     Some(rdata::seconds(time).ok_or_else(|| format!("`{time}` is no time"))?);
                 Ok(())
             }
-            [control, ..] if control.starts_with('$') => {
-                Err(format!("{control} is not followed here"))
-            }
+            [control, ..] if control.starts_with('$') => Err(format!(
+                "{control} is not followed here; write the records themselves into this file"
+            )),
             [owner, rest @ ..] if !entry.continues => {
                 let owner = Name::parse(owner, Some(&self.origin)).map_err(|it| it.to_string())?;
                 if !owner.is_within(self.zone) {
@@ -297,7 +297,7 @@ www TYPE46 \\# 1 00
             ),
             (
                 "$INCLUDE /etc/passwd\n",
-                "line 1: $INCLUDE is not followed here",
+                "line 1: $INCLUDE is not followed here; write the records themselves into this file",
             ),
             (
                 "\na FOO 192.0.2.1",

@@ -204,7 +204,7 @@ fn client(trust: &Trust) -> Result<ClientConfig, TrustProblem> {
                     path: certificate.clone(),
                     reason: error.to_string(),
                 })?;
-            // A server that asks for certificates and names no context for its sessions, as Kea does, ends every handshake that wants to resume one.
+            // Where a server asks for certificates, a session can be resumed only if it was set up for that. Kept connections save more handshakes.
             config.resumption = Resumption::disabled();
             config
         }

@@ -148,7 +148,11 @@ impl StreamDoor {
                 let Ok(turn) = turns.clone().acquire_owned().await else {
                     return Ok::<(), io::Error>(());
                 };
-                let length = tokio::time::timeout(idle, reader.read_u16()).await??;
+                let length = match tokio::time::timeout(idle, reader.read_u16()).await? {
+                    Ok(length) => length,
+                    Err(end) if end.kind() == io::ErrorKind::UnexpectedEof => break,
+                    Err(error) => return Err(error),
+                };
                 let mut bytes = vec![0; usize::from(length)];
                 tokio::time::timeout(idle, reader.read_exact(&mut bytes)).await??;
                 numbers.datagrams_received.inc();
@@ -167,6 +171,10 @@ impl StreamDoor {
                     return Ok(());
                 }
             }
+            // It asks nothing more, and may still read: all turns are back when all is answered.
+            let all = u32::try_from(WAITING).unwrap_or(u32::MAX);
+            let _ = tokio::time::timeout(WRITE, turns.acquire_many(all)).await;
+            Ok(())
         };
         let write = async {
             while let Some(answer) = sending.recv().await {

@@ -145,6 +145,42 @@ fn a_wire_without_a_free_address_is_told_but_not_with_every_machine() {
 }
 
 #[test]
+fn a_wire_in_no_subnet_is_told_once() {
+    let mut site = site();
+    let mut relayed = client(1, MessageType::Discover);
+    relayed.set_giaddr([203, 0, 113, 1]);
+    let shout = bytes(&client(1, MessageType::Discover));
+    for _ in 0..3 {
+        assert!(site.send(&relayed).is_none());
+        let answers = site.send_at(
+            "203.0.113.9/24",
+            "255.255.255.255:67",
+            std::slice::from_ref(&shout),
+        );
+        assert!(answers.is_empty());
+    }
+    let logs = site.host.logs();
+    let told: Vec<_> = logs
+        .iter()
+        .filter(|(_, line)| line.contains("in none of the `subnets`"))
+        .map(|(_, line)| line.as_str())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "a relay has the address 203.0.113.1, which is in none of the `subnets`: machines there get no answer",
+            "eth1 has the address 203.0.113.9, which is in none of the `subnets`: machines there get no answer",
+        ]
+    );
+    // Whoever sends from ever new addresses does not fill the log.
+    for last in 0..=255 {
+        relayed.set_giaddr([203, 0, 114, last]);
+        site.send(&relayed);
+    }
+    assert!(site.host.logs().len() < logs.len() + 32);
+}
+
+#[test]
 fn a_subnet_of_reservations_only_is_never_full() {
     let mut site = site_of(host().setting("subnets", texts(&[SUBNET])));
     assert!(site.discover(1).is_none());
