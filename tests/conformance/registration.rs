@@ -188,6 +188,9 @@ fn whatever_is_refused_fails_in_a_shell() {
         format!("GET /register?{long} HTTP/1.1\r\n"),
         format!("GET /register HTTP/1.1\r\nX: {long}{long}{long}\r\n"),
         "GET /register HTTP/1.1\r\nContent-Length: x\r\n".to_owned(),
+        "GET /register?name=<web> HTTP/1.1\r\n".to_owned(),
+        "GET /register?name=\"web\" HTTP/1.1\r\n".to_owned(),
+        "GET /register`web` HTTP/1.1\r\n".to_owned(),
     ];
     let again = "GET /register HTTP/1.1\r\n".to_owned();
     for request in requests.into_iter().chain(vec![again; 12]) {

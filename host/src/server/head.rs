@@ -7,6 +7,8 @@
 //! The one idea: what passes here has exactly one reading, so it does not matter that hyper is more lenient (it drops a
 //! `Content-Length` beside a `Transfer-Encoding` without a word).
 
+use http::Uri;
+
 use super::answer::Refusal;
 use super::limits::Limits;
 
@@ -152,9 +154,11 @@ impl RequestLine {
         if method.is_empty() || method.len() > 32 || !method.iter().copied().all(is_token) {
             return Err(Refusal::Malformed("the method is not a token"));
         }
-        if target.is_empty() || !target.iter().all(|byte| (0x21..0x7f).contains(byte)) {
+        // What hyper cannot read it refuses with an empty body, which is a success to a shell.
+        if !target.iter().all(|byte| (0x21..0x7f).contains(byte)) || Uri::try_from(target).is_err()
+        {
             return Err(Refusal::Malformed(
-                "the request target holds bytes that belong escaped",
+                "the request target is no URL, or holds bytes that belong escaped",
             ));
         }
         let old = match version {
