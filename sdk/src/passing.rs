@@ -113,13 +113,14 @@ fn name_of(pair: &str) -> String {
     name.split('[').next().unwrap_or_default().trim().to_owned()
 }
 
-/// As a form has it: a space is `+`, everything but letters, digits and `*-._` is `%XX`.
+/// As a form has it: a space is `+`, everything but letters, digits and `*-._` is `%XX`. Except `~`: escaped or not it means the same (RFC 3986
+/// section 2.3), and only the plain one passes where a policy looks at paths.
 #[must_use]
 pub fn escaped(text: &str) -> String {
     let mut written = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' | b'~' => {
                 written.push(char::from(byte));
             }
             b' ' => written.push('+'),

@@ -31,6 +31,10 @@ fn anybody_may_ask_and_foreman_is_asked_the_same() {
             "/unattended/a%20b:c?token=t-4",
             "GET /unattended/a+b%3Ac?token=t-4",
         ),
+        (
+            "/unattended/template/a~1/b?token=t-5",
+            "GET /unattended/template/a~1/b?token=t-5",
+        ),
     ] {
         for target in [bulkhead.hosts(), bulkhead.hosts_tls_as(None)] {
             target.get(asked).assert_is(200, HTML, "rendered");
