@@ -23,6 +23,9 @@ const START: Duration = Duration::from_secs(60);
 /// How long the program may drain before a test ends it the hard way.
 const STOP: Duration = Duration::from_secs(30);
 
+/// How long after an answer its line of the log may come.
+const LOG_COMES: Duration = Duration::from_millis(500);
+
 /// From where descriptors are numbered that are handed over: above those that tests open meanwhile.
 const FIRST_HANDED: i32 = 900;
 
@@ -366,13 +369,15 @@ impl Bulkhead {
         lock(&self.process.lines).join("\n")
     }
 
-    /// The lines printed so far that hold this text.
+    /// The lines printed so far that hold this text. The log waits for nobody and nobody for the log, so a line may come after the answer that it
+    /// tells of: while there is none, it has [`LOG_COMES`].
     pub fn log_lines(&self, text: &str) -> Vec<String> {
-        lock(&self.process.lines)
-            .iter()
-            .filter(|line| line.contains(text))
-            .cloned()
-            .collect()
+        let found = || {
+            let lines = lock(&self.process.lines);
+            let these = lines.iter().filter(|line| line.contains(text));
+            Some(these.cloned().collect::<Vec<_>>()).filter(|it| !it.is_empty())
+        };
+        until_within(LOG_COMES, found).unwrap_or_default()
     }
 
     /// Sends a signal to this one process.
