@@ -146,17 +146,19 @@ fn the_oldest_datagrams_make_room() {
     assert!(!answers.contains(&b"0".to_vec()) && answers.len() > ROOM / 10);
 }
 
+/// A connection to a service.
+fn connected(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
 /// Messages of a TCP stream are framed by the host, several may be on the way, and answers go back on their connection.
 #[test]
 fn framed_messages_are_answered_on_their_connection() {
     let port = ports::free();
     let bulkhead = Bulkhead::with(echo(&format!("\"tcp 127.0.0.1:{port}\"")));
-    let connect = || {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    };
-    let (mut one, mut other) = (connect(), connect());
+    let (mut one, mut other) = (connected(port), connected(port));
     one.write_all(b"\x00\x03abc\x00\x02de").unwrap();
     other.write_all(b"\x00\x01").unwrap();
     other.write_all(b"x").unwrap();
@@ -173,11 +175,6 @@ fn framed_messages_are_answered_on_their_connection() {
 fn whoever_asks_much_at_once_gets_every_answer() {
     let port = ports::free();
     let bulkhead = Bulkhead::with(echo(&format!("\"tcp 127.0.0.1:{port}\"")));
-    let connect = || {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    };
     let framed = |number: u16, length: u16| {
         let mut frame = length.to_be_bytes().to_vec();
         frame.extend(number.to_be_bytes());
@@ -186,7 +183,7 @@ fn whoever_asks_much_at_once_gets_every_answer() {
     };
     // Small ones, faster than a batch is answered; and more than the buffers on the way hold.
     for (many, length) in [(5_000, 20), (1_500, 16_000)] {
-        let mut asking = connect();
+        let mut asking = connected(port);
         let mut reading = asking.try_clone().unwrap();
         let all: Vec<u8> = (0..many)
             .flat_map(|number| framed(number, length))
@@ -197,7 +194,7 @@ fn whoever_asks_much_at_once_gets_every_answer() {
             asking.shutdown(Shutdown::Write)
         });
         std::thread::sleep(Duration::from_millis(500));
-        let mut other = connect();
+        let mut other = connected(port);
         other.write_all(&framed(7, 2)).unwrap();
         let mut got = [0; 4];
         other.read_exact(&mut got).unwrap();
