@@ -7,8 +7,6 @@ use std::time::Duration;
 use bulkhead_testkit::load::{Load, Measured};
 use bulkhead_testkit::{Bulkhead, Target};
 
-/// What is promised beyond twice the quiet figure.
-const GRACE: Duration = Duration::from_millis(5);
 /// How long the quiet figure is taken.
 const QUIET: Duration = Duration::from_secs(4);
 /// Other work of the machine shows in some rounds; what the program does to itself shows in all.
@@ -73,8 +71,7 @@ pub(crate) fn assert_undisturbed(bulkhead: &Bulkhead, mut trouble: impl FnMut() 
             );
             // A machine busy with something else: the round says too little.
             holds &= disturbed.latencies.len() > ENOUGH;
-            let calm = quiet.percentile(0.99);
-            holds &= disturbed.percentile(0.99) <= (calm * 2).max(calm + GRACE);
+            holds &= disturbed.is_undisturbed(quiet);
             seen.push_str(&format!(
                 "round {round}, {name}: quiet {quiet}; disturbed {disturbed}\n"
             ));

@@ -143,6 +143,17 @@ impl Measured {
     }
 }
 
+/// What a neighbour may cost beyond twice the quiet figure: a quiet p99 can be 100 µs, and twice of that is noise.
+const GRACE: Duration = Duration::from_millis(5);
+
+impl Measured {
+    /// Whether 99 of 100 requests took at most twice what they take in quiet, or 5 ms more, whichever is more.
+    pub fn is_undisturbed(&self, quiet: &Self) -> bool {
+        let calm = quiet.percentile(0.99);
+        self.percentile(0.99) <= (calm * 2).max(calm + GRACE)
+    }
+}
+
 impl std::fmt::Display for Measured {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
