@@ -4,7 +4,7 @@
 //! host, on the way in and on the way out.
 //!
 //! The one idea: what the client wrote goes on as written. A query is taken apart at `&` only, so nested keys (`a[b][]=1`), repeated keys and
-//! escapes arrive unchanged.
+//! escapes arrive unchanged. Only what must not stand in a query unescaped, and many clients write all the same, is escaped.
 
 use crate::request::Request;
 
@@ -46,19 +46,19 @@ pub struct Query {
 }
 
 impl Query {
-    /// Takes over `key=value` pairs as they are. A bare key without `=` has no value and is left out.
+    /// Takes over the `key=value` pairs of a query or form. A bare key without `=` has no value and is left out.
     #[must_use]
     pub fn of(raw: &str) -> Self {
         let pairs = raw.split('&').filter(|pair| pair.contains('='));
         Self {
-            pairs: pairs.map(str::to_owned).collect(),
+            pairs: pairs.map(sendable).collect(),
         }
     }
 
-    /// Appends the pairs of another query or form, as they are.
+    /// Appends the pairs of another query.
     #[must_use]
-    pub fn and(mut self, raw: &str) -> Self {
-        self.pairs.extend(Self::of(raw).pairs);
+    pub fn and(mut self, other: Self) -> Self {
+        self.pairs.extend(other.pairs);
         self
     }
 
@@ -87,6 +87,21 @@ impl Query {
             format!("{path}?{}", self.pairs.join("&"))
         }
     }
+}
+
+/// A pair as it may stand in a URL: bytes that RFC 3986 section 3.4 has escaped are, but for `[`, `]`, `{`, `}` and `|`, which every server takes.
+fn sendable(pair: &str) -> String {
+    let mut written = String::with_capacity(pair.len());
+    for byte in pair.bytes() {
+        match byte {
+            b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' => {
+                written.push_str(&format!("%{byte:02X}"));
+            }
+            0x21..=0x7e => written.push(char::from(byte)),
+            _ => written.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    written
 }
 
 /// The plain name of a pair: unescaped, without what is nested below it.
@@ -154,5 +169,13 @@ mod tests {
         assert_eq!(Query::of(raw).below("/p"), format!("/p?{raw}"));
         assert_eq!(Query::of("bare&&a=1").below("/p"), "/p?a=1");
         assert_eq!(Query::of("").below("/p"), "/p");
+    }
+
+    #[test]
+    fn what_must_not_stand_in_a_url_is_escaped() {
+        assert_eq!(
+            Query::of("a=^`\\&b=\"<x>#\"&c=x y\n\u{e9}&u\u{72}l=1&[{|}]=").below("/p"),
+            "/p?a=%5E%60%5C&b=%22%3Cx%3E%23%22&c=x%20y%0A%C3%A9&url=1&[{|}]="
+        );
     }
 }

@@ -22,7 +22,7 @@ fn a_host_gets_foremans_script() {
     for (target, scheme) in [(bulkhead.hosts(), "http"), (tls, "https")] {
         for path in ["/register", "/register/"] {
             let mark = format!("mark-get-{scheme}-{}", path.len());
-            let asked = format!("{path}?m={mark}&repo_data[][repo]=x&url=evil");
+            let asked = format!("{path}?m={mark}&repo_data[][repo]=x&key=^`\\&url=evil");
             let answer = target
                 .request("GET", &asked)
                 .header("Authorization", "Bearer secret")
@@ -33,7 +33,7 @@ fn a_host_gets_foremans_script() {
             assert_eq!(
                 got.line(),
                 format!(
-                    "GET /register?m={mark}&repo_data[][repo]=x&url={scheme}%3A%2F%2Flocalhost%3A{port} HTTP/1.1"
+                    "GET /register?m={mark}&repo_data[][repo]=x&key=%5E%60%5C&url={scheme}%3A%2F%2Flocalhost%3A{port} HTTP/1.1"
                 )
             );
             assert_eq!(got.header("authorization"), Some("Bearer secret"));

@@ -160,6 +160,62 @@ fn parameters_go_along_but_for_those_that_route() {
     assert_eq!(got.body, form.as_bytes());
 }
 
+/// What must not stand in a URL arrives escaped, as the Smart Proxy sends it: curl writes it raw in a query, and in forms it is nothing unusual.
+#[test]
+fn characters_that_need_an_escape_arrive_with_one() {
+    let bulkhead = bulkhead();
+    let hosts = bulkhead.hosts();
+    for path in [
+        "/unattended/provision",
+        "/unattended/template/a/b",
+        "/userdata/user-data",
+    ] {
+        let mark = format!("mark=raw-{}", path.len());
+        let asked = format!("{path}?{mark}&a=x^`y\\z&b={{[|]}}");
+        assert_eq!(hosts.get(&asked).status, 200);
+        assert_eq!(
+            foreman_got(&mark).line(),
+            format!("GET {path}?{mark}&a=x%5E%60y%5Cz&b={{[|]}}&{URL} HTTP/1.1")
+        );
+    }
+    for (number, kind) in [Some("application/x-www-form-urlencoded"), None]
+        .into_iter()
+        .enumerate()
+    {
+        let form = "token=t&message=\"disk <sda> #1\"\nnot \u{e9}t\u{e9} found^";
+        let mark = format!("mark=raw-form-{number}");
+        let kind = kind.map_or_else(String::new, |kind| format!("Content-Type: {kind}\r\n"));
+        let request = format!(
+            "POST /unattended/failed?{mark} HTTP/1.1\r\nHost: {}\r\n{kind}Content-Length: {}\r\n\r\n{form}",
+            hosts.host(),
+            form.len()
+        );
+        let answer = hosts.send(request).unwrap().response("POST").unwrap();
+        assert_eq!(answer.status, 200, "{answer}");
+        let got = foreman_got(&mark);
+        assert_eq!(
+            got.line(),
+            format!(
+                "POST /unattended/failed?{mark}&token=t&message=%22disk%20%3Csda%3E%20%231%22%0Anot%20%C3%A9t%C3%A9%20found%5E&{URL}&Content-Type=text%2Fplain HTTP/1.1"
+            )
+        );
+        assert_eq!(got.body, form.as_bytes());
+    }
+    // More fields than a query holds stay in the body.
+    let form = format!("a={}", "^".repeat(2000));
+    let answer = hosts
+        .request("POST", "/unattended/failed?mark=raw-long")
+        .body("application/x-www-form-urlencoded", &form)
+        .send();
+    assert_eq!(answer.status, 200);
+    let got = foreman_got("mark=raw-long");
+    assert_eq!(
+        got.line(),
+        format!("POST /unattended/failed?mark=raw-long&{URL}&Content-Type=text%2Fplain HTTP/1.1")
+    );
+    assert_eq!(got.body, form.as_bytes());
+}
+
 /// A Foreman below a path is asked below that path, by every feature.
 #[test]
 fn a_foreman_below_a_path_is_asked_there() {

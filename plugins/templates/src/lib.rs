@@ -20,7 +20,7 @@ use outcome::Asked;
 /// Names that route the request, here or at Foreman; a client's parameters of these names are dropped.
 const ROUTING: [&str; 6] = ["path", "template", "kind", "hostgroup", "splat", "captures"];
 
-/// Form fields beyond this many bytes stay in the body only: a server takes no longer query.
+/// Form fields that take more than this many bytes in a URL stay in the body only: a server takes no longer query.
 const MAX_FIELDS: usize = 4096;
 
 struct Templates;
@@ -91,12 +91,11 @@ fn submit(request: &Request) -> Forward {
     let is_form = request
         .media_type()
         .is_none_or(|kind| kind == "application/x-www-form-urlencoded");
-    if let Ok(fields) = std::str::from_utf8(request.body())
-        && is_form
-        && fields.len() <= MAX_FIELDS
-        && fields.bytes().all(|byte| byte.is_ascii_graphic())
-    {
-        query = query.and(fields);
+    if is_form && let Ok(fields) = std::str::from_utf8(request.body()) {
+        let fields = Query::of(fields);
+        if fields.below("").len() <= MAX_FIELDS {
+            query = query.and(fields);
+        }
     }
     let query = own(query).with("Content-Type", "text/plain");
     forward(request, "POST", &path, query, Asked::template(kind))
