@@ -77,11 +77,20 @@ fn refused_facts_are_a_500_with_foremans_code() {
     );
 }
 
-/// What is no JSON, or too large, never reaches Foreman; hosts command nobody.
+/// What is no JSON object, or too large, never reaches Foreman; hosts command nobody.
 #[test]
 fn a_stranger_reaches_one_path_of_foreman_with_facts_only() {
     let bulkhead = bulkhead();
-    for body in ["mark-no-json", "", "{\"mark-no-json\":1", "{}mark-no-json"] {
+    for body in [
+        "mark-no-json",
+        "",
+        "{\"mark-no-json\":1",
+        "{}mark-no-json",
+        "[\"mark-no-object\"]",
+        "\"mark-no-object\"",
+        "null",
+        "1",
+    ] {
         assert_eq!(create(&bulkhead, body).status, 400, "{body:?}");
     }
     let large = format!("{{\"mark-large\":\"{}\"}}", "x".repeat(1 << 20));

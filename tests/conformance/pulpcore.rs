@@ -122,7 +122,7 @@ fn a_pulp_in_trouble_takes_its_capabilities_along_and_nothing_else() {
         ("503 Service Unavailable", 503, PULP, "Pulp answered 503"),
         ("401 Unauthorized", 401, PULP, "Pulp answered 401"),
         ("302 Found", 302, PULP, "Pulp answered 302"),
-        ("junk", 200, "junk", ""),
+        ("junk", 200, "junk", "is no status of Pulp"),
         ("no http", 503, "Pulp gave no answer", "broken answer"),
     ] {
         assert_eventually!(shown(&bulkhead)["capabilities"] == json!(["core", "rpm"]));

@@ -5,12 +5,14 @@
 //!
 //! The one idea: every answer is a forward. What an image answers goes to Foreman as it comes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bulkhead_sdk::answer::{DEFAULT_TYPE, Forward};
 use bulkhead_sdk::http::UpstreamError;
 use bulkhead_sdk::plugin::{Head, Reply, Verdict};
 use bulkhead_sdk::prelude::*;
+use serde::de::IgnoredAny;
 
 /// How images of today are reached.
 const NODE_URL: &str = "https://node:8443";
@@ -82,8 +84,8 @@ impl Plugin for Discovery {
 bulkhead_sdk::export_feature!(Discovery);
 
 fn create(request: &Request) -> Result<Forward, Failure> {
-    serde_json::from_slice::<serde::de::IgnoredAny>(request.body())
-        .map_err(|why| Failure::bad_request(format!("The facts are not JSON: {why}")))?;
+    serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(request.body())
+        .map_err(|why| Failure::bad_request(format!("The facts are no JSON object: {why}")))?;
     Ok(
         Forward::new("discovered-hosts", "POST", "/api/v2/discovered_hosts/facts")
             .header("accept", "application/json,version=2")

@@ -81,7 +81,10 @@ impl Plugin for Pulpcore {
             ));
         }
         let components = match http::send(&Outgoing::new("pulp", "GET", STATUS)) {
-            Ok(answer) if answer.is_success() => components(answer.body()),
+            Ok(answer) if answer.is_success() => components(answer.body()).unwrap_or_else(|| {
+                log::warn("Pulp's answer is no status of Pulp: it has no list `versions`");
+                Vec::new()
+            }),
             Ok(answer) => {
                 log::warn(format!("Pulp answered {}", answer.status()));
                 Vec::new()
@@ -129,21 +132,14 @@ fn pulp_status(_: &Request) -> Forward {
     Forward::new("pulp", "GET", STATUS).header("accept", "application/json")
 }
 
-/// `{"versions":[{"component":"rpm", ...}, ...]}`; anything else names none.
-fn components(status: &[u8]) -> Vec<String> {
-    let Ok(status) = serde_json::from_slice::<serde_json::Value>(status) else {
-        return Vec::new();
-    };
-    let versions = status
-        .get("versions")
-        .and_then(serde_json::Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    versions
+/// `{"versions":[{"component":"rpm", ...}, ...]}`. None: it is nothing like that.
+fn components(status: &[u8]) -> Option<Vec<String>> {
+    let status: serde_json::Value = serde_json::from_slice(status).ok()?;
+    let versions = status.get("versions")?.as_array()?;
+    let names = versions
         .iter()
-        .filter_map(|version| version.get("component")?.as_str())
-        .map(str::to_owned)
-        .collect()
+        .filter_map(|it| it.get("component")?.as_str());
+    Some(names.map(str::to_owned).collect())
 }
 
 #[cfg(test)]
