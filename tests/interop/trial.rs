@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bulkhead_testkit::scratch::files_below;
-use bulkhead_testkit::{Scratch, Target, program, skip};
+use bulkhead_testkit::{Scratch, Target, assert_eventually, program, run, skip};
 
 /// The ports of a trial are fixed, so that the printed lines can be.
 const PORTS: [u16; 5] = [8000, 8443, 8080, 9180, 8053];
@@ -253,6 +253,18 @@ fn the_printed_lines_work_when_pasted() {
             "{host}"
         );
     }
+
+    // A plugin of one's own goes where the greeting says.
+    let plugins = trial.state.path().join("plugins");
+    assert!(greeting.contains(&format!(
+        "A plugin of your own goes into {}",
+        plugins.display()
+    )));
+    std::fs::write(plugins.join("hello.wasm"), bulkhead_fixtures::wasm("hello")).unwrap();
+    let state = trial.state.path().display().to_string();
+    let approved = || run(["plugin", "approve", "hello", "--state", &state]).code() == Some(0);
+    assert_eventually!(approved());
+    assert_eq!(target(8080).get("/hello/you").text(), "Hello, you!\n");
 
     // What needs Foreman says so.
     let answer = target(8080).get("/unattended/provision?token=x");

@@ -159,7 +159,7 @@ impl Host {
             program,
         )
         .map_err(told)?;
-        let library = Library::open(state.join("plugins")).map_err(told)?;
+        let library = Library::open(state.join("versions")).map_err(told)?;
         let approvals = Approvals::open(state.join("approvals.json")).map_err(told)?;
         let loader = Loader::new(
             Parts {

@@ -103,11 +103,11 @@ impl Serve {
         }
         let files = TrialFiles::prepare(&config.state, &own_name())
             .map_err(|error| Failure::Start(error.to_string()))?;
-        let directory = config.state.join("tftpboot");
-        std::fs::create_dir_all(&directory).map_err(|source| Failure::File {
-            path: directory,
-            source,
-        })?;
+        let plugins = [&config.plugins.directory, &config.plugins.policies];
+        let plugins = plugins.into_iter().flatten().cloned();
+        for path in plugins.chain([config.state.join("tftpboot")]) {
+            std::fs::create_dir_all(&path).map_err(|source| Failure::File { path, source })?;
+        }
         Ok((config, Some(files)))
     }
 

@@ -80,11 +80,12 @@ pub fn banner(host: &Host, files: &TrialFiles) -> String {
          curl -s http://{plain}/dhcp/192.0.2.0\n\n\
          DHCP is kept, and answered on no network: that needs an interface in a configuration. Templates and registration\n\
          need Foreman, which a trial does not know.\n\
-         Files are below {state}. Stop with Ctrl-C.\n\n",
+         Files are below {state}. A plugin of your own goes into {plugins}. Stop with Ctrl-C.\n\n",
         ca = files.ca.display(),
         cert = files.client_certificate.display(),
         key = files.client_key.display(),
         state = host.config().state.display(),
+        plugins = host.config().state.join("plugins").display(),
         dns_ip = names.ip(),
         dns_port = names.port(),
     );

@@ -31,7 +31,7 @@ mod operator;
 mod policies;
 mod views;
 
-use files::Stamp;
+use files::{Stamp, told};
 
 /// A component that comes with the program.
 #[derive(Debug, Clone, Copy)]
@@ -200,7 +200,7 @@ impl Registry {
     pub async fn look(&self) -> bool {
         let mut work = self.work.lock().await;
         self.reread_policies(Again::WhenChanged).await;
-        let unsettled = self.look_at_files(&mut work, &|_| {}).await;
+        let unsettled = self.look_at_files(&mut work, &told).await;
         self.settle();
         unsettled
     }
@@ -267,7 +267,7 @@ impl Registry {
             work.files.clear();
         }
         self.reread_policies(Again::Always).await;
-        self.settled_files(&mut work, &|_| {}).await;
+        self.settled_files(&mut work, &told).await;
         self.settle();
         changed
     }

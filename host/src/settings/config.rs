@@ -354,9 +354,9 @@ impl Config {
             }),
             foreman: None,
             plugins: Plugins {
-                directory: None,
+                directory: Some(state.join("plugins")),
                 bundled: true,
-                policies: None,
+                policies: Some(state.join("policies")),
             },
             features: BTreeMap::from([
                 ("tftp".into(), feature(&[("tftproot", files.clone())])),

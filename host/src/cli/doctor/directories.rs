@@ -18,29 +18,38 @@ pub(super) fn look(config: &Config, plan: &Plan) -> Vec<Finding> {
         ("plugins.directory", &config.plugins.directory),
         ("plugins.policies", &config.plugins.policies),
     ] {
-        findings.extend(path.iter().map(|path| directory(key, path, false)));
+        findings.extend(path.iter().map(|path| {
+            made_later(config, key, path).unwrap_or_else(|| directory(key, path, false))
+        }));
     }
     for place in &plan.places {
         let label = format!(
             "{} ({} slot `{}`)",
             place.plugin, place.capability, place.slot
         );
-        if config.trial && !place.path.exists() && place.path.starts_with(&config.state) {
-            findings.push(Finding::good(
-                Area::Directories,
-                label,
-                format!("{}: made at the first start", place.path.display()),
-            ));
-            continue;
-        }
-        findings.push(if place.is_directory {
-            directory(&label, &place.path, place.writes)
-        } else {
-            file(&label, place)
-        });
+        let later = made_later(config, &label, &place.path);
+        findings.push(later.unwrap_or_else(|| {
+            if place.is_directory {
+                directory(&label, &place.path, place.writes)
+            } else {
+                file(&label, place)
+            }
+        }));
     }
     findings.extend(one_boot_directory(&plan.places));
     findings
+}
+
+/// A trial makes what it needs below its state.
+fn made_later(config: &Config, label: &str, path: &Path) -> Option<Finding> {
+    let later = config.trial && !path.exists() && path.starts_with(&config.state);
+    later.then(|| {
+        Finding::good(
+            Area::Directories,
+            label,
+            format!("{}: made at the first start", path.display()),
+        )
+    })
 }
 
 fn wrong(label: &str, path: &Path, found: impl std::fmt::Display, advice: String) -> Finding {

@@ -30,6 +30,11 @@ impl Stamp {
 /// Looks, [`QUIET`] apart, at files that do not stop changing before they are left to the watcher.
 const PATIENCE: usize = 10;
 
+/// Describing and compiling a large component takes seconds: whoever dropped it sees that it was found.
+pub(super) fn told(file: &str) {
+    tracing::info!(file, "looking at a plugin file");
+}
+
 impl Registry {
     /// Looks at all files, also at those that are young: who asks for it waits for the outcome.
     pub(super) async fn settled_files(&self, work: &mut Work, progress: &impl Fn(&str)) {

@@ -1,5 +1,6 @@
 //! What the operator tells a plugin to be: approved, or as it was before.
 
+use super::files::told;
 use super::{Place, Record, Registry};
 use crate::api::control::{ControlError, Done, PluginState};
 use crate::plugin::compile::Origin;
@@ -10,7 +11,7 @@ impl Registry {
     pub async fn approve(&self, name: &str, digest: Option<&str>) -> Result<Done, ControlError> {
         let mut work = self.work.lock().await;
         // Who has just put a file there means that one.
-        self.settled_files(&mut work, &|_| {}).await;
+        self.settled_files(&mut work, &told).await;
         let record = self
             .records
             .load()
@@ -33,7 +34,7 @@ impl Registry {
             .map_err(ControlError::Failed)?;
         let _ = self.library.reinstate(name);
         work.files.remove(path);
-        self.settled_files(&mut work, &|_| {}).await;
+        self.settled_files(&mut work, &told).await;
         self.settle();
         let digest = &record.found.digest;
         let runs = self
