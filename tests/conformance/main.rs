@@ -23,6 +23,7 @@ mod dhcp_forms;
 mod dhcp_hostile;
 mod dhcp_names;
 mod dhcp_races;
+mod dhcp_spelling;
 mod discovery;
 mod dns;
 mod examples;

@@ -1,7 +1,8 @@
 //! The files of dhcpd, followed: what was appended is read, what was replaced is read anew.
 //!
-//! The one idea: every call looks first whether the leases file has grown. That costs one look at the file, and what dhcpd has
-//! written is seen by the very next call, whenever the host tells of the change.
+//! The one idea: every call looks first whether the leases file has changed. That costs one look at the file, and what dhcpd has
+//! written is seen by the very next call, whenever the host tells of the change. dhcpd only appends, so what stood last must still
+//! stand there; where it does not, somebody copied another file over this one, and that is read anew as well.
 //!
 //! A configuration that cannot be read while dhcpd runs leaves the last good one in place (dhcpd itself reads it at its start only);
 //! at the start, and after dhcpd has written its leases file anew, it is an error until it is mended.
@@ -31,6 +32,9 @@ const LONGEST_CONFIG: u64 = 64 << 20;
 /// How often the leases file may be replaced while it is read, before that is an error.
 const REPLACED: usize = 5;
 
+/// Bytes that are compared to see that a file was appended to: a record's end, with its times and MAC address.
+const TAIL: usize = 256;
+
 /// The followed files and the index made of them.
 #[derive(Default)]
 pub struct Followed {
@@ -47,6 +51,10 @@ struct Loaded {
     /// The leases file that was read, and how far.
     identity: u64,
     read: u64,
+    /// The last bytes that were read.
+    tail: Vec<u8>,
+    /// When the file was changed, as far as it was read.
+    modified: u64,
 }
 
 impl Followed {
@@ -57,11 +65,11 @@ impl Followed {
     pub fn now(&mut self, config: &str, leases: &str) -> Result<&mut Index, Problem> {
         let file = watch::about(LEASES_SLOT, leases)
             .map_err(|why| unreadable(LEASES_SLOT, leases, &why))?;
-        let anew = self
-            .loaded
-            .as_ref()
-            .is_none_or(|loaded| loaded.identity != file.identity || loaded.read > file.size);
-        if anew {
+        let caught_up = match &mut self.loaded {
+            Some(loaded) => loaded.catch_up(leases, &file)?,
+            None => false,
+        };
+        if !caught_up {
             self.loaded = None;
             let configuration = self.configuration(config)?;
             self.load(configuration, leases)?;
@@ -70,10 +78,6 @@ impl Followed {
             path: leases.to_owned(),
             why: "it was not read".to_owned(),
         })?;
-        if !loaded.catch_up(leases, file.size)? {
-            // Replaced this very moment: the next call reads the new one.
-            log::debug("the leases file was replaced while it was read");
-        }
         Ok(&mut loaded.index)
     }
 
@@ -115,8 +119,10 @@ impl Followed {
                 journal: Journal::default(),
                 identity: file.identity,
                 read: 0,
+                tail: Vec::new(),
+                modified: 0,
             };
-            if loaded.catch_up(path, file.size)? {
+            if loaded.catch_up(path, &file)? {
                 log::info(format!(
                     "read {path}: {} bytes in {} ms",
                     loaded.read,
@@ -135,24 +141,33 @@ impl Followed {
 }
 
 impl Loaded {
-    /// Reads what was appended, up to `size`. False: the file was replaced.
-    fn catch_up(&mut self, path: &str, size: u64) -> Result<bool, Problem> {
-        if self.read >= size {
+    /// Reads what was appended to the file as it was looked at. False: it is another one, or no longer what it was.
+    fn catch_up(&mut self, path: &str, file: &File) -> Result<bool, Problem> {
+        if self.identity != file.identity || self.read > file.size {
+            return Ok(false);
+        }
+        if self.read == file.size && self.modified == file.modified {
             return Ok(true);
         }
         let now = now();
-        while self.read < size {
-            let chunk = watch::read(LEASES_SLOT, path, self.read, LARGEST_READ)
+        loop {
+            let known = u64::try_from(self.tail.len()).unwrap_or(0);
+            let chunk = watch::read(LEASES_SLOT, path, self.read - known, LARGEST_READ)
                 .map_err(|why| unreadable(LEASES_SLOT, path, &why))?;
-            if chunk.file.identity != self.identity {
+            let appended = chunk.bytes.strip_prefix(self.tail.as_slice());
+            let Some(appended) = appended.filter(|_| chunk.file.identity == self.identity) else {
                 return Ok(false);
-            }
-            if chunk.bytes.is_empty() {
+            };
+            self.read += u64::try_from(appended.len()).unwrap_or(0);
+            self.journal.feed(appended, &mut self.index, now);
+            let is_all = appended.is_empty() || self.read >= file.size;
+            let from = chunk.bytes.len().saturating_sub(TAIL);
+            self.tail = chunk.bytes.get(from..).unwrap_or_default().to_vec();
+            if is_all {
                 break;
             }
-            self.read += u64::try_from(chunk.bytes.len()).unwrap_or(0);
-            self.journal.feed(&chunk.bytes, &mut self.index, now);
         }
+        self.modified = file.modified;
         self.journal.settle(&mut self.index, now);
         Ok(true)
     }

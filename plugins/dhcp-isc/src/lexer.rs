@@ -148,7 +148,10 @@ impl<'a> Lexer<'a> {
 
 /// True for what ends a word.
 fn ends_word(byte: u8) -> bool {
-    matches!(byte, b';' | b'{' | b'}' | b',' | b'=' | b'"' | 0..=b' ')
+    matches!(
+        byte,
+        b';' | b'{' | b'}' | b',' | b'=' | b'"' | b'#' | 0..=b' '
+    )
 }
 
 impl<'a> Iterator for Lexer<'a> {
@@ -254,6 +257,7 @@ mod tests {
             ["a", "b", ";", "d", "{", "e", "=", "f", ",", "g", "}"]
         );
         assert_eq!(words("# only a comment"), [""; 0]);
+        assert_eq!(words("a 10.0.0.1# c; d\n;"), ["a", "10.0.0.1", ";"]);
     }
 
     #[test]

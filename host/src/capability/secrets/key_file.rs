@@ -1,6 +1,6 @@
 //! Key files of BIND and ISC DHCP: `key "name" { algorithm hmac-sha256; secret "base64"; };`
 //!
-//! It refuses files with two keys: which one signs must not be a matter of order.
+//! It refuses files with two keys: which one signs must not be a matter of order. Keywords are read in any case, as BIND and dhcpd read them.
 
 use super::KeyProblem;
 use super::secret::{Algorithm, Key, Secret, decode};
@@ -13,7 +13,7 @@ pub(super) fn parse(text: &str) -> Result<Key, KeyProblem> {
         if token == ";" {
             continue;
         }
-        if token != "key" {
+        if !token.eq_ignore_ascii_case("key") {
             return Err(KeyProblem::Expected { what: "`key`" });
         }
         if found.is_some() {
@@ -31,7 +31,8 @@ fn key(tokens: &mut Tokens<'_>) -> Result<Key, KeyProblem> {
     tokens.exactly("{")?;
     let (mut algorithm, mut secret) = (None, None);
     loop {
-        match tokens.next()?.ok_or(KeyProblem::Expected { what: "`}`" })? {
+        let token = tokens.next()?.ok_or(KeyProblem::Expected { what: "`}`" })?;
+        match token.to_ascii_lowercase().as_str() {
             "algorithm" => {
                 let named = tokens.word("an algorithm")?;
                 algorithm =
@@ -43,7 +44,7 @@ fn key(tokens: &mut Tokens<'_>) -> Result<Key, KeyProblem> {
                 tokens.exactly(";")?;
             }
             "secret" => {
-                secret = Some(decode(tokens.word("the secret")?.as_bytes())?);
+                secret = Some(decode(tokens.secret()?.as_bytes())?);
                 tokens.exactly(";")?;
             }
             "}" => break,
@@ -75,6 +76,20 @@ impl<'a> Tokens<'a> {
         }
     }
 
+    /// Base64 knows `/` as a digit, and dhcpd, which reads this file too, knows no `//`: what follows at once is a secret, not a comment.
+    fn secret(&mut self) -> Result<&'a str, KeyProblem> {
+        let waiting = self.rest.trim_start();
+        let is_digit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+        if waiting
+            .strip_prefix("//")
+            .is_some_and(|rest| rest.starts_with(is_digit))
+        {
+            self.rest = waiting;
+            return Ok(self.plain());
+        }
+        self.word("the secret")
+    }
+
     fn exactly(&mut self, wanted: &'static str) -> Result<(), KeyProblem> {
         if self.next()? == Some(wanted) {
             Ok(())
@@ -97,16 +112,19 @@ impl<'a> Tokens<'a> {
                 .ok_or(KeyProblem::Expected {
                     what: "a closing quote",
                 })?,
-            _ => {
-                let end = self
-                    .rest
-                    .find(|c: char| c.is_whitespace() || matches!(c, '{' | '}' | ';' | '"'))
-                    .unwrap_or(self.rest.len());
-                self.rest.split_at(end)
-            }
+            _ => return Ok(Some(self.plain())),
         };
         self.rest = rest;
         Ok(Some(token))
+    }
+
+    /// A word without quotes.
+    fn plain(&mut self) -> &'a str {
+        let ends = |c: char| c.is_whitespace() || matches!(c, '{' | '}' | ';' | '"');
+        let end = self.rest.find(ends).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        word
     }
 
     fn skip_blanks(&mut self) -> Result<(), KeyProblem> {
@@ -150,6 +168,29 @@ mod tests {
         assert_eq!(
             parse("key k { secret aGVsbG8=; };").unwrap().algorithm,
             None
+        );
+    }
+
+    #[test]
+    fn keywords_are_read_in_any_case_and_slashes_are_digits() {
+        let key = parse("KEY k { Algorithm hmac-md5; SECRET //8=; };").unwrap();
+        assert_eq!(
+            (key.algorithm, key.secret.expose()),
+            (Some(Algorithm::Md5), &[0xff, 0xff][..])
+        );
+        assert_eq!(
+            parse("key k { secret // old\n aGVsbG8=; };")
+                .unwrap()
+                .secret
+                .expose(),
+            b"hello"
+        );
+        assert_eq!(
+            parse("key k { secret aG//bG8=; };")
+                .unwrap()
+                .secret
+                .expose(),
+            b"ho\xff\x6c\x6f"
         );
     }
 

@@ -1,7 +1,8 @@
 //! Blanks the secrets of `key` statements in configurations of ISC's servers: `key omapi { algorithm hmac-md5; secret "..."; };`.
 //!
 //! It refuses to guess by the shape of a value: whatever stands between the word `secret` and its semicolon is blanked, byte by byte, so that
-//! every other byte stays where it was. In a comment, where nothing ends a value, the rest of the line goes.
+//! every other byte stays where it was. In a comment, where nothing ends a value, the rest of the line goes. Where a block follows the word, it
+//! is somebody's name.
 //!
 //! The one idea: too much is better than too little, but never a byte outside the statement.
 
@@ -76,13 +77,24 @@ fn comment(text: &mut [u8], from: usize, ending: &[u8]) -> usize {
     end + ending.len().min(text.len() - end)
 }
 
-/// Blanks up to the semicolon. Quotes stay, and comments in between are no part of the value.
+/// Blanks up to the semicolon. Quotes stay, and comments in between are no part of the value. Base64 knows `/` as a digit, so `//` begins a
+/// comment only where it is a word of its own; dhcpd knows no such comments at all.
 fn value(text: &mut [u8], from: usize) -> usize {
+    let blanks = text.get(from..).unwrap_or_default();
+    let blanks = blanks.iter().take_while(|byte| **byte <= b' ').count();
+    // A key, a host or whatever else is called `secret`.
+    if text.get(from + blanks) == Some(&b'{') {
+        return from;
+    }
     let mut at = from;
+    let mut before = b' ';
     while let Some(&byte) = text.get(at) {
+        let is_apart = !is_digit(before) && !text.get(at + 2).copied().is_some_and(is_digit);
+        before = byte;
         match (byte, text.get(at + 1)) {
             (b';', _) => return at,
-            (b'#', _) | (b'/', Some(b'/')) => at = comment(text, at, b"\n"),
+            (b'#', _) => at = comment(text, at, b"\n"),
+            (b'/', Some(b'/')) if is_apart => at = comment(text, at, b"\n"),
             (b'/', Some(b'*')) => at = comment(text, at, b"*/"),
             (b'"', _) => {
                 let end = string_end(text, at);
@@ -101,6 +113,11 @@ fn value(text: &mut [u8], from: usize) -> usize {
         }
     }
     at
+}
+
+/// True for what a word in base64 is made of.
+fn is_digit(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=')
 }
 
 fn blank(text: &mut [u8], at: usize) {
@@ -131,6 +148,10 @@ mod tests {
             ("SECRET\n\"a\\\"b\"\n;", "SECRET\n\"    \"\n;"),
             ("secret /* old */ ab;", "secret /* old */   ;"),
             ("secret ab # note\ncd; y", "secret    # note\n  ; y"),
+            ("secret ab//cd==;\n}; y", "secret         ;\n}; y"),
+            ("secret //cd==;\n}; y", "secret       ;\n}; y"),
+            ("secret a//;\n}; y", "secret    ;\n}; y"),
+            ("secret // old\ncd; y", "secret // old\n  ; y"),
             ("secret \"never ends", "secret \"          "),
             ("secret abc", "secret    "),
         ] {
@@ -144,11 +165,20 @@ mod tests {
             "option host-name \"my secret name\"; next;",
             "# keep these\nhost a { hardware ethernet 00:11:22:33:44:55; }",
             "secretary x; top-secret y; // nothing\n/* a */ b",
+            "host secret { hardware ethernet 00:11:22:33:44:55; }",
             "\"unclosed",
             "",
         ] {
             assert_eq!(hidden(text), text);
         }
+    }
+
+    #[test]
+    fn a_key_may_be_called_secret() {
+        assert_eq!(
+            hidden("key secret { secret ab; }; omapi-key secret; x"),
+            "key secret { secret   ; }; omapi-key secret; x"
+        );
     }
 
     #[test]
