@@ -118,13 +118,18 @@ fn firmware(options: &[DhcpOption], filename: Option<&str>) -> Result<Vec<String
 /// It would break dhcpd's leases file.
 pub fn check_name(name: &str) -> Result<(), Problem> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let usable =
-        (1..=255).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['-', '.']);
+    // A part that is empty or begins with `_` ends the name for dhcpd when it reads its file again, and the host is lost.
+    let begins_well = |part: &str| part.starts_with(|first: char| first != '_');
+    let rooted = name.strip_suffix('.').unwrap_or(name);
+    let usable = (1..=255).contains(&name.len())
+        && name.bytes().all(plain)
+        && !name.starts_with('-')
+        && rooted.split('.').all(begins_well);
     if usable {
         Ok(())
     } else {
         Err(Problem::Invalid(format!(
-            "Invalid host name {name:?}: dhcpd takes letters, digits, `-`, `_` and `.`"
+            "Invalid host name {name:?}: dhcpd takes letters, digits, `-`, `_` and `.`, and no part that is empty or begins with `_`"
         )))
     }
 }
@@ -359,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_name_that_would_break_the_leases_file_is_refused() {
-        for good in ["a", "a.example.com", "a-01_x"] {
+        for good in ["a", "a.example.com", "a-01_x", "a.", "a.-1", "1.2_"] {
             assert!(check_name(good).is_ok());
         }
         for bad in [
@@ -370,6 +375,11 @@ mod tests {
             "a\"",
             "-a",
             ".a",
+            ".",
+            "_a",
+            "a..b",
+            "a._b",
+            "a.b..",
             "a\n",
             "ä",
             &"a".repeat(256),
