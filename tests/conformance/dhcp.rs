@@ -41,7 +41,7 @@ impl Site {
         fs::read_to_string(self.dhcpd.leases()).unwrap()
     }
 
-    /// What dhcpd does when a client comes and goes: it appends a record.
+    /// What dhcpd does when a client comes and goes: it appends a record. What dhcpd itself writes next, it writes over it.
     fn append(&self, text: &str) {
         use std::io::Write as _;
         let mut file = fs::File::options()
@@ -103,8 +103,8 @@ fn every_row_holds_with_isc() {
     reservations(&site, &target);
     lookups(&site, &target);
     refusals(&target);
-    removals(&site, &target);
     free_addresses(&site, &target);
+    removals(&site, &target);
     clients(&site, &target);
     outages(site, &target);
 }
@@ -266,17 +266,6 @@ fn lookups(site: &Site, target: &Target) {
         .find(|record| record["name"] == "fixed")
         .unwrap();
     assert_eq!(fixed["deleteable"], false);
-    // A lease is no conflict, and a reservation comes before it.
-    target
-        .post(
-            "/dhcp/192.0.2.0",
-            &form("l", "192.0.2.12", "00:aa:aa:aa:aa:02", &[]),
-        )
-        .assert_is(200, JSON, "");
-    assert_eq!(
-        target.get("/dhcp/192.0.2.0/ip/192.0.2.12").json()[0]["type"],
-        "reservation"
-    );
     // Only the subnet's own address has records.
     target
         .get("/dhcp/192.0.2.77")
@@ -367,19 +356,6 @@ fn refusals(target: &Target) {
 }
 
 fn removals(site: &Site, target: &Target) {
-    for path in [
-        "/dhcp/192.0.2.0/ip/192.0.2.99",
-        "/dhcp/192.0.2.0/mac/aa:00:00:00:00:99",
-        "/dhcp/203.0.113.0/ip/203.0.113.1",
-        "/dhcp/192.0.2.0/mac/AA:BB:CC:DD:EE:05",
-        "/dhcp/192.0.2.0/mac/AA:BB:CC:DD:EE:05",
-        "/dhcp/192.0.2.0/ip/192.0.2.40",
-    ] {
-        target.delete(path).assert_is(200, HTML, "");
-    }
-    assert_eq!(target.get("/dhcp/192.0.2.0/ip/192.0.2.40").status, 404);
-    let deleted = site.leases().matches("deleted;").count();
-    assert!(deleted >= 3, "dhcpd forgot them:\n{}", site.leases());
     for (path, text) in [
         (
             "/dhcp/192.0.2.0/mac/00:aa:aa:aa:aa:01",
@@ -393,6 +369,30 @@ fn removals(site: &Site, target: &Target) {
     ] {
         target.delete(path).assert_is(400, JSON, text);
     }
+    // A lease is no conflict, and a reservation comes before it.
+    target
+        .post(
+            "/dhcp/192.0.2.0",
+            &form("l", "192.0.2.12", "00:aa:aa:aa:aa:02", &[]),
+        )
+        .assert_is(200, JSON, "");
+    assert_eq!(
+        target.get("/dhcp/192.0.2.0/ip/192.0.2.12").json()[0]["type"],
+        "reservation"
+    );
+    for path in [
+        "/dhcp/192.0.2.0/ip/192.0.2.99",
+        "/dhcp/192.0.2.0/mac/aa:00:00:00:00:99",
+        "/dhcp/203.0.113.0/ip/203.0.113.1",
+        "/dhcp/192.0.2.0/mac/AA:BB:CC:DD:EE:05",
+        "/dhcp/192.0.2.0/mac/AA:BB:CC:DD:EE:05",
+        "/dhcp/192.0.2.0/ip/192.0.2.40",
+    ] {
+        target.delete(path).assert_is(200, HTML, "");
+    }
+    assert_eq!(target.get("/dhcp/192.0.2.0/ip/192.0.2.40").status, 404);
+    let deleted = site.leases().matches("deleted;").count();
+    assert!(deleted >= 3, "dhcpd forgot them:\n{}", site.leases());
 }
 
 fn free_addresses(site: &Site, target: &Target) {

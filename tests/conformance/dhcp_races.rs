@@ -2,6 +2,7 @@
 
 use std::sync::Barrier;
 
+use bulkhead_testkit::namespace::Namespace;
 use bulkhead_testkit::provisioning::{Outcomes, Range, mac};
 use bulkhead_testkit::{Bulkhead, Configuration, Signal, Target, skip};
 
@@ -106,6 +107,48 @@ fn no_two_hosts_get_one_address_from_isc_however_many_ask_and_whatever_happens()
 #[test]
 fn no_two_hosts_get_one_address_from_the_builtin_server_however_many_ask_and_whatever_happens() {
     five_hundred_at_once(&mut builtin());
+}
+
+/// "Addresses that answer are skipped", however many there are: more than may be probed in a second is no reason to have none.
+#[test]
+fn who_asks_where_most_addresses_answer_gets_one_that_does_not() {
+    const ASKED: usize = 16;
+    let Some(site) = Namespace::new("crowd") else {
+        skip!("network namespaces need root and `ip`");
+    };
+    site.enter();
+    // 10.9.0.1 to .191 are this machine's, and nobody has the others.
+    for taken in ["10.9.0.0/25", "10.9.0.128/26"] {
+        site.ip(&["route", "add", "local", taken, "dev", "lo"]);
+    }
+    let bulkhead = Bulkhead::with(
+        Configuration::empty()
+            .feature("dhcp", "enabled = true")
+            .feature(
+                "dhcp-builtin",
+                "enabled = true\nsubnets = [\"10.9.0.0/24\"]",
+            ),
+    );
+    let target = bulkhead.foreman();
+    let mut given: Vec<u8> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..ASKED)
+            .map(|number| {
+                let path = format!("/dhcp/10.9.0.0/unused_ip?mac=02:dd:00:00:00:{number:02x}");
+                let target = &target;
+                scope.spawn(move || {
+                    let found = target.get(&path).json();
+                    let last = found["ip"].as_str()?.strip_prefix("10.9.0.")?;
+                    last.parse().ok()
+                })
+            })
+            .collect();
+        let given = asking.into_iter().map(|caller| caller.join().unwrap());
+        given.flatten().collect()
+    });
+    given.sort_unstable();
+    given.dedup();
+    assert_eq!(given.len(), ASKED, "{given:?}\n{}", bulkhead.log());
+    assert!(given.iter().all(|&last| last >= 192), "{given:?}");
 }
 
 #[test]

@@ -51,6 +51,8 @@ struct Subnet {
     hosts: BTreeMap<u32, Vec<Rc<Host>>>,
     host_of: HashMap<Hardware, Rc<Host>>,
     leases: BTreeMap<u32, Lease>,
+    /// The newest lease of a MAC address, which is the one that is shown. Firmware and system of one machine often call themselves differently, and
+    /// dhcpd keeps an address for each.
     lease_of: HashMap<Hardware, u32>,
 }
 
@@ -204,10 +206,8 @@ impl Index {
         {
             return;
         }
-        if let Some(hardware) = lease.hardware
-            && let Some(elsewhere) = subnet.lease_of.insert(hardware, address)
-        {
-            subnet.leases.remove(&elsewhere);
+        if let Some(hardware) = lease.hardware {
+            subnet.lease_of.insert(hardware, address);
         }
         subnet.leases.insert(address, lease);
     }
@@ -274,7 +274,7 @@ impl Index {
             Cursor::Leases { address } => address,
         };
         for (&address, lease) in subnet.leases.range(first..) {
-            let Some(hardware) = lease.hardware.filter(|_| !lease.is_over(now)) else {
+            let Some(hardware) = subnet.holder(lease, address, now) else {
                 continue;
             };
             if entries.len() == limit {
@@ -452,11 +452,16 @@ impl Subnet {
     }
 
     fn lease_entry(&self, address: u32, now: i64) -> Option<Entry> {
-        let lease = self
-            .leases
-            .get(&address)
-            .filter(|lease| !lease.is_over(now))?;
-        Some(Entry::Lease(self.lease(lease, lease.hardware?, address)))
+        let lease = self.leases.get(&address)?;
+        let hardware = self.holder(lease, address, now)?;
+        Some(Entry::Lease(self.lease(lease, hardware, address)))
+    }
+
+    /// Whose lease that is shown as. None: nobody's, or it is over, or there is a newer one.
+    fn holder(&self, lease: &Lease, address: u32, now: i64) -> Option<Hardware> {
+        lease
+            .hardware
+            .filter(|hardware| !lease.is_over(now) && self.lease_of.get(hardware) == Some(&address))
     }
 
     fn lease(&self, lease: &Lease, hardware: Hardware, address: u32) -> dhcp::Lease {
@@ -592,6 +597,12 @@ pub(crate) mod tests {
         index.put_lease(address(5), lease("active", Some(1)), 0);
         index.put_lease(address(6), lease("active", Some(1)), 0);
         assert_eq!((at(&index, 5), at(&index, 6)), (0, 1));
+        assert_eq!(index.entries(PREFIX, None, 9, 0).unwrap().entries.len(), 1);
+        // dhcpd has not given up the older one.
+        assert_eq!(index.in_use(PREFIX, &[address(5)], 0).unwrap(), [true]);
+        index.put_lease(address(5), lease("free", Some(1)), 0);
+        assert_eq!((at(&index, 5), at(&index, 6)), (0, 1));
+        assert_eq!(index.in_use(PREFIX, &[address(5)], 0).unwrap(), [false]);
         index.put_lease(address(6), lease("active", Some(2)), 0);
         assert!(index.by_hardware(PREFIX, mac(1), 0).unwrap().is_empty());
         index.put_lease(address(6), lease("free", Some(2)), 0);

@@ -41,8 +41,14 @@ const PROBE_TIME: Duration = Duration::from_secs(1);
 /// Addresses probed at once: one, since most are free, then more, since then many are not.
 const PROBED: [usize; 4] = [1, 4, 16, 64];
 
+/// Until probes that had to wait are tried again: in it, some of what the policy lets leave in a second is there again.
+const TURN: Duration = Duration::from_millis(200);
+
 /// For one search; below the 30 seconds after which the host gives a call up.
 const TIME: Duration = Duration::from_secs(20);
+
+/// The holder of an address where somebody answered.
+const ANSWERED: &str = "somebody answers";
 
 /// Addresses listed one by one in the log when none is free.
 const LISTED: usize = 8;
@@ -130,13 +136,15 @@ pub(crate) fn find(
     }
     let mut search = Search {
         prefix,
-        mac: mac.map_or("", MacAddress::as_str),
+        range,
+        mac: mac.map(MacAddress::canonical).unwrap_or_default(),
         hold: hold()?,
         held: held(range)?,
         probing: settings::boolean("ping_free_ip").unwrap_or(true),
         refused_is_used: settings::boolean("probe_refused_is_used").unwrap_or(false),
         end: Instant::now() + TIME,
         probes: 0,
+        waited: false,
         skipped: Skipped::default(),
     };
     let mut order = Order::new(range);
@@ -163,15 +171,53 @@ fn own(prefix: &str, range: Range, mac: Option<&MacAddress>) -> Result<Option<Ip
     let Some(mac) = mac.filter(|mac| mac.as_str() == mac.colon_lower()) else {
         return Ok(None);
     };
-    let known =
-        dhcp::by_identifier(prefix, &Identifier::Hardware(mac.canonical())).map_err(asking)?;
-    let addresses = known.iter().map(|entry| match entry {
-        Entry::Reservation(found) => &found.address,
-        Entry::Lease(found) => &found.address,
-    });
-    Ok(addresses
-        .filter_map(|address| address.parse::<Ipv4Addr>().ok())
-        .find(|address| range.contains(address.to_bits())))
+    let mac = mac.canonical();
+    let known = dhcp::by_identifier(prefix, &Identifier::Hardware(mac.clone())).map_err(asking)?;
+    for entry in &known {
+        let (text, is_lease) = match entry {
+            Entry::Reservation(found) => (&found.address, false),
+            Entry::Lease(found) => (&found.address, true),
+        };
+        let address = text.parse::<Ipv4Addr>().ok();
+        let Some(address) = address.filter(|address| range.contains(address.to_bits())) else {
+            continue;
+        };
+        if !is_lease || keeps_lease(prefix, address, &mac)? {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a machine's leased address may become its own, which holds it. Not if it was reserved for another one, or suggested to one before dhcpd leased it.
+fn keeps_lease(prefix: &str, address: Ipv4Addr, mac: &str) -> Result<bool, Failure> {
+    let there = dhcp::by_address(prefix, &address.to_string()).map_err(asking)?;
+    if there
+        .iter()
+        .any(|entry| matches!(entry, Entry::Reservation(_)))
+    {
+        return Ok(false);
+    }
+    if claim(address.to_bits(), mac, hold()?)? {
+        return Ok(true);
+    }
+    let holder = store::get(HELD, &key(address.to_bits()))?.map(|entry| entry.value);
+    Ok(holder.is_none_or(|holder| holder == mac.as_bytes() || holder == ANSWERED.as_bytes()))
+}
+
+/// Holds an address. False: somebody was faster.
+fn claim(address: u32, holder: &str, hold: Duration) -> Result<bool, Failure> {
+    if hold.is_zero() {
+        return Ok(true);
+    }
+    let change = Change::put(&key(address), holder)
+        .if_absent()
+        .expires_in(hold);
+    match store::apply(HELD, &[change]) {
+        Ok(_) => Ok(true),
+        Err(store::Error::Conflict(_)) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
 }
 
 /// Text that sorts like the address.
@@ -200,13 +246,16 @@ fn held(range: Range) -> Result<HashSet<u32>, Failure> {
 
 struct Search<'a> {
     prefix: &'a str,
-    mac: &'a str,
+    range: Range,
+    mac: String,
     hold: Duration,
     held: HashSet<u32>,
     probing: bool,
     refused_is_used: bool,
     end: Instant,
     probes: usize,
+    /// Whether it was told that probes have to wait.
+    waited: bool,
     skipped: Skipped,
 }
 
@@ -231,8 +280,7 @@ impl Search<'_> {
                 _ => self.skipped.taken += 1,
             }
         }
-        let mut rest = free.as_slice();
-        while !rest.is_empty() {
+        while !free.is_empty() {
             if Instant::now() > self.end {
                 return Err(Failure::new(
                     504,
@@ -247,10 +295,15 @@ impl Search<'_> {
                     .unwrap_or(1),
                 false => 1,
             };
-            let (some, others) = rest.split_at(count.min(rest.len()));
-            rest = others;
-            for address in self.silent(some)? {
-                if self.claim(address, self.mac)? {
+            let rest = free.split_off(count.min(free.len()));
+            let Some(silent) = self.silent(&free)? else {
+                free.extend(rest);
+                self.wait_for_a_turn(&mut free)?;
+                continue;
+            };
+            free = rest;
+            for address in silent {
+                if claim(address, &self.mac, self.hold)? {
                     return Ok(Some(address));
                 }
                 self.skipped.held += 1;
@@ -259,10 +312,22 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// Those of the addresses where nobody answers.
-    fn silent(&mut self, addresses: &[u32]) -> Result<Vec<u32>, Failure> {
+    /// Others ask for addresses as well, and what they found meanwhile need not be asked again.
+    fn wait_for_a_turn(&mut self, free: &mut Vec<u32>) -> Result<(), Failure> {
+        std::thread::sleep(TURN);
+        // Whoever asks little at once gets its turn soonest.
+        self.probes = 0;
+        self.held = held(self.range)?;
+        let before = free.len();
+        free.retain(|address| !self.held.contains(address));
+        self.skipped.held += before - free.len();
+        Ok(())
+    }
+
+    /// Those of the addresses where nobody answers. None: as many probes as may leave at the moment are on their way.
+    fn silent(&mut self, addresses: &[u32]) -> Result<Option<Vec<u32>>, Failure> {
         if !self.probing {
-            return Ok(addresses.to_vec());
+            return Ok(Some(addresses.to_vec()));
         }
         self.probes += 1;
         let texts: Vec<String> = addresses
@@ -274,15 +339,14 @@ impl Search<'_> {
             Err(probe::Error::Denied(why)) => {
                 log::warn(format!("addresses are suggested without a probe: {why}"));
                 self.probing = false;
-                return Ok(addresses.to_vec());
+                return Ok(Some(addresses.to_vec()));
             }
             Err(probe::Error::Failed(why)) => {
-                log::warn(format!(
-                    "{} is skipped: the probe failed: {why}",
-                    texts.join(", ")
-                ));
-                self.skipped.unprobed += addresses.len();
-                return Ok(Vec::new());
+                if !self.waited {
+                    log::warn(format!("addresses wait for their probe: {why}"));
+                }
+                self.waited = true;
+                return Ok(None);
             }
         };
         let mut silent = Vec::new();
@@ -292,28 +356,13 @@ impl Search<'_> {
                 Some(Outcome::Refused) if !self.refused_is_used => silent.push(address),
                 Some(Outcome::Answered | Outcome::Refused) => {
                     // Not asked again until the hold is over.
-                    self.claim(address, "somebody answers")?;
+                    claim(address, ANSWERED, self.hold)?;
                     self.skipped.answered.push(address);
                 }
                 None => self.skipped.unprobed += 1,
             }
         }
-        Ok(silent)
-    }
-
-    /// Holds an address. False: somebody was faster.
-    fn claim(&self, address: u32, holder: &str) -> Result<bool, Failure> {
-        if self.hold.is_zero() {
-            return Ok(true);
-        }
-        let change = Change::put(&key(address), holder)
-            .if_absent()
-            .expires_in(self.hold);
-        match store::apply(HELD, &[change]) {
-            Ok(_) => Ok(true),
-            Err(store::Error::Conflict(_)) => Ok(false),
-            Err(other) => Err(other.into()),
-        }
+        Ok(Some(silent))
     }
 }
 

@@ -524,6 +524,44 @@ fn who_has_an_address_in_the_range_keeps_it() {
 }
 
 #[test]
+fn a_leased_address_that_is_promised_to_another_is_not_suggested() {
+    let server = server();
+    let host = host(&server);
+    let range = "from=192.0.2.50&to=192.0.2.51";
+    let ask = |mac: &str| free(&host, &format!("mac={mac}&{range}"));
+    let promised = ask("00:aa:aa:aa:aa:02").unwrap();
+    // Before it is reserved there, dhcpd leases it to a machine that came by.
+    let mut entries = server.entries.borrow_mut();
+    entries.push(lease(&promised, "00:aa:aa:aa:aa:03"));
+    drop(entries);
+    let other = ask("00:aa:aa:aa:aa:03").unwrap();
+    assert_ne!(promised, other);
+    assert_eq!(ask("00:aa:aa:aa:aa:03"), None);
+
+    // What is reserved for another is not the machine's own either, but what it was told once is.
+    let mut entries = server.entries.borrow_mut();
+    entries.push(lease("192.0.2.60", "00:aa:aa:aa:aa:04"));
+    entries.push(lease("192.0.2.61", "00:aa:aa:aa:aa:05"));
+    entries.push(reservation("b", "192.0.2.61", "aa:bb:cc:dd:ee:02"));
+    drop(entries);
+    for _ in 0..2 {
+        assert_eq!(
+            free(&host, "mac=00:aa:aa:aa:aa:04").as_deref(),
+            Some("192.0.2.60")
+        );
+    }
+    assert_ne!(
+        free(&host, "mac=00:aa:aa:aa:aa:05").as_deref(),
+        Some("192.0.2.61")
+    );
+    server
+        .entries
+        .borrow_mut()
+        .retain(|entry| !matches!(entry, Entry::Lease(found) if found.address == "192.0.2.60"));
+    assert_eq!(free(&host, "from=192.0.2.60&to=192.0.2.60"), None);
+}
+
+#[test]
 fn the_range_is_checked_in_the_smart_proxys_words() {
     let host = host(&server());
     for (query, text) in [
