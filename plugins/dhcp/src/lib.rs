@@ -25,6 +25,12 @@ use refusal::{asking, removing, writing};
 /// Entries fetched at a time: what the interface hands over at most.
 const PAGE: u32 = 1_000;
 
+/// Between the two lists of a subnet's records.
+const LEASES: &[u8] = b"],\"leases\":[";
+
+/// Bytes that a record takes at most, as a rule.
+const ROOM: usize = 16 << 10;
+
 struct Dhcp;
 
 impl Plugin for Dhcp {
@@ -113,38 +119,44 @@ fn subnets(_: &Request) -> Result<Json<Vec<serde_json::Value>>, Failure> {
     Ok(Json(subnets.iter().filter_map(record::subnet).collect()))
 }
 
+/// Written as the pages come, reservations first as the interface has them: tens of thousands of leases are in memory once.
 fn entries(request: &Request) -> Result<Answer, Failure> {
     let network = Network::of(request)?.or_not_found()?;
-    let (mut reservations, mut leases) = (Vec::new(), Vec::new());
-    if let Some(prefix) = network.named() {
-        let mut cursor: Option<String> = None;
-        loop {
-            let page = dhcp::entries(prefix, cursor.as_deref(), PAGE).map_err(asking)?;
-            for entry in &page.entries {
-                let list = match entry {
-                    Entry::Reservation(_) => &mut reservations,
-                    Entry::Lease(_) => &mut leases,
-                };
-                if !list.is_empty() {
-                    list.push(b',');
-                }
-                serde_json::to_writer(list, &record::entry(entry))
-                    .or_status(500, "cannot write JSON")?;
+    let mut body = b"{\"reservations\":[".to_vec();
+    let (mut is_first, mut leases_begun) = (true, false);
+    let mut cursor: Option<String> = None;
+    while let Some(prefix) = network.named() {
+        let page = dhcp::entries(prefix, cursor.as_deref(), PAGE).map_err(asking)?;
+        for entry in &page.entries {
+            let is_lease = matches!(entry, Entry::Lease(_));
+            if is_lease && !leases_begun {
+                body.extend_from_slice(LEASES);
+                (is_first, leases_begun) = (true, true);
+            } else if leases_begun && !is_lease {
+                return Err(Failure::internal(
+                    "the provider gave a reservation behind leases",
+                ));
             }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
+            if !is_first {
+                body.push(b',');
             }
+            is_first = false;
+            if body.capacity() - body.len() < ROOM {
+                // Not doubled, as it would be by itself: the old and the new one need room beside each other.
+                body.reserve_exact(ROOM + body.len() / 4);
+            }
+            serde_json::to_writer(&mut body, &record::entry(entry))
+                .or_status(500, "cannot write JSON")?;
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
         }
     }
-    let body = [
-        &b"{\"reservations\":["[..],
-        &reservations,
-        b"],\"leases\":[",
-        &leases,
-        b"]}",
-    ]
-    .concat();
+    if !leases_begun {
+        body.extend_from_slice(LEASES);
+    }
+    body.extend_from_slice(b"]}");
     Ok(Answer::typed(200, JSON_TYPE, body))
 }
 
