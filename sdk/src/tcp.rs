@@ -190,7 +190,7 @@ mod system {
                     }
                     Err(StreamError::Closed) => return Ok(Some(Vec::new())),
                     Err(StreamError::LastOperationFailed(why)) => {
-                        return Err(io::Error::other(why.to_debug_string()));
+                        return Err(io::Error::other(super::words(&why.to_debug_string())));
                     }
                 }
             }
@@ -222,15 +222,32 @@ mod system {
     fn broken(why: StreamError) -> io::Error {
         match why {
             StreamError::Closed => io::ErrorKind::BrokenPipe.into(),
-            StreamError::LastOperationFailed(why) => io::Error::other(why.to_debug_string()),
+            StreamError::LastOperationFailed(why) => {
+                io::Error::other(super::words(&why.to_debug_string()))
+            }
         }
     }
+}
+
+/// What broke a connection, without the host's stack, which it shows where `RUST_BACKTRACE` is set: the words reach whoever asked.
+#[cfg(any(test, target_arch = "wasm32"))]
+fn words(shown: &str) -> String {
+    shown.lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn a_broken_connection_is_told_in_one_line() {
+        assert_eq!(
+            words("Connection reset by peer (os error 104)\n\nStack backtrace:\n   0: x"),
+            "Connection reset by peer (os error 104)"
+        );
+        assert_eq!(words(""), "");
+    }
 
     #[test]
     fn bytes_go_both_ways_silence_ends_and_an_end_is_told() {
