@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bulkhead_testkit::bind::{Bind, Setup};
 use bulkhead_testkit::dns::{Way, ask_all, question, try_udp, with_edns};
+use bulkhead_testkit::eventually::until_within;
 use bulkhead_testkit::{
     Bulkhead, Configuration, Scratch, Signal, assert_eventually, ports, skip, zone,
 };
@@ -292,6 +294,64 @@ fn zone_files_are_read_again_when_they_change() {
     assert_eq!(a("mine.example.com"), "192.0.2.2\n");
     assert_eq!(a("newer.example.com"), "192.0.2.4\n");
     assert!(serial() >= before);
+}
+
+/// Foreman changes names of a zone file just while it is taken over: the file is taken over whole nevertheless.
+#[test]
+fn a_zone_file_is_taken_over_whole_while_foreman_works() {
+    const NAMES: usize = 4_000;
+    let (port, scratch) = (ports::free(), Scratch::new());
+    let directory = scratch.directory("zones");
+    let bulkhead = Bulkhead::with(Configuration::empty().dns_builtin(
+        port,
+        &["example.com"],
+        &format!("zone_directory = {:?}", directory.display().to_string()),
+    ));
+    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let questions: Vec<Vec<u8>> = (0..NAMES)
+        .map(|host| question(&format!("x{host}.example.com"), "A"))
+        .collect();
+    let all_have = |octet: u8| {
+        let answers = ask_all(server, Way::Udp, &questions);
+        let wanted = [10, octet, 0, 0];
+        answers.iter().all(|answer| answer.ends_with(&wanted))
+    };
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (bulkhead, over) = (&bulkhead, &over);
+            scope.spawn(move || {
+                let target = bulkhead.foreman();
+                for round in 0..20_000_usize {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let name = format!("x{}.example.com", (round * 4 + worker) * 7 % NAMES);
+                    let fields = [
+                        ("fqdn", name.as_str()),
+                        ("value", "2001:db8::1"),
+                        ("type", "AAAA"),
+                    ];
+                    target.post("/dns/", &fields).assert_status(200);
+                    target
+                        .delete(&format!("/dns/{name}/AAAA"))
+                        .assert_status(200);
+                }
+            });
+        }
+        for octet in 1..=3 {
+            let line = |host: usize| format!("x{host} 60 A 10.{octet}.0.0\n");
+            let text: String = (0..NAMES).map(line).collect();
+            let new = scratch.file("new", &text);
+            std::fs::rename(new, directory.join("example.com.zone")).unwrap();
+            let whole = until_within(Duration::from_secs(20), || all_have(octet).then_some(()));
+            if whole.is_none() {
+                over.store(true, Ordering::Relaxed);
+                panic!("{}", bulkhead.log_lines("zone").join("\n"));
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }
 
 /// What real clients do with it: `dig` asks again by TCP where an answer was cut, `nsupdate` may change nothing, and nobody gets the whole zone.

@@ -20,7 +20,7 @@ thread_local! {
         let file = ZoneFile { name: "example.com.zone".to_owned(), text: ZONE.to_owned() };
         let made = Zones::of_settings().and_then(|zones| {
             let origin = Name::parse("example.com", None).map_err(|problem| problem.to_string())?;
-            import::import(&zones, &origin, &file)?;
+            import::import(&zones, &origin, &file).map_err(|problem| problem.to_string())?;
             Index::load(&zones).map_err(|problem| format!("{problem:?}"))
         });
         made.unwrap_or_default()

@@ -1,7 +1,7 @@
 //! Taking over zone files.
 //!
 //! A file fills the zone; afterwards its records are like any other, and Foreman may remove them. When the file changes, only the difference to what it
-//! held before is carried over, so what Foreman did meanwhile stays. A file with a mistake changes nothing.
+//! held before is carried over, so what Foreman did meanwhile stays. A file with a mistake changes nothing; whatever else goes wrong is tried again.
 //!
 //! The one idea: beside `n/NAME`, what is served, the store keeps `f/NAME`, what the file said last; three texts make the merge.
 
@@ -24,13 +24,28 @@ pub const FILES: &str = "zone-files";
 /// Bytes of the largest file that is read.
 const LARGEST_FILE: u64 = 24 << 20;
 /// Names changed in one commit.
-const BATCH: usize = 400;
+const BATCH: usize = 200;
+/// How often a commit is tried again because Foreman changed one of its names meanwhile.
+const ATTEMPTS: usize = 16;
 
-/// The file of a zone, if there is one: `example.com.zone`, `example.com.db` or `db.example.com`.
+/// Why a file was not taken over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// What it says is wrong, and stays so until somebody writes it anew.
+    #[error("{0}")]
+    Mistake(String),
+    /// This time: the store's fault, or the file's that is being written. Some of its names may have been taken over.
+    #[error("{0}")]
+    Later(String),
+}
+
+/// The file of a zone, if there is one: `example.com.zone`, `example.com.db` or `db.example.com`. A slash in a zone's name (RFC 2317) is a dash in the
+/// file's.
 ///
 /// # Errors
 /// It is there and cannot be seen.
 pub fn find(zone: &Name) -> Result<Option<Place>, String> {
+    let zone = zone.to_string().replace('/', "-");
     for name in [
         format!("{zone}.zone"),
         format!("{zone}.db"),
@@ -64,28 +79,42 @@ impl Place {
     /// Reads it whole.
     ///
     /// # Errors
-    /// It cannot be read, is too large, is no text, or is another file by now.
-    pub fn read(&self) -> Result<ZoneFile, String> {
+    /// It cannot be read, is too large, or is another file by now.
+    pub fn read(&self) -> Result<ZoneFile, NotTaken> {
         let name = self.name.clone();
         if self.file.size > LARGEST_FILE {
-            return Err(format!("{name} is larger than {LARGEST_FILE} bytes"));
+            let problem = format!("{name} is larger than {LARGEST_FILE} bytes");
+            return Err(NotTaken::Mistake(problem));
         }
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < self.file.size {
             let chunk = watch::read(FILES, &name, bytes.len() as u64, LARGEST_READ)
-                .map_err(|problem| unreadable(&name, &problem))?;
+                .map_err(|problem| NotTaken::Later(unreadable(&name, &problem)))?;
             let now = Self {
                 name: name.clone(),
                 file: chunk.file,
             };
             if !now.is_as(self) || chunk.bytes.is_empty() {
-                return Err(format!("{name} was changed while it was read"));
+                let problem = format!("{name} was changed while it was read");
+                return Err(NotTaken::Later(problem));
             }
             bytes.extend(chunk.bytes);
         }
-        let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8"))?;
+        let text = as_text(bytes);
         Ok(ZoneFile { name, text })
     }
+}
+
+/// Files are older than UTF-8, and what their bytes mean is known to nobody: they stand for themselves, as everywhere in DNS.
+fn as_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|other| {
+        let bytes = other.as_bytes().iter();
+        let escaped = bytes.map(|byte| match byte.is_ascii() {
+            true => char::from(*byte).to_string(),
+            false => format!("\\{byte:03}"),
+        });
+        escaped.collect()
+    })
 }
 
 fn unreadable(name: &str, problem: &watch::Error) -> String {
@@ -108,16 +137,17 @@ pub struct ZoneFile {
 ///
 /// # Errors
 /// What is wrong, for the operator.
-pub fn import(zones: &Zones, zone: &Name, file: &ZoneFile) -> Result<usize, String> {
+pub fn import(zones: &Zones, zone: &Name, file: &ZoneFile) -> Result<usize, NotTaken> {
     let parsed = zone_file::parse(&file.text, zone);
-    let records = parsed.map_err(|problem| format!("{}, {problem}", file.name))?;
+    let records =
+        parsed.map_err(|problem| NotTaken::Mistake(format!("{}, {problem}", file.name)))?;
     let serial = records.iter().find_map(|(_, it)| {
         let soa = (it.kind == Kind::SOA).then(|| Soa::parse(&it.data));
         soa.flatten().map(|soa| soa.serial)
     });
     let changed = merge(zones, zone, gathered(zones, zone, records))?;
     if let Some(serial) = serial {
-        raise_serial(zone, serial).map_err(|it| store::describe(&it))?;
+        raise_serial(zone, serial).map_err(failed)?;
     }
     Ok(changed)
 }
@@ -148,48 +178,74 @@ fn gathered(
     owners
 }
 
-fn merge(zones: &Zones, zone: &Name, new: BTreeMap<Name, Vec<Record>>) -> Result<usize, String> {
-    let fail = |error: store::Error| store::describe(&error);
-    let old = owners_of(zones, zone).map_err(fail)?;
+fn failed(error: store::Error) -> NotTaken {
+    NotTaken::Later(store::describe(&error))
+}
+
+fn merge(zones: &Zones, zone: &Name, new: BTreeMap<Name, Vec<Record>>) -> Result<usize, NotTaken> {
+    let old = owners_of(zones, zone).map_err(failed)?;
     let all: BTreeSet<&Name> = old.keys().chain(new.keys()).collect();
     let nothing = Vec::new();
-    let mut changes: Vec<Change> = Vec::new();
-    let mut changed = 0;
-    for owner in all {
-        let (before, now) = (
-            old.get(owner).unwrap_or(&nothing),
-            new.get(owner).unwrap_or(&nothing),
-        );
-        if before == now {
-            continue;
+    let owners: Vec<Owner<'_>> = all
+        .into_iter()
+        .map(|name| Owner {
+            name,
+            before: old.get(name).unwrap_or(&nothing),
+            now: new.get(name).unwrap_or(&nothing),
+        })
+        .filter(|owner| owner.before != owner.now)
+        .collect();
+    for batch in owners.chunks(BATCH) {
+        commit(zone, batch)?;
+    }
+    Ok(owners.len())
+}
+
+/// A name of which the file says something else than before.
+struct Owner<'a> {
+    name: &'a Name,
+    before: &'a [Record],
+    now: &'a [Record],
+}
+
+/// One commit, made anew with what is there by then if Foreman changed a name meanwhile: given up, half of the file would be served.
+fn commit(zone: &Name, owners: &[Owner<'_>]) -> Result<(), NotTaken> {
+    for _ in 0..ATTEMPTS {
+        let mut changes: Vec<Change> = Vec::new();
+        for owner in owners {
+            changes.extend(owner.changes()?);
         }
-        let key = records::key(owner).ok_or_else(|| format!("{owner} is too long to be kept"))?;
-        let entry = store::get(SLOT, &key).map_err(fail)?;
+        changes.push(mark(zone));
+        match store::apply(SLOT, &changes) {
+            Ok(_) => return Ok(()),
+            Err(store::Error::Conflict(_)) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    let problem = format!("names of {zone} are being changed by others all the time");
+    Err(NotTaken::Later(problem))
+}
+
+impl Owner<'_> {
+    fn changes(&self) -> Result<[Change; 2], NotTaken> {
+        let name = self.name;
+        let key = records::key(name)
+            .ok_or_else(|| NotTaken::Mistake(format!("{name} is too long to be kept")))?;
+        let entry = store::get(SLOT, &key).map_err(failed)?;
         let live = entry
             .as_ref()
             .map_or_else(Vec::new, |it| records::from_text(&it.value));
-        let merged = merged(owner, &live, before, now);
         let put = |key: &str, records: &[Record]| match records {
             [] => Change::delete(key),
             records => Change::put(key, records::to_text(records)),
         };
-        let change = put(&key, &merged);
-        changes.push(match entry {
+        let change = put(&key, &merged(name, &live, self.before, self.now));
+        let change = match entry {
             Some(entry) => change.if_revision(entry.revision),
             None => change.if_absent(),
-        });
-        changes.push(put(&format!("f/{owner}"), now));
-        changed += 1;
-        if changes.len() >= BATCH {
-            changes.push(mark(zone));
-            store::apply(SLOT, &std::mem::take(&mut changes)).map_err(fail)?;
-        }
+        };
+        Ok([change, put(&format!("f/{name}"), self.now)])
     }
-    if !changes.is_empty() {
-        changes.push(mark(zone));
-        store::apply(SLOT, &changes).map_err(fail)?;
-    }
-    Ok(changed)
 }
 
 /// What is served afterwards: what was, without what the file no longer has, with what it has now. A record that Foreman removed stays removed

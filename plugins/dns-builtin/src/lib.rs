@@ -252,7 +252,13 @@ impl Server {
             match done {
                 Ok((_, 0)) => {}
                 Ok((name, changed)) => log::info(format!("{name}: {changed} names taken over")),
-                Err(problem) => log::error(format!("zone file not taken over: {problem}")),
+                Err(problem) => {
+                    log::error(format!("zone file not taken over: {problem}"));
+                    // It is read again at the next look.
+                    if matches!(problem, import::NotTaken::Later(_)) {
+                        continue;
+                    }
+                }
             }
             self.files.insert(origin.clone(), place);
         }

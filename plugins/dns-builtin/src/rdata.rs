@@ -32,6 +32,8 @@ impl Kind {
     pub const AAAA: Self = Self(28);
     /// Service.
     pub const SRV: Self = Self(33);
+    /// Alias of everything below a name (RFC 6672).
+    pub const DNAME: Self = Self(39);
     /// EDNS's pseudo record (RFC 6891).
     pub const OPT: Self = Self(41);
     /// Delegation signer: stands on the parent's side of a cut.
@@ -47,7 +49,7 @@ impl Kind {
     /// Question only: whatever there is.
     pub const ANY: Self = Self(255);
 
-    const NAMES: [(Self, &'static str); 12] = [
+    const NAMES: [(Self, &'static str); 13] = [
         (Self::A, "A"),
         (Self::NS, "NS"),
         (Self::CNAME, "CNAME"),
@@ -57,6 +59,7 @@ impl Kind {
         (Self::TXT, "TXT"),
         (Self::AAAA, "AAAA"),
         (Self::SRV, "SRV"),
+        (Self::DNAME, "DNAME"),
         (Self::DS, "DS"),
         (Self::SSHFP, "SSHFP"),
         (Self::CAA, "CAA"),

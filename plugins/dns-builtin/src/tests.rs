@@ -625,6 +625,32 @@ fn a_zone_file_changes_no_zone_below() {
     assert_eq!(servers(), before);
 }
 
+/// RFC 2317: the zone of a part of a network, whose name no file can have. And a file from before UTF-8.
+#[test]
+fn zones_of_small_networks_and_old_files_are_read() {
+    let zone = "0/25.2.0.192.in-addr.arpa";
+    let mut file = b"; M\xfcller's\n5 60 PTR web.example.com.\nt 60 TXT \"\xfc\"\n".to_vec();
+    file.extend_from_slice("t 60 TXT \"ü\"\n".as_bytes());
+    let host = served(&["example.com", zone], ZONE);
+    host.change(|host| {
+        host.watched(import::FILES, "0-25.2.0.192.in-addr.arpa.zone", 1, &file)
+            .setting("hostmaster", "john.doe@example.com")
+    });
+    DnsBuiltin::start().unwrap();
+    let zones = Zones::of_settings().unwrap();
+    let top = zones.zones.iter().find(|it| it.origin.to_string() == zone);
+    assert_eq!(
+        top.unwrap().soa.mailbox.wire(),
+        b"\x08john.doe\x07example\x03com\0"
+    );
+    let kept = |name: &str| {
+        let entry = store::get(SLOT, &format!("n/{name}.{zone}")).unwrap();
+        String::from_utf8(entry.unwrap().value).unwrap()
+    };
+    assert_eq!(kept("5"), "60 PTR web.example.com.\n");
+    assert_eq!(kept("t"), "60 TXT \"\\252\"\n60 TXT \"\\195\\188\"\n");
+}
+
 /// A file that is still being written is not read: each sign of writing moves the reading on.
 #[test]
 fn half_a_file_is_waited_for() {

@@ -1,12 +1,12 @@
 //! Zone files (RFC 1035 section 5), as BIND and others write them.
 //!
-//! It refuses `$INCLUDE` and `$GENERATE` (the plugin reads the one file it was granted), other classes than IN, and names outside the zone. The first
-//! mistake ends the reading: half a zone is worse than the old one.
+//! It refuses `$INCLUDE` and `$GENERATE` (the plugin reads the one file it was granted), other classes than IN, DNAME (names below one would be told not
+//! to exist), and names outside the zone. The first mistake ends the reading: half a zone is worse than the old one.
 
 use std::collections::HashMap;
 
 use crate::name::Name;
-use crate::rdata::{self, Kind};
+use crate::rdata::{self, Kind, Soa};
 use crate::records::Record;
 
 /// Seconds of a record whose file names no time to live anywhere.
@@ -189,10 +189,17 @@ impl Reader<'_> {
                 }
             }
         };
+        if kind == Kind::DNAME {
+            return Err("DNAME is not served here; write an alias for each name".to_owned());
+        }
         if kind.is_meta() {
             return Err(format!("{kind} is no type of a zone's record"));
         }
         let data = rdata::parse(kind, words, Some(&self.origin)).map_err(|it| it.to_string())?;
+        if kind == Kind::SOA && ttl.or(self.default).or(self.last_ttl).is_none() {
+            // Files from before `$TTL` (RFC 2308 section 4) mean this by the SOA's last number; so does BIND.
+            self.default = Soa::parse(&data).map(|soa| soa.minimum);
+        }
         let ttl = ttl
             .or(self.default)
             .or(self.last_ttl)
@@ -287,6 +294,22 @@ www TYPE46 \\# 1 00
         );
     }
 
+    /// RFC 1035 section 3.3.13 as it was meant before RFC 2308; what stands in a line is of that line alone then, as with BIND.
+    #[test]
+    fn a_file_without_ttl_has_that_of_its_soa() {
+        let soa = "ns1.example.com. h.example.com. 1 2 3 4 7200";
+        let text = format!("@ IN SOA {soa}\na A 192.0.2.1\nb 300 A 192.0.2.2\nc A 192.0.2.3\n");
+        assert_eq!(
+            lines(&text),
+            [
+                &format!("example.com 7200 SOA {soa}"),
+                "a.example.com 7200 A 192.0.2.1",
+                "b.example.com 300 A 192.0.2.2",
+                "c.example.com 7200 A 192.0.2.3",
+            ]
+        );
+    }
+
     #[test]
     fn a_mistake_is_told_with_its_line() {
         for (text, told) in [
@@ -331,6 +354,14 @@ www TYPE46 \\# 1 00
             (
                 "a SOA b c 1 2 3 4 5",
                 "line 1: a.example.com is not the zone's top and has no SOA",
+            ),
+            (
+                "a DNAME b",
+                "line 1: DNAME is not served here; write an alias for each name",
+            ),
+            (
+                "a TYPE39 \\# 3 016200",
+                "line 1: DNAME is not served here; write an alias for each name",
             ),
             (
                 "@ SOA b c 1 2 3 4 5\n@ SOA b c 2 2 3 4 5",

@@ -70,7 +70,7 @@ impl Zones {
             };
             let mailbox = match mailbox.as_str() {
                 "" => below("hostmaster")?,
-                text => name("hostmaster", &text.replacen('@', ".", 1))?,
+                text => name("hostmaster", &as_name(text))?,
             };
             let soa = Soa {
                 primary: servers.first().cloned().unwrap_or_else(|| origin.clone()),
@@ -113,9 +113,18 @@ fn own_name() -> Option<Name> {
     Name::parse(host, None).ok().filter(|_| is_name)
 }
 
-/// `192.0.2.0/24` and `2001:db8::/32` stand for their reverse zones. None: a name.
+/// A mail address as a name (RFC 1035 section 8): dots before the `@` are no ends of labels.
+fn as_name(mailbox: &str) -> String {
+    match mailbox.split_once('@') {
+        Some((local, domain)) => format!("{}.{domain}", local.replace('.', "\\.")),
+        None => mailbox.to_owned(),
+    }
+}
+
+/// `192.0.2.0/24` and `2001:db8::/32` stand for their reverse zones. None: a name, as is `0/25.2.0.192.in-addr.arpa` (RFC 2317).
 fn reverse_zone(text: &str) -> Result<Option<Name>, String> {
-    let Some((address, length)) = text.split_once('/') else {
+    let Some((address, length)) = text.split_once('/').filter(|(_, rest)| !rest.contains('.'))
+    else {
         return Ok(None);
     };
     let wrong = |why: &str| format!("zones: `{text}` {why}");
