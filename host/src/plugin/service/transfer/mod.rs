@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use self::places::{Place, Places};
 use self::tid::Tid;
@@ -54,6 +55,9 @@ pub(super) struct Transfers(Places);
 enum Broken {
     #[error("the client says: {0}")]
     Client(String),
+    /// Firmware asks for the size first, ends that transfer with an error, and begins another (RFC 2349 section 4).
+    #[error("the client wanted to know the size")]
+    OnlySize,
     #[error("the client fell silent")]
     Silent,
     #[error("the policy no longer grants it")]
@@ -88,6 +92,9 @@ impl Transfers {
                 Ok(bytes) => {
                     numbers.transfers_done.inc();
                     tracing::info!(plugin = &*name, %peer, path, bytes, "file sent");
+                }
+                Err(Broken::OnlySize) => {
+                    tracing::info!(plugin = &*name, %peer, path, "size of a file told");
                 }
                 Err(why) => {
                     numbers.transfers_failed.inc();
@@ -191,7 +198,7 @@ fn said(why: &Broken) -> (u16, &'static str) {
         }
         Broken::Refused(_) | Broken::Revoked => (ACCESS_VIOLATION, "Access violation"),
         Broken::TooLargeForText(_) => (NOT_DEFINED, "Too large for mode netascii"),
-        Broken::Client(_) | Broken::Silent => (NOT_DEFINED, "Transfer ended"),
+        Broken::Client(_) | Broken::OnlySize | Broken::Silent => (NOT_DEFINED, "Transfer ended"),
     }
 }
 
@@ -328,8 +335,10 @@ impl Sender<'_> {
                 numbers.transfer_bytes.inc_by(bytes.len() as u64);
             }
             complete |= end == last;
+            // One time-out for all that comes: a client that repeats itself sooner would else put off the block it waits for, for ever.
+            let until = Instant::now() + self.wait;
             loop {
-                match self.answer().await? {
+                match self.answer(until).await? {
                     Answer::Gone => return self.gone(complete, source),
                     Answer::Acknowledged(number) => {
                         let ahead = u64::from(number.wrapping_sub((base - 1) as u16));
@@ -368,11 +377,13 @@ impl Sender<'_> {
 
     /// Acknowledges options and waits for block 0 to be acknowledged (RFC 2347).
     async fn agree(&mut self, options: &[(String, String)], length: u64) -> Result<(), Broken> {
+        let is_size = |name: &str| name.eq_ignore_ascii_case("tsize");
+        let asks_size = options.iter().any(|(name, _)| is_size(name));
         let mut packet = OACK.to_be_bytes().to_vec();
         for (name, value) in options {
             packet.extend_from_slice(name.as_bytes());
             packet.push(0);
-            if name.eq_ignore_ascii_case("tsize") {
+            if is_size(name) {
                 packet.extend_from_slice(length.to_string().as_bytes());
             } else {
                 packet.extend_from_slice(value.as_bytes());
@@ -381,8 +392,13 @@ impl Sender<'_> {
         }
         for _ in 0..=self.retries {
             self.tid.send(&packet).await?;
+            let until = Instant::now() + self.wait;
             loop {
-                match self.answer().await? {
+                let answer = match self.answer(until).await {
+                    Err(Broken::Client(_)) if asks_size => return Err(Broken::OnlySize),
+                    answer => answer?,
+                };
+                match answer {
                     Answer::Acknowledged(0) => return Ok(()),
                     Answer::Acknowledged(_) => {}
                     Answer::Gone => return self.gone(false, &Source::default()).map(drop),
@@ -394,8 +410,7 @@ impl Sender<'_> {
     }
 
     /// The next acknowledgement, or silence when the time is over. Packets that are neither acknowledgement nor error are not heard.
-    async fn answer(&mut self) -> Result<Answer, Broken> {
-        let until = tokio::time::Instant::now() + self.wait;
+    async fn answer(&mut self, until: Instant) -> Result<Answer, Broken> {
         let mut buffer = [0; 516];
         loop {
             let size = match tokio::time::timeout_at(until, self.tid.receive(&mut buffer)).await {
@@ -438,141 +453,4 @@ fn error(code: u16, text: &str) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::net::UdpSocket;
-
-    use super::*;
-
-    #[test]
-    fn line_ends_are_those_of_the_network_terminal() {
-        assert_eq!(
-            as_network_text(b"one\ntwo\r\nthree\r"),
-            &b"one\r\ntwo\r\0\r\nthree\r\0"[..]
-        );
-    }
-
-    /// Sends `bytes` as text (no file needed) to a client that loses and repeats what `lossy` says, and answers what the client put together.
-    async fn transfer(
-        bytes: Vec<u8>,
-        block: u64,
-        window: u64,
-        lossy: bool,
-    ) -> (Vec<u8>, Result<u64, Broken>) {
-        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let mut server = Tid::open(client.local_addr().unwrap(), "127.0.0.1:69").unwrap();
-        client.connect(server.local()).await.unwrap();
-        let receiving = tokio::spawn(async move {
-            let (mut got, mut next, mut since, mut heard) = (Vec::new(), 1u16, 0, 0);
-            let mut buffer = vec![0; 65_536];
-            loop {
-                let Ok(Ok(size)) =
-                    tokio::time::timeout(Duration::from_secs(5), client.recv(&mut buffer)).await
-                else {
-                    return got;
-                };
-                heard += 1;
-                let number = u16::from_be_bytes([buffer[2], buffer[3]]);
-                let lost = lossy && heard % 7 == 3;
-                if lost {
-                    continue;
-                }
-                let ack = |number: u16| {
-                    let mut ack = ACK.to_be_bytes().to_vec();
-                    ack.extend_from_slice(&number.to_be_bytes());
-                    ack
-                };
-                if number != next {
-                    client.send(&ack(next.wrapping_sub(1))).await.unwrap();
-                    since = 0;
-                    continue;
-                }
-                got.extend_from_slice(&buffer[4..size]);
-                next = next.wrapping_add(1);
-                since += 1;
-                let ended = ((size - 4) as u64) < block;
-                if since == window || ended {
-                    since = 0;
-                    client.send(&ack(number)).await.unwrap();
-                    if lossy {
-                        // Twice: a sender that answers both would send everything twice from here on.
-                        client.send(&ack(number)).await.unwrap();
-                    }
-                }
-                if ended {
-                    return got;
-                }
-            }
-        });
-        let metrics = crate::telemetry::metrics::Metrics::new("test");
-        let mut source = Source {
-            length: bytes.len() as u64,
-            file: None,
-            at: 0,
-            piece: bytes.into(),
-        };
-        let mut sender = Sender {
-            right: None,
-            place: None,
-            tid: &mut server,
-            wait: Duration::from_millis(100),
-            retries: 20,
-            block,
-            window,
-        };
-        let sent = sender.send(&mut source, &[], &metrics.plugin("t")).await;
-        (receiving.await.unwrap(), sent)
-    }
-
-    #[tokio::test]
-    async fn every_byte_arrives_whatever_is_lost_or_repeated() {
-        for (length, block, window) in [
-            (0, 512, 1),
-            (511, 512, 1),
-            (512, 512, 1),
-            (5000, 512, 1),
-            (5000, 512, 4),
-            (5120, 512, 16),
-        ] {
-            let bytes: Vec<u8> = (0..length).map(|it| (it % 251) as u8).collect();
-            for lossy in [false, true] {
-                let (got, sent) = transfer(bytes.clone(), block, window, lossy).await;
-                assert_eq!(sent.unwrap(), length as u64, "{length} {window} {lossy}");
-                assert_eq!(got, bytes, "{length} {window} {lossy}");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn block_numbers_wrap_around() {
-        let bytes = vec![7; 8 * 70_000];
-        let (got, sent) = transfer(bytes.clone(), 8, 64, false).await;
-        assert_eq!(
-            (got.len(), sent.unwrap()),
-            (bytes.len(), bytes.len() as u64)
-        );
-    }
-
-    #[tokio::test]
-    async fn silence_ends_a_transfer() {
-        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let mut server = Tid::open(client.local_addr().unwrap(), "127.0.0.1:69").unwrap();
-        let metrics = crate::telemetry::metrics::Metrics::new("test");
-        let mut source = Source {
-            length: 3,
-            file: None,
-            at: 0,
-            piece: Bytes::from_static(b"abc"),
-        };
-        let mut sender = Sender {
-            right: None,
-            place: None,
-            tid: &mut server,
-            wait: Duration::from_millis(20),
-            retries: 2,
-            block: 512,
-            window: 1,
-        };
-        let ended = sender.send(&mut source, &[], &metrics.plugin("t")).await;
-        assert!(matches!(ended, Err(Broken::Silent)), "{ended:?}");
-    }
-}
+mod tests;
