@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use bulkhead_testkit::eventually::until_within;
 use bulkhead_testkit::namespace::Namespace;
 use bulkhead_testkit::tftp::{Client, Packet, request};
 use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually, ports, skip};
@@ -427,20 +428,27 @@ fn three_thousand_transfers_run_at_once() {
     assert_eq!(counted(&bulkhead, "transfers_done_total"), CLIENTS);
 }
 
-/// `transfers` of the policy: who comes beyond it is answered when it asks again and there is room, also when those before it vanished.
-#[test]
-fn a_client_that_vanished_makes_room_for_the_next() {
+/// The server, with so many transfers at once.
+fn with_places(transfers: usize, settings: &str) -> (Bulkhead, SocketAddr) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let configuration = Configuration::empty();
     let boot = configuration.boot().display().to_string();
     let settings =
-        format!("enabled = true\ntftproot = {boot:?}\nlisten = [\"udp {listen}\"]\nretries = 1");
-    let policy = "[listen.tftp]\nsockets = { setting = \"listen\" }\ntransfers = 2\n\
-                  [files.root]\ndirectory = { setting = \"tftproot\" }\naccess = \"read\"";
+        format!("enabled = true\ntftproot = {boot:?}\nlisten = [\"udp {listen}\"]\n{settings}");
+    let policy = format!(
+        "[listen.tftp]\nsockets = {{ setting = \"listen\" }}\ntransfers = {transfers}\n\
+         [files.root]\ndirectory = {{ setting = \"tftproot\" }}\naccess = \"read\""
+    );
     let configuration = configuration
         .feature("tftp-server", &settings)
-        .policy("tftp-server", policy);
-    let bulkhead = Bulkhead::with(configuration);
+        .policy("tftp-server", &policy);
+    (Bulkhead::with(configuration), listen)
+}
+
+/// `transfers` of the policy: who comes beyond it is answered when it asks again and there is room, also when those before it vanished.
+#[test]
+fn a_client_that_vanished_makes_room_for_the_next() {
+    let (bulkhead, listen) = with_places(2, "retries = 1");
     put(&bulkhead, "file", &content(600));
     let asks = request("file", "octet", &[]);
     let mut vanishing = [Client::new(listen), Client::new(listen)];
@@ -458,6 +466,34 @@ fn a_client_that_vanished_makes_room_for_the_next() {
     third.block(2);
     third.acknowledge(2);
     ends_with_failures(&bulkhead, 2);
+}
+
+/// A client names the time-out itself (RFC 2349), up to 255 s. Who asks for that and says nothing more keeps nobody out.
+#[test]
+fn clients_that_say_nothing_keep_nobody_out() {
+    let (bulkhead, listen) = with_places(2, "");
+    let file = content(600);
+    put(&bulkhead, "file", &file);
+    let mut silent = [Client::new(listen), Client::new(listen)];
+    for client in &mut silent {
+        client.ask(&request("file", "octet", &[("timeout", "255")]));
+        assert!(matches!(client.hear(), Packet::Options(_)));
+    }
+    let mut third = Client::new(listen);
+    let asks = request("file", "octet", &[]);
+    let first = || {
+        third.ask(&asks);
+        third.hear_within(SILENCE)
+    };
+    let heard = until_within(Duration::from_secs(10), first);
+    assert!(matches!(heard, Some(Packet::Data(1, _))), "{heard:?}");
+    third.acknowledge(1);
+    third.block(2);
+    third.acknowledge(2);
+    // One of the two gave way; the other place was not needed.
+    assert_eventually!(counted(&bulkhead, "transfers_done_total") == 1);
+    assert_eq!(counted(&bulkhead, "transfers_failed_total"), 1);
+    assert_eq!(counted(&bulkhead, "transfers_running"), 1);
 }
 
 /// Firmware asks from one port again and again: a transfer that it left without a word does not keep it from the next.

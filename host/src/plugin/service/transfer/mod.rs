@@ -60,6 +60,8 @@ enum Broken {
     OnlySize,
     #[error("the client fell silent")]
     Silent,
+    #[error("the client was silent when all places were taken, and others asked")]
+    GaveWay,
     #[error("the policy no longer grants it")]
     Revoked,
     #[error(transparent)]
@@ -88,7 +90,11 @@ impl Transfers {
         let name = plugin.name.clone();
         tokio::spawn(async move {
             let path = transfer.path.clone();
-            match run(&access, peer, transfer, &place, &numbers).await {
+            let ended = tokio::select! {
+                ended = run(&access, peer, transfer, &place, &numbers) => ended,
+                () = place.taken_back() => Err(Broken::GaveWay),
+            };
+            match ended {
                 Ok(bytes) => {
                     numbers.transfers_done.inc();
                     tracing::info!(plugin = &*name, %peer, path, bytes, "file sent");
@@ -198,7 +204,9 @@ fn said(why: &Broken) -> (u16, &'static str) {
         }
         Broken::Refused(_) | Broken::Revoked => (ACCESS_VIOLATION, "Access violation"),
         Broken::TooLargeForText(_) => (NOT_DEFINED, "Too large for mode netascii"),
-        Broken::Client(_) | Broken::OnlySize | Broken::Silent => (NOT_DEFINED, "Transfer ended"),
+        Broken::Client(_) | Broken::OnlySize | Broken::Silent | Broken::GaveWay => {
+            (NOT_DEFINED, "Transfer ended")
+        }
     }
 }
 

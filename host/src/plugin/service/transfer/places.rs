@@ -1,18 +1,27 @@
 //! How many transfers run, and which request began which.
 //!
 //! It refuses a transfer beyond the policy's number, and a second one for a request that was only said again: a client whose first block is late repeats
-//! itself, and shall not get the file twice. It refuses nothing else: the same client may ask for another file, or for the same once more.
+//! itself, and shall not get the file twice. It refuses nothing else: the same client may ask for another file, or for the same once more. Nor may
+//! clients that say nothing keep the others out: they name the time-out themselves, half an hour with repetitions, so where all places are taken one of
+//! theirs is taken back.
 //!
 //! The one idea: a transfer holds its [`Place`], so that however it ends, its place is free and its request may come again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use crate::sandbox::bindings::exports::reactor::Transfer;
 use crate::telemetry::metrics::PluginMetrics;
+
+/// After so long without an acknowledgement a transfer's place may be taken back: several blocks in a row are lost on no usable network.
+const SILENT: Duration = Duration::from_secs(5);
+/// Transfers looked at for one that is silent, so that a flood of requests costs a bounded time each.
+const LOOKED_AT: usize = 64;
 
 /// The places of a plugin's transfers.
 #[derive(Clone, Default)]
@@ -22,6 +31,8 @@ pub(super) struct Places(Arc<Mutex<Running>>);
 struct Running {
     count: usize,
     begun: HashMap<Asked, Arc<Begun>>,
+    /// All that run, those looked at longest ago first, and some that ended.
+    queue: VecDeque<Weak<Begun>>,
 }
 
 /// What a client asked for. The component makes the same of the same request.
@@ -41,6 +52,9 @@ struct Begun {
     /// After which a client may have thought that nobody heard it.
     wait: Duration,
     acknowledged: AtomicBool,
+    /// When its client was heard last, in milliseconds since `at`.
+    heard: AtomicU64,
+    taken_back: Notify,
 }
 
 impl Begun {
@@ -48,10 +62,35 @@ impl Begun {
     fn is_repeated(&self) -> bool {
         !self.acknowledged.load(Ordering::Relaxed) || self.at.elapsed() < self.wait
     }
+
+    fn is_silent(&self) -> bool {
+        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
+        self.at.elapsed().saturating_sub(heard) >= SILENT
+    }
+}
+
+impl Running {
+    /// Takes a place back from a client that is silent. False: none was found.
+    fn take_one_back(&mut self) -> bool {
+        for _ in 0..LOOKED_AT.min(self.queue.len()) {
+            let Some(looked_at) = self.queue.pop_front() else {
+                return false;
+            };
+            match looked_at.upgrade() {
+                Some(begun) if begun.is_silent() => {
+                    begun.taken_back.notify_one();
+                    return true;
+                }
+                Some(_) => self.queue.push_back(looked_at),
+                None => {}
+            }
+        }
+        false
+    }
 }
 
 impl Places {
-    /// A place for this transfer. `None`: there are `most` already, or the request is a repetition.
+    /// A place for this transfer. `None`: there are `most` already, all with clients that say something, or the request is a repetition.
     pub(super) fn take(
         &self,
         peer: SocketAddr,
@@ -71,12 +110,19 @@ impl Places {
             at: Instant::now(),
             wait: Duration::from_millis(transfer.timeout.into()),
             acknowledged: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+            taken_back: Notify::new(),
         });
         let mut running = self.lock();
         let repeated = running.begun.get(&asked).is_some_and(|it| it.is_repeated());
-        if repeated || running.count >= most {
+        // What is taken back ends by itself, a moment later than the new one begins.
+        if repeated || (running.count >= most && !running.take_one_back()) {
             return None;
         }
+        if running.queue.len() > 2 * running.count + LOOKED_AT {
+            running.queue.retain(|it| it.strong_count() > 0);
+        }
+        running.queue.push_back(Arc::downgrade(&begun));
         running.count += 1;
         running.begun.insert(asked.clone(), begun.clone());
         numbers.transfers_running.inc();
@@ -104,7 +150,14 @@ pub(super) struct Place {
 impl Place {
     /// The client has heard of its transfer.
     pub(super) fn acknowledged(&self) {
+        let now = u64::try_from(self.begun.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.begun.heard.store(now, Ordering::Relaxed);
         self.begun.acknowledged.store(true, Ordering::Relaxed);
+    }
+
+    /// Until somebody else is given the place, because this client says nothing.
+    pub(super) async fn taken_back(&self) {
+        self.begun.taken_back.notified().await;
     }
 }
 
@@ -177,6 +230,36 @@ mod tests {
         assert!(ended.join().is_err());
         assert_eq!(server.numbers.transfers_running.get(), 0);
         assert!(server.asked(2, "a", 1000).is_some());
+    }
+
+    #[tokio::test]
+    async fn where_all_places_are_taken_those_who_say_nothing_lose_theirs() {
+        let server = Server::of(100);
+        let silent: Vec<Place> = (0..100)
+            .map(|port| server.asked(port, "a", 255_000).unwrap())
+            .collect();
+        assert!(server.asked(200, "a", 1000).is_none(), "they are new");
+        tokio::time::sleep(SILENT + Duration::from_millis(50)).await;
+        // This one was heard just now.
+        silent[0].acknowledged();
+        let others: Vec<Place> = (200..299)
+            .map(|port| server.asked(port, "a", 1000).unwrap())
+            .collect();
+        for place in &silent[1..] {
+            place.taken_back().await;
+        }
+        assert!(server.asked(300, "a", 1000).is_none());
+        let moment = Duration::from_millis(50);
+        for place in [&silent[0], &others[0]] {
+            assert!(
+                tokio::time::timeout(moment, place.taken_back())
+                    .await
+                    .is_err()
+            );
+        }
+        drop((silent, others));
+        assert_eq!(server.numbers.transfers_running.get(), 0);
+        assert!(server.asked(301, "a", 1000).is_some());
     }
 
     #[test]
