@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use super::exit::Failure;
-use super::host::foreman_trust;
+use super::host::{deny, foreman_trust};
 use super::place::{DEFAULT_CONFIG, Place, default_state};
 use super::policy::show_problems;
 use super::print::Listing;
@@ -130,6 +130,7 @@ fn policies(config: &Config) -> Vec<Problem> {
         column: 1,
         message,
         help,
+        setting: None,
     };
     let mut wrong = |file: &Path, message: String| problems.push(whole(file, message, None));
     let mut found = Vec::new();
@@ -195,7 +196,7 @@ fn settings(config: &Config, bundled: &[Bundled]) -> Result<Vec<Problem>, Failur
         .enable_all()
         .build()
         .map_err(|error| start(&error))?;
-    Ok(asking.block_on(lists.all(config, bundled)))
+    Ok(asking.block_on(lists.all(config, bundled, &deny(config, &[]))))
 }
 
 /// Where machine code is kept while a configuration is checked.

@@ -44,8 +44,9 @@ use crate::telemetry::ring::LogRing;
 mod derived;
 mod desk;
 
+pub(super) use derived::deny;
 pub use derived::foreman_trust;
-use derived::{deny, foreman, needs_restart, server_rules};
+use derived::{foreman, needs_restart, server_rules};
 use desk::Desk;
 
 /// Why the host does not start, or does not take a configuration.

@@ -29,7 +29,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod policy;
 
-pub(super) use policy::{Again, Changed};
+pub(super) use policy::{Again, Changed, policy_of};
 
 /// What was found out about a component, as far as it got.
 #[derive(Debug, Clone, Default)]

@@ -2,14 +2,16 @@
 //!
 //! It refuses for mistakes in sections of plugins that come with this program: these change only with it. A file of the plugin directory may change at any
 //! time, and whoever can put one there shall not be able to keep the proxy from starting: its mistakes fail that plugin alone, and `bulkhead check` tells
-//! them.
+//! them. It also tells values that are no place for the grant they fill, for which a plugin alone fails as well.
 
 use std::path::Path;
 
 use super::compile::{Compiler, Origin};
 use super::inspect::{self, InspectError, Wasm};
 use super::library::read_component;
+use super::load::{Source, policy_of};
 use super::registry::Bundled;
+use crate::grant::Deny;
 use crate::sandbox::bindings::types::Manifest;
 use crate::sandbox::{Engine, runtimes};
 use crate::settings::config::LOGS;
@@ -42,13 +44,13 @@ impl Lists<'_> {
         sorted(problems)
     }
 
-    /// Every mistake, also those that fail one plugin only.
-    pub async fn all(&self, config: &Config, bundled: &[Bundled]) -> Vec<Problem> {
+    /// Every mistake, also those that fail one plugin only. `deny` are the host's rules for all.
+    pub async fn all(&self, config: &Config, bundled: &[Bundled], deny: &Deny) -> Vec<Problem> {
         let mut problems = Vec::new();
         for plugin in asked(config, bundled) {
             match self.ask(&plugin.component(), Origin::FirstParty).await {
                 Ok(manifest) => {
-                    problems.extend(schema::mistakes(config, plugin.name, &manifest.settings).all())
+                    problems.extend(in_use(config, &manifest, Some(plugin.policy), deny));
                 }
                 Err(error) => {
                     let feature = config.features.get(plugin.name);
@@ -63,8 +65,7 @@ impl Lists<'_> {
             for manifest in self.directory(config, directory, &mut problems).await {
                 let off = Some(Enabled::Off);
                 if config.features.get(&manifest.name).map(|it| it.enabled) != off {
-                    problems
-                        .extend(schema::mistakes(config, &manifest.name, &manifest.settings).all());
+                    problems.extend(in_use(config, &manifest, None, deny));
                 }
                 others.push(manifest.name);
             }
@@ -121,6 +122,46 @@ impl Lists<'_> {
         }
         manifests
     }
+}
+
+/// Mistakes in a plugin's section. Where its list finds none: values that the policy takes for places of grants, and that are no such places.
+fn in_use(
+    config: &Config,
+    manifest: &Manifest,
+    shipped: Option<&str>,
+    deny: &Deny,
+) -> Vec<Problem> {
+    let name = &manifest.name;
+    let values = match schema::resolve(config, name, &manifest.settings) {
+        Ok(values) => values,
+        Err(problems) => return problems.0,
+    };
+    // What is wrong with the file of a policy is told by whoever reads all of them.
+    let Ok((policy, source)) = policy_of(config, name, shipped) else {
+        return Vec::new();
+    };
+    let feature = config.features.get(name);
+    let found = policy.resolve(manifest, &values, &config.limits, deny);
+    let mut told: Vec<Problem> = Vec::new();
+    for problem in found.problems {
+        let given = |setting: &String| feature?.settings.get(setting).map(|(_, place)| *place);
+        let place = problem.setting.as_ref().and_then(given);
+        let shipped = (source == Source::Shipped).then(|| feature.map(|it| it.place));
+        let problem = match place.or(shipped.flatten()) {
+            Some(place) => Problem {
+                file: config.file.clone().unwrap_or_default(),
+                line: place.line,
+                column: place.column,
+                ..problem
+            },
+            None => problem,
+        };
+        // One setting may be the place of several grants.
+        if !told.contains(&problem) {
+            told.push(problem);
+        }
+    }
+    told
 }
 
 /// Plugins of this program that the configuration switches on.
@@ -182,6 +223,7 @@ fn about(config: &Config, feature: &Feature, message: String) -> Problem {
         column: feature.place.column,
         message,
         help: None,
+        setting: None,
     }
 }
 
@@ -192,6 +234,7 @@ fn whole(file: &Path, message: String) -> Problem {
         column: 1,
         message,
         help: None,
+        setting: None,
     }
 }
 

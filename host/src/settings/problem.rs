@@ -19,6 +19,9 @@ pub struct Problem {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
+    /// The setting of a plugin whose value it is about, where that fills a place in a policy.
+    #[serde(skip)]
+    pub setting: Option<String>,
 }
 
 /// All mistakes of a file, in its order.
@@ -60,6 +63,7 @@ impl Source<'_> {
             column,
             message,
             help,
+            setting: None,
         }
     }
 

@@ -49,6 +49,7 @@ impl Config {
                     column: 1,
                     message: format!("cannot be read: {error}"),
                     help: None,
+                    setting: None,
                 };
                 (None, vec![unread])
             }

@@ -170,6 +170,8 @@ impl<'t> Table<'t> {
 pub(crate) struct Reading<'a> {
     source: Source<'a>,
     settings: Settings<'a>,
+    /// Where the value of a setting stands, and which.
+    filled: RefCell<Vec<(Range<usize>, String)>>,
     problems: RefCell<Vec<Problem>>,
 }
 
@@ -178,6 +180,7 @@ impl<'a> Reading<'a> {
         Self {
             source,
             settings,
+            filled: RefCell::default(),
             problems: RefCell::default(),
         }
     }
@@ -203,9 +206,24 @@ impl<'a> Reading<'a> {
         message: impl Into<String>,
         help: Option<String>,
     ) {
-        self.problems
-            .borrow_mut()
-            .push(self.source.problem(span, message.into(), help));
+        let mut problem = self.source.problem(span, message.into(), help);
+        problem.setting = self.setting_at(span);
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// The setting whose value stands there.
+    fn setting_at(&self, span: &Range<usize>) -> Option<String> {
+        let filled = self.filled.borrow();
+        let found = filled.iter().find(|(at, _)| at == span);
+        found.map(|(_, setting)| setting.clone())
+    }
+
+    /// What an operator knows a value by: the setting, else the key of the policy.
+    fn called(&self, table: &Table<'_>, key: &str, span: &Range<usize>) -> String {
+        match self.setting_at(span) {
+            Some(setting) => format!("Setting '{setting}'"),
+            None => format!("`{}`", table.dotted(key)),
+        }
     }
 
     /// What stands under a key.
@@ -295,6 +313,9 @@ impl<'a> Reading<'a> {
             self.problem(&span, format!("the plugin has no setting `{name}`"), help);
             return Given::Wrong;
         }
+        self.filled
+            .borrow_mut()
+            .push((span.clone(), name.to_string()));
         let item = |data| Item {
             span: span.clone(),
             data,
@@ -344,8 +365,8 @@ impl<'a> Reading<'a> {
                 self.problem(
                     &item.span,
                     format!(
-                        "`{}` must be {what}, not {}",
-                        table.dotted(key),
+                        "{} must be {what}, not {}",
+                        self.called(table, key, &item.span),
                         item.data.kind()
                     ),
                     None,
@@ -374,7 +395,8 @@ impl<'a> Reading<'a> {
             .and_then(|(text, span)| match parse(&text) {
                 Ok(value) => Some(value),
                 Err((message, help)) => {
-                    self.problem(&span, format!("`{}`: {message}", table.dotted(key)), help);
+                    let called = self.called(table, key, &span);
+                    self.problem(&span, format!("{called}: {message}"), help);
                     None
                 }
             })
@@ -428,8 +450,8 @@ impl<'a> Reading<'a> {
                 .filter(|number| bounds.contains(number));
             if fits.is_none() {
                 let message = format!(
-                    "`{}` must be from {} to {}",
-                    table.dotted(key),
+                    "{} must be from {} to {}",
+                    self.called(table, key, &span),
                     bounds.start(),
                     bounds.end()
                 );
@@ -474,7 +496,7 @@ impl<'a> Reading<'a> {
             if found.is_none() {
                 self.problem(
                     &item.span,
-                    format!("`{}` must be {what}", table.dotted(key)),
+                    format!("{} must be {what}", self.called(table, key, &item.span)),
                     None,
                 );
             }
@@ -531,7 +553,7 @@ impl<'a> Reading<'a> {
             Err((message, help)) => {
                 self.problem(
                     &item.span,
-                    format!("`{}`: {message}", table.dotted(key)),
+                    format!("{}: {message}", self.called(table, key, &item.span)),
                     help,
                 );
                 None

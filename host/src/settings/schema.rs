@@ -62,6 +62,7 @@ fn look(config: &Config, plugin: &str, settings: &[Setting]) -> (HashMap<String,
         column: place.column,
         message,
         help,
+        setting: None,
     };
     let feature = config.features.get(plugin);
     let section = feature.map_or_else(Place::default, |it| it.place);

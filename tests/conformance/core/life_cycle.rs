@@ -223,6 +223,53 @@ fn refused_values_are_told_in_the_known_words() {
     }
 }
 
+/// A value that is no place, where the policy takes it for one, fails its feature alone. `check` tells it at the setting, and once; whoever looks at the
+/// proxy is told which setting it is.
+#[test]
+fn values_that_are_no_places_are_told_at_the_setting() {
+    const PULP: &str = "content_app_url = \"https://c.example.com\"";
+    for (feature, lines, key, said) in [
+        (
+            "discovery",
+            "enabled = true\nnode_networks = [\"192.0.2.0/24\", \"banana\"]".to_owned(),
+            "node_networks",
+            "Setting 'node_networks': `banana`: is neither an address nor a network",
+        ),
+        (
+            "discovery",
+            "enabled = true\nnode_url = \"ftp://node:21\"".to_owned(),
+            "node_url",
+            "Setting 'node_url': `ftp://node:21`: is no http or https URL",
+        ),
+        (
+            "pulpcore",
+            format!("enabled = true\n{PULP}\npulp_url = \"https://me:pw@p.example.com\""),
+            "pulp_url",
+            "Setting 'pulp_url': `https://me:pw@p.example.com`: carries user information",
+        ),
+        (
+            "httpboot",
+            "enabled = true\nroot_dir = \"/\"".to_owned(),
+            "[features.httpboot]",
+            "belongs to the host itself",
+        ),
+    ] {
+        let configuration = Configuration::empty().feature(feature, &lines);
+        let path = configuration.write();
+        let finished = run(["check", "--config", path.to_str().unwrap()]);
+        assert_eq!(finished.code(), Some(3), "{lines}: {}", finished.text());
+        let text = configuration.text();
+        let line = text.lines().position(|line| line.starts_with(key)).unwrap() + 1;
+        let told = finished.text();
+        let found: Vec<_> = told.lines().filter(|line| line.contains(said)).collect();
+        assert_eq!(found.len(), 1, "{lines}: {told}");
+        let place = format!("proxy.toml:{line}:");
+        assert!(found[0].contains(&place), "{lines}: {told}");
+        let (_kept, _, reason) = failing(feature, &lines);
+        assert!(reason.contains(said), "{lines}: {reason}");
+    }
+}
+
 /// The same for keys of the file itself, which are looked at before any plugin's.
 #[test]
 fn wrong_keys_are_all_reported_before_anything_starts() {

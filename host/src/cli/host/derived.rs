@@ -75,7 +75,7 @@ pub fn foreman_trust(foreman: &settings::config::Foreman) -> UpstreamTrust {
 }
 
 /// What no plugin may reach: the operator's rules, the host's own listeners, its state and its policies.
-pub(super) fn deny(config: &Config, bound: &[Bound]) -> Deny {
+pub(in crate::cli) fn deny(config: &Config, bound: &[Bound]) -> Deny {
     let own = [
         Some(&config.state),
         config.plugins.directory.as_ref(),

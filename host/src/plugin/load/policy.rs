@@ -9,6 +9,7 @@ use crate::grant::approvals::{Digest, Standing};
 use crate::grant::policy::{Policy, Problems, Resolution};
 use crate::plugin::running::Plugin;
 use crate::sandbox::bindings::types::Manifest;
+use crate::settings::Config;
 
 /// When a policy is applied anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,32 +177,12 @@ impl Loader {
     /// Where the operator's policy of a plugin is, if there is a directory for policies.
     #[must_use]
     pub fn policy_file(&self, name: &str) -> Option<PathBuf> {
-        self.config()
-            .plugins
-            .policies
-            .as_ref()
-            .map(|directory| directory.join(format!("{name}.toml")))
+        policy_file(&self.config(), name)
     }
 
     /// The policy of a plugin: the operator's file, else the shipped one, else nothing granted.
     pub fn policy(&self, name: &str, shipped: Option<&str>) -> Result<(Policy, Source), Trouble> {
-        let parse = |path: &Path, text: &str| {
-            Policy::parse(path, text).map_err(|problems| Trouble::Failed(problems.to_string()))
-        };
-        if let Some(path) = self.policy_file(name) {
-            match std::fs::read_to_string(&path) {
-                Ok(text) => return Ok((parse(&path, &text)?, Source::File)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Trouble::Failed(format!("{}: {error}", path.display()))),
-            }
-        }
-        let path = self
-            .policy_file(name)
-            .unwrap_or_else(|| PathBuf::from(format!("policies/{name}.toml")));
-        match shipped {
-            Some(text) => Ok((parse(&path, text)?, Source::Shipped)),
-            None => Ok((Policy::nothing(&path, name), Source::Nothing)),
-        }
+        policy_of(&self.config(), name, shipped)
     }
 
     pub(super) fn approved(
@@ -236,5 +217,34 @@ impl Loader {
                 "{digest} was approved under another version of this program, which noted its manifest in another form"
             )),
         }
+    }
+}
+
+fn policy_file(config: &Config, name: &str) -> Option<PathBuf> {
+    let directory = config.plugins.policies.as_ref()?;
+    Some(directory.join(format!("{name}.toml")))
+}
+
+/// The policy of a plugin under a configuration.
+pub(in crate::plugin) fn policy_of(
+    config: &Config,
+    name: &str,
+    shipped: Option<&str>,
+) -> Result<(Policy, Source), Trouble> {
+    let parse = |path: &Path, text: &str| {
+        Policy::parse(path, text).map_err(|problems| Trouble::Failed(problems.to_string()))
+    };
+    let file = policy_file(config, name);
+    if let Some(path) = &file {
+        match std::fs::read_to_string(path) {
+            Ok(text) => return Ok((parse(path, &text)?, Source::File)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Trouble::Failed(format!("{}: {error}", path.display()))),
+        }
+    }
+    let path = file.unwrap_or_else(|| PathBuf::from(format!("policies/{name}.toml")));
+    match shipped {
+        Some(text) => Ok((parse(&path, text)?, Source::Shipped)),
+        None => Ok((Policy::nothing(&path, name), Source::Nothing)),
     }
 }
