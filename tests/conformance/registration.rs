@@ -107,7 +107,7 @@ fn a_long_registration_url_arrives_whole() {
     assert!(foreman_got("mark-long").line().contains(&long));
 }
 
-/// The setting wins over the URL that was asked, without the slash at its end; Foreman sees it as it is used.
+/// The setting wins over the URL that was asked, without the slash at its end; Foreman sees it as it is used. An empty one is none.
 #[test]
 fn the_setting_says_by_which_url_hosts_register() {
     let configuration = Configuration::empty();
@@ -140,11 +140,21 @@ fn the_setting_says_by_which_url_hosts_register() {
         json!({
             "http_enabled": true,
             "https_enabled": true,
-            "settings": { "registration_url": "https://r.example.com:9443/" },
+            "settings": { "registration_url": "https://r.example.com:9443" },
             "state": "running",
             "capabilities": [],
         })
     );
+    let empty = "enabled = true\nregistration_url = \"\"";
+    let bulkhead = Bulkhead::with(
+        Configuration::empty()
+            .foreman(&foreman)
+            .feature("templates", TEMPLATES)
+            .feature("registration", empty),
+    );
+    let features = bulkhead.foreman_tls().get("/v2/features").json();
+    let shown = &features["registration"]["settings"];
+    assert_eq!(shown, &json!({ "registration_url": null }));
 }
 
 /// Successes are 200; Foreman's own scripts pass with their status; everything else is a failing script.

@@ -43,6 +43,11 @@ impl Plugin for Registration {
         )
     }
 
+    /// Foreman makes the command for hosts out of the URL, and puts a slash behind it.
+    fn status() -> Status {
+        Status::working().setting("registration_url", registration_url())
+    }
+
     fn on_upstream(_: Vec<u8>, got: Result<Head, UpstreamError>) -> Verdict {
         match got {
             Ok(head) if (200..300).contains(&head.status) => pass(200),
@@ -81,12 +86,16 @@ fn forward(request: &Request, method: &str, query: Query) -> Forward {
 
 /// By which URL the host shall go on: the setting, else the one it used.
 fn own_url() -> String {
-    match settings::text("registration_url") {
-        Some(url) => url.strip_suffix('/').unwrap_or(&url).to_owned(),
-        None => caller::current()
-            .map(|peer| peer.origin)
-            .unwrap_or_default(),
-    }
+    registration_url()
+        .or_else(|| Some(caller::current()?.origin))
+        .unwrap_or_default()
+}
+
+/// The setting without a slash at its end; none when it is empty.
+fn registration_url() -> Option<String> {
+    let url = settings::text("registration_url")?;
+    let url = url.strip_suffix('/').unwrap_or(&url);
+    (!url.is_empty()).then(|| url.to_owned())
 }
 
 /// Foreman's own refusals are scripts, labelled plain text. Pages of whatever stands before Foreman are not.
