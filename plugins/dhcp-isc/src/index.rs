@@ -62,7 +62,8 @@ pub struct Index {
     /// Places in `subnets` by network, to find an address's subnet.
     by_network: BTreeMap<u32, usize>,
     hosts: HashMap<String, Rc<Host>>,
-    /// Addresses of hosts that are no reservations here, since Foreman does not know their kind of hardware. dhcpd hands them out all the same.
+    /// Addresses of hosts that are no reservations here, since Foreman does not know their kind of hardware or a newer host has it. dhcpd hands them
+    /// out all the same.
     strangers: HashMap<String, Vec<u32>>,
     /// How many of them have an address.
     strange: HashMap<u32, usize>,
@@ -122,6 +123,7 @@ impl Index {
             kept: body.kept.into_boxed_slice(),
         });
         let mut placed = false;
+        let mut outdone = Vec::new();
         for &address in &host.addresses {
             let Some(subnet) = self.subnet_of(address) else {
                 continue;
@@ -132,6 +134,7 @@ impl Index {
                 && !Rc::ptr_eq(&older, &host)
             {
                 subnet.forget(&older);
+                outdone.push(older);
             }
             subnet
                 .hosts
@@ -141,6 +144,11 @@ impl Index {
         }
         if placed {
             self.hosts.insert(name.to_owned(), host);
+        }
+        for older in outdone {
+            // Not shown any more, but dhcpd still hands its addresses out, to whom it knows by another identifier.
+            self.remove_stranger(&older.name);
+            self.put_stranger(&older.name, older.addresses.clone());
         }
     }
 
@@ -586,6 +594,10 @@ pub(crate) mod tests {
         index.put_host("a", host(9, 1));
         index.put_host("b", host(10, 1));
         assert_eq!((at(&index, 9), at(&index, 10)), (0, 1));
+        let used = |index: &Index, last| index.in_use(PREFIX, &[address(last)], 0).unwrap()[0];
+        assert!(used(&index, 9), "dhcpd still has both");
+        index.remove_host("a");
+        assert!(!used(&index, 9) && used(&index, 10));
         index.put_host("b", host(11, 2));
         assert_eq!((at(&index, 10), at(&index, 11)), (0, 1));
         assert!(index.by_hardware(PREFIX, mac(1), 0).unwrap().is_empty());
