@@ -65,6 +65,8 @@ pub(crate) struct Permit {
     since: Instant,
     /// How long it took until its task ran, once it was its turn.
     delay: Duration,
+    /// Nothing was done with it, so it says nothing about how long places are held.
+    unused: bool,
 }
 
 /// One that waits; leaves the line when dropped.
@@ -170,12 +172,15 @@ impl Line {
             line: Some(self.clone()),
             since: Instant::now(),
             delay: Duration::ZERO,
+            unused: false,
         }
     }
 
-    /// Hands a place to the next, or keeps it.
-    fn release(self: &Arc<Self>, held: Duration) {
-        self.state().note(held);
+    /// Hands a place to the next, or keeps it. `held`: how long it was used, if it was.
+    fn release(self: &Arc<Self>, held: Option<Duration>) {
+        if let Some(held) = held {
+            self.state().note(held);
+        }
         loop {
             let next = {
                 let mut state = self.state();
@@ -241,6 +246,12 @@ impl Permit {
         self.since = Instant::now();
         self
     }
+
+    /// Gives the place back without having done anything with it.
+    pub(crate) fn unused(mut self) {
+        self.unused = true;
+        drop(self);
+    }
 }
 
 impl Drop for Waiting<'_> {
@@ -265,7 +276,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(line) = self.line.take() {
             let held = self.since.elapsed();
-            line.release(held.saturating_sub(self.delay * HANDED_ON));
+            line.release((!self.unused).then(|| held.saturating_sub(self.delay * HANDED_ON)));
         }
     }
 }
@@ -416,6 +427,15 @@ mod tests {
         }
         drop(held);
         assert!(line.turn(client(2), 0).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_was_not_used_is_the_next_ones_and_says_nothing() {
+        let line = Line::new(1);
+        line.turn(None, 0).await.unwrap().unused();
+        assert!(line.state().held.is_empty());
+        drop(line.turn(None, 0).await.unwrap());
+        assert_eq!(line.state().held.len(), 1);
     }
 
     #[tokio::test]

@@ -11,9 +11,11 @@
 //! - [`headers`]: which headers pass
 //! - [`dial`], [`trust`]: connecting, TLS
 //! - [`pool`]: kept connections
+//! - [`answers`]: whether there is time left for an answer
 //! - [`crate::sandbox::line`]: who waits for one, in turn
 //! - [`body`]: streamed bodies
 
+mod answers;
 pub mod body;
 pub mod dial;
 pub(crate) mod error;
@@ -103,7 +105,7 @@ struct Shared {
 /// Why there is no answer.
 #[derive(Debug, Clone)]
 pub enum NoAnswer {
-    /// Nothing was sent: as many requests as may wait for a connection, or its turn did not come in time.
+    /// Nothing was sent: as many requests as may wait for a connection, or its turn did not come in time for an answer.
     Busy {
         /// For the log.
         reason: String,
@@ -349,6 +351,16 @@ impl Upstream {
                 ))
             })?
             .map_err(|Full| busy(format!("`queue` = {} requests wait already", plan.queue)))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let needed = place.needs(plan.timeout);
+        if left < needed {
+            place.unused();
+            return Err(busy(format!(
+                "no turn in time: {} ms of `timeout` are left, and an answer takes {} ms",
+                left.as_millis(),
+                needed.as_millis()
+            )));
+        }
         let (spare, progress, body) = match body {
             Outbound::Bytes(bytes) => (
                 is_idempotent(&plan.method).then(|| bytes.clone()),
@@ -391,14 +403,20 @@ impl Upstream {
                     Some(bytes) => request = self::request(plan, &headers, Body::from(bytes))?,
                     None => return Err(UpstreamError::Unreachable(error).into()),
                 },
-                Err(failure) => return Err(failure.error.into()),
+                Err(failure) => {
+                    failure.note(&place);
+                    return Err(failure.error.into());
+                }
             }
         }
         let mut connection = self.connect(guard, plan, &place, deadline).await?;
         let answer = self
             .once(plan, &mut connection, request, deadline, progress.as_ref())
             .await
-            .map_err(|failure| failure.error)?;
+            .map_err(|failure| {
+                failure.note(&place);
+                failure.error
+            })?;
         Ok(self.finish(guard, plan, place, connection, answer, times)?)
     }
 
@@ -478,6 +496,7 @@ impl Upstream {
         answer: Response<hyper::body::Incoming>,
         times: BodyTimes,
     ) -> Result<Response<AnswerBody>, UpstreamError> {
+        place.answered();
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::Protocol(format!(
                 "{} switches to another protocol",
@@ -504,6 +523,15 @@ struct Failure {
     error: UpstreamError,
     /// The request itself, when nothing of it was written.
     unsent: Option<Box<Request<Body>>>,
+}
+
+impl Failure {
+    /// That nothing came in time says something about how long answers take.
+    fn note(&self, place: &Place) {
+        if matches!(self.error, UpstreamError::Timeout(_)) {
+            place.missed();
+        }
+    }
 }
 
 fn request(plan: &Plan, headers: &HeaderMap, body: Body) -> Result<Request<Body>, UpstreamError> {

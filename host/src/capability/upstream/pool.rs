@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::answers::Answers;
 use super::dial::{Origin, Transport};
 use super::error;
 use super::trust::Trust;
@@ -65,6 +66,7 @@ pub(super) struct Pools {
 pub(super) struct Pool {
     generation: u64,
     places: Arc<Line>,
+    answers: Answers,
     idle: Mutex<Idle>,
     _watch: AbortOnDropHandle<()>,
 }
@@ -90,6 +92,7 @@ pub(super) struct Place {
     pool: Arc<Pool>,
     permit: Permit,
     io: Handle,
+    since: Instant,
 }
 
 impl Pools {
@@ -128,6 +131,7 @@ impl Pools {
         let pool = Arc::new_cyclic(|weak: &Weak<Pool>| Pool {
             generation,
             places: Line::new(connections),
+            answers: Answers::default(),
             idle: Mutex::default(),
             _watch: AbortOnDropHandle::new(self.io.spawn(close_on_change(
                 weak.clone(),
@@ -193,6 +197,7 @@ impl Pool {
             pool: self.clone(),
             permit,
             io: io.clone(),
+            since: Instant::now(),
         })
     }
 
@@ -212,6 +217,26 @@ impl Place {
     /// The threads of connections that are opened here.
     pub(super) fn io(&self) -> &Handle {
         &self.io
+    }
+
+    /// The time a request needs from here to its answer, of the time it had at first.
+    pub(super) fn needs(&self, timeout: Duration) -> Duration {
+        self.pool.answers.needed(timeout)
+    }
+
+    /// Gives it back: no request was sent.
+    pub(super) fn unused(self) {
+        self.permit.unused();
+    }
+
+    /// The head of the answer is there.
+    pub(super) fn answered(&self) {
+        self.pool.answers.came(self.since.elapsed());
+    }
+
+    /// There was no answer in time.
+    pub(super) fn missed(&self) {
+        self.pool.answers.missed(self.since.elapsed());
     }
 
     /// The youngest idle connection. Those that are idle for longer than `youth` are closed instead: the caller opens one, and the pool

@@ -1,6 +1,7 @@
 //! The HTTP client against real servers on loopback.
 
 mod kept;
+mod overload;
 mod streams;
 mod tls;
 
