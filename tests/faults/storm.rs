@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_testkit::crowd::{Answer, Crowd, aside, stand_back};
 use bulkhead_testkit::foreman::{Foreman, reply};
-use bulkhead_testkit::{Bulkhead, Configuration, assert_eventually};
+use bulkhead_testkit::{Bulkhead, Configuration, Signal, assert_eventually};
 
 use crate::connections::raise_descriptor_limit;
 use crate::control::assert_undisturbed;
@@ -114,6 +114,35 @@ fn a_storm_of_registrations_is_served_in_turn() {
     );
     assert!(most <= MEMORY, "{most} bytes");
     assert_eventually!(bulkhead.usage().descriptors <= idle.descriptors + RENDERINGS + 8);
+}
+
+/// Who is still in line when the program has to end is told when to come back, rather than cut off without a word.
+#[test]
+fn who_waits_when_the_program_stops_is_told_to_come_back() {
+    const HOSTS: usize = 100;
+    let configuration = Configuration::empty().top("drain = \"3s\"");
+    let (foreman, renderings) = rendering(&configuration, Duration::from_secs(30));
+    let bulkhead = with_registration(configuration, &foreman.url());
+    let hosts = bulkhead.hosts().address;
+    let answers = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| SITE.ask(hosts, 0..HOSTS, "/register"));
+        assert_eventually!(
+            bulkhead
+                .admin()
+                .get("/metrics")
+                .text()
+                .contains("bulkhead_forwards{plugin=\"registration\"} 100\n")
+        );
+        bulkhead.signal(Signal::Terminate);
+        asking.join().unwrap()
+    });
+    let told = answers
+        .iter()
+        .filter_map(|answer| answer.as_ref().ok())
+        .filter(|answer| answer.status == 503 && answer.retry_after.is_some_and(|it| it > 1))
+        .count();
+    assert_eq!(told, HOSTS - RENDERINGS, "{answers:?}");
+    assert_eq!(renderings.most.load(Ordering::SeqCst), RENDERINGS);
 }
 
 /// 5,000: what is beyond the line is told when to come back, does so and is served. Nobody waits longer than the line is long, nothing is left behind.

@@ -85,6 +85,10 @@ type Addresses = Arc<ArcSwap<Vec<Bound>>>;
 const TLS_LOOK: Duration = Duration::from_secs(2);
 /// Between two `status` rounds as long as nobody asks for the features.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
+/// So long before the drain time is over, those who still wait for their turn at Foreman are told to come back: time enough to tell thousands. Who
+/// is cut off instead gets no answer, and few clients ask again after that.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Between two rounds at least. Foreman asks twice when a proxy is refreshed, and nobody waits for a slow upstream: what it is shown is this old at
 /// most when it asks again.
 const STATUS_REST: Duration = Duration::from_secs(5);
@@ -319,7 +323,17 @@ impl Host {
     pub async fn stop(self) {
         self.stop.cancel();
         self.registry.services().close().await;
-        self.listeners.stop().await;
+        let (drain, upstream) = (self.config.drain, self.upstream.clone());
+        let turn_away = async move {
+            tokio::time::sleep(drain.saturating_sub(FAREWELL.min(drain / 2))).await;
+            upstream.turn_away();
+        };
+        // Most often everything has ended before.
+        let mut stopped = std::pin::pin!(self.listeners.stop());
+        tokio::select! {
+            () = &mut stopped => {}
+            () = turn_away => stopped.await,
+        }
     }
 
     /// Work that goes on beside serving.

@@ -38,6 +38,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use body::{AnswerBody, BodyTimes, Progress, Upload};
 use dial::Dialer;
@@ -99,6 +100,8 @@ struct Shared {
     pools: Pools,
     ring: Arc<KeyRing>,
     foreman: ArcSwapOption<Foreman>,
+    /// Nobody waits for a turn any more.
+    stopping: CancellationToken,
     log: Throttle,
 }
 
@@ -141,9 +144,15 @@ impl Upstream {
                 pools,
                 ring,
                 foreman,
+                stopping: CancellationToken::new(),
                 log: Throttle::default(),
             }),
         }
+    }
+
+    /// The program stops: whoever waits for a turn is turned away, and who has one may end.
+    pub fn turn_away(&self) {
+        self.shared.stopping.cancel();
     }
 
     /// Where Foreman is from now on.
@@ -342,8 +351,15 @@ impl Upstream {
             reason,
             retry_after: pool.retry_after(),
         };
-        let place = timeout_at(deadline, pool.place(via.client, plan.queue, io))
-            .await
+        let turn = timeout_at(deadline, pool.place(via.client, plan.queue, io));
+        let turn = tokio::select! {
+            biased;
+            turn = turn => turn,
+            () = self.shared.stopping.cancelled() => {
+                return Err(busy("no turn before the proxy stops".into()));
+            }
+        };
+        let place = turn
             .map_err(|_| {
                 busy(format!(
                     "no turn within the {} ms of `timeout`",
