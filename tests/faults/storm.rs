@@ -145,6 +145,39 @@ fn who_waits_when_the_program_stops_is_told_to_come_back() {
     assert_eq!(renderings.most.load(Ordering::SeqCst), RENDERINGS);
 }
 
+/// A body that finds no memory is turned away like what finds no place: counted, with its reason in the log, and told to come back at no common moment.
+#[test]
+fn a_body_that_finds_no_memory_is_told_to_come_back() {
+    let configuration =
+        Configuration::empty().listener_keys("limits = { held_bodies = \"64KiB\" }");
+    let (foreman, _) = rendering(&configuration, Duration::ZERO);
+    let bulkhead = with_registration(configuration, &foreman.url());
+    let post = |sent: usize| {
+        let head = "POST /register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 63000\r\n\r\n";
+        let body = "x".repeat(sent);
+        bulkhead.hosts().send(format!("{head}{body}")).unwrap()
+    };
+    let (mut held, mut told) = (Vec::new(), HashSet::new());
+    assert_eventually!({
+        // It says that more will come, and keeps what has come in memory. Should the next one be faster, there are others.
+        held.push(post(62_000));
+        let answer = post(63_000).response("POST").unwrap();
+        if answer.status == 503 {
+            told.insert(answer.header("retry-after").unwrap().to_owned());
+        }
+        told.len() > 2
+    });
+    assert!(
+        told.iter()
+            .all(|it| (5..=10).contains(&it.parse::<u64>().unwrap())),
+        "{told:?}"
+    );
+    let metrics = bulkhead.admin().get("/metrics").text();
+    let counted = "bulkhead_rejections_total{plugin=\"registration\",reason=\"held-bodies\"}";
+    assert!(metrics.contains(counted), "{metrics}");
+    assert!(!bulkhead.log_lines("`held_bodies`").is_empty());
+}
+
 /// 5,000: what is beyond the line is told when to come back, does so and is served. Nobody waits longer than the line is long, nothing is left behind.
 #[test]
 fn beyond_the_line_hosts_are_told_to_come_back() {

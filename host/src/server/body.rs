@@ -22,8 +22,9 @@ use super::answer::Refusal;
 
 /// Memory for bodies is counted in pieces of this many bytes, since a semaphore counts in 32 bits.
 const MEMORY_UNIT: usize = 1024;
-/// When a client whose body found no memory should come back. 1 s: bodies are read or time out within seconds.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When a client whose body found no memory should come back. 5 s: bodies are read or time out within seconds, and those who come back have to be
+/// spread over some.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A body that ends with an error when the client stops sending or takes too long.
 pub(super) struct TimedBody<B> {

@@ -237,7 +237,9 @@ impl<D: Dispatch> Server<D> {
                 record,
             )
             .await?;
-        let body = receive(connection, body, route.body, route.whole_body_limit).await?;
+        let body = receive(connection, body, route.body, route.whole_body_limit)
+            .await
+            .map_err(|refusal| self.bodies_full(connection, &route.plugin, refusal))?;
         let head_only = arrival.parts.method == Method::HEAD;
         let mut headers = arrival.parts.headers;
         strip_hop_by_hop(&mut headers);
@@ -361,6 +363,21 @@ impl<D: Dispatch> Server<D> {
                 retry_after: spread(early),
             }
         })
+    }
+
+    /// Tells of a body for which the listener had no memory left; other refusals pass.
+    fn bodies_full(&self, connection: &Connection, plugin: &str, refusal: Refusal) -> Refusal {
+        let Refusal::Busy { retry_after } = refusal else {
+            return refusal;
+        };
+        self.metrics()
+            .plugin(plugin)
+            .rejected(Rejection::HeldBodies);
+        let listener = &connection.endpoint.name;
+        tracing::warn!(plugin, %listener, reason = "`held_bodies` of the listener is in use", "request turned away");
+        Refusal::Busy {
+            retry_after: spread(retry_after),
+        }
     }
 }
 

@@ -92,6 +92,8 @@ labels! {
         NoSlot = "no-slot",
         /// Its client asked more often than one may.
         ClientRate = "client-rate",
+        /// The listener had no memory left for its body.
+        HeldBodies = "held-bodies",
     }
 }
 

@@ -221,10 +221,9 @@ async fn all_bodies_together_are_bounded() {
     let answer = site
         .ask("POST /tftp/a/b", "Content-Length: 5\r\n\r\nhello")
         .await;
-    assert_eq!(
-        (answer.status, answer.header("retry-after")),
-        (503, Some("1"))
-    );
+    assert_eq!(answer.status, 503);
+    let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((5..=10).contains(&seconds), "{seconds}");
     first.write_all(&[b'x'; 997]).await.unwrap();
     first.shutdown().await.unwrap();
     assert_eq!(status(&exchange(first, b"").await), 200);
