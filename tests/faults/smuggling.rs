@@ -1,6 +1,9 @@
 //! Requests whose end two readers would see in different places. Whoever stands in front must never be able to hide a second
 //! request in a first one: what has two readings is refused, and the connection ends.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use bulkhead_testkit::Bulkhead;
 use bulkhead_testkit::program::Shared;
 
@@ -171,6 +174,27 @@ fn malformed_heads_are_refused() {
             text.is_empty() || text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 505"),
             "{head:?}: {text}"
         );
+    }
+}
+
+/// What never becomes a request is told with the address it came from and the listener it came to: who attacks can be found.
+#[test]
+fn who_sends_no_requests_is_named_in_the_log() {
+    let bulkhead = BULKHEAD.get();
+    for (bytes, told) in [
+        ("\u{1}\u{2}\u{3}", "what came is not HTTP"),
+        ("NO-REQUEST-1\r\n\r\n", "refused before it was one"),
+    ] {
+        let mut stream = TcpStream::connect(bulkhead.hosts().address).unwrap();
+        let client = stream.local_addr().unwrap().to_string();
+        stream.write_all(bytes.as_bytes()).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+        let told: Vec<String> = bulkhead
+            .log_lines(&client)
+            .into_iter()
+            .filter(|line| line.contains(told) && line.contains("listener="))
+            .collect();
+        assert_eq!(told.len(), 1, "{client}: {}", bulkhead.log());
     }
 }
 

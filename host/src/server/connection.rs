@@ -21,7 +21,7 @@ use super::answer::Refusal;
 use super::body::BodyMemory;
 use super::connections::Lease;
 use super::endpoint::Endpoint;
-use super::gate::Gate;
+use super::gate::{Gate, Peer};
 use super::head::may_begin_request;
 use super::identity::Certificate;
 use super::outgoing::Outgoing;
@@ -186,6 +186,7 @@ impl Connection {
                         limits,
                         lease.place().clone(),
                         server.rules().server.clone(),
+                        self.logged(),
                     );
                     gate.refuse(Refusal::PlainOnTls);
                     gate.shutdown().await.map_err(|error| error.to_string())?;
@@ -220,6 +221,13 @@ impl Connection {
         }
     }
 
+    fn logged(&self) -> Peer {
+        Peer {
+            client: self.peer,
+            listener: self.endpoint.name.clone(),
+        }
+    }
+
     /// Serves requests.
     async fn speak<S, D>(self, stream: S, server: Arc<Server<D>>, lease: &Lease) -> End
     where
@@ -234,6 +242,7 @@ impl Connection {
             limits.clone(),
             place.clone(),
             server.rules().server.clone(),
+            self.logged(),
         )
         .telling(self.outgoing.clone());
         let connection = Arc::new(self);

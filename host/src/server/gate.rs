@@ -8,6 +8,7 @@
 //! behind every answer that is still on its way.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -34,6 +35,7 @@ pub(super) struct Gate<S> {
     place: Arc<Place>,
     /// For the `Server` header of refusals.
     server: HeaderValue,
+    peer: Peer,
     state: State,
     /// Bytes that arrived and were not handed on.
     buffer: BytesMut,
@@ -45,6 +47,14 @@ pub(super) struct Gate<S> {
     /// Is told when everything is sent.
     outgoing: Arc<Outgoing>,
     end: End,
+}
+
+/// Whom the log names, of bytes that never become a request.
+pub(super) struct Peer {
+    /// The other end.
+    pub(super) client: SocketAddr,
+    /// The name of the listener it came by.
+    pub(super) listener: Arc<str>,
 }
 
 /// What the next bytes are.
@@ -79,7 +89,13 @@ enum End {
 
 impl<S> Gate<S> {
     /// The time for the first head begins now.
-    pub(super) fn new(io: S, limits: Arc<Limits>, place: Arc<Place>, server: HeaderValue) -> Self {
+    pub(super) fn new(
+        io: S,
+        limits: Arc<Limits>,
+        place: Arc<Place>,
+        server: HeaderValue,
+        peer: Peer,
+    ) -> Self {
         let timer = Box::pin(tokio::time::sleep(limits.head_time));
         let buffer = BytesMut::new();
         Self {
@@ -87,6 +103,7 @@ impl<S> Gate<S> {
             limits,
             place,
             server,
+            peer,
             state: State::Head(HeadScanner::default()),
             buffer,
             timer,
@@ -106,7 +123,8 @@ impl<S> Gate<S> {
     /// Answers this instead of reading on.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.place.refuse();
-        tracing::info!(status = refusal.status().as_u16(), reason = %refusal, "request refused before it was one");
+        let Peer { client, listener } = &self.peer;
+        tracing::info!(%client, %listener, status = refusal.status().as_u16(), reason = %refusal, "request refused before it was one");
         self.end = End::Refused(refusal.into_bytes(&self.server).into());
         self.state = State::Closed;
     }
@@ -136,7 +154,8 @@ impl<S> Gate<S> {
         match self.buffer.first() {
             None => return false,
             Some(first) if !may_begin_request(*first) => {
-                tracing::info!("connection closed: what came is not HTTP");
+                let Peer { client, listener } = &self.peer;
+                tracing::info!(%client, %listener, "connection closed: what came is not HTTP");
                 self.place.refuse();
                 self.state = State::Closed;
                 return true;

@@ -13,6 +13,13 @@ fn limits() -> Limits {
     }
 }
 
+fn peer() -> Peer {
+    Peer {
+        client: ([127, 0, 0, 1], 40000).into(),
+        listener: "hosts".into(),
+    }
+}
+
 /// A gate and the client's end of its connection. The lease keeps the place.
 fn gate() -> (Gate<DuplexStream>, DuplexStream, Lease) {
     let (near, far) = tokio::io::duplex(1 << 16);
@@ -21,7 +28,13 @@ fn gate() -> (Gate<DuplexStream>, DuplexStream, Lease) {
         .unwrap();
     let server = HeaderValue::from_static("foreman-proxy/3.11.0");
     (
-        Gate::new(near, Arc::new(limits()), lease.place().clone(), server),
+        Gate::new(
+            near,
+            Arc::new(limits()),
+            lease.place().clone(),
+            server,
+            peer(),
+        ),
         far,
         lease,
     )
@@ -153,6 +166,7 @@ async fn an_evicted_connection_passes_nothing_more() {
         Arc::new(limits()),
         lease.place().clone(),
         HeaderValue::from_static("x"),
+        peer(),
     );
     let _newer = connections.enter([127, 0, 0, 2].into(), true).unwrap();
     far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
