@@ -79,6 +79,33 @@ fn the_book_shows_the_ports_of_a_profile() {
     assert_eq!(told.stdout, shown, "{}", told.text());
 }
 
+/// Every port that an example opens for others is closed by the page's rules to whoever they do not name, by IPv6 as well.
+#[test]
+fn the_books_firewall_closes_the_ports_of_the_examples() {
+    let page = include_str!("../../docs/src/operators/firewall.md");
+    let (_, rules) = page.split_once("table inet bulkhead").unwrap();
+    let (rules, _) = rules.split_once("```").unwrap();
+    let closed = rules
+        .lines()
+        .find(|line| line.trim_end().ends_with("} drop") && !line.contains("saddr"))
+        .expect("a line that closes ports for everybody");
+    for name in ["all-in-one", "profiles", "provisioning", "client"] {
+        let example = format!(
+            "{}/../examples/site-{name}.toml",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let told = run(["ports", "--config", &example]).stdout;
+        let ports: Vec<&str> = told
+            .lines()
+            .filter_map(|line| line.strip_prefix("0.0.0.0:")?.split(' ').next())
+            .collect();
+        assert!(!ports.is_empty(), "{name}: {told}");
+        for port in ports {
+            assert!(closed.contains(port), "{name}: {port} in {closed}");
+        }
+    }
+}
+
 /// Tokens go along with a registration, so no listener without TLS takes one, whichever profile is chosen or none.
 #[test]
 fn no_example_registers_over_plain_http() {
