@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bulkhead_testkit::scratch::files_below;
-use bulkhead_testkit::{Bulkhead, Signal};
+use bulkhead_testkit::{Bulkhead, Configuration, Signal, run};
 
 /// Writes a round.
 const WRITES: usize = 1_000;
@@ -144,4 +144,57 @@ fn write_until_killed(
         "it ended before it was killed"
     );
     acknowledged.into_inner().unwrap()
+}
+
+/// Machine code that finds no room on the disk costs the next start its time, and no plugin.
+#[test]
+fn a_full_disk_costs_the_cache_and_no_plugin() {
+    let configuration = Configuration::empty().unbundled();
+    let state = configuration.state().display().to_string();
+    let small = "mount -t tmpfs -o size=192k,mode=0700 tmpfs \"$0\" && exec \"$@\"";
+    let bulkhead = Bulkhead::with(
+        configuration
+            .plugin("hello", bulkhead_fixtures::wasm("hello"), "")
+            .under(&["unshare", "--mount", "sh", "-c", small, &state]),
+    );
+    let answer = bulkhead.hosts().get("/hello/World");
+    assert_eq!(
+        answer.text().trim_end(),
+        "Hello, World!",
+        "{}",
+        bulkhead.log()
+    );
+    assert!(
+        bulkhead.log().contains("compile cache not written"),
+        "{}",
+        bulkhead.log()
+    );
+}
+
+/// A file of the state directory that is damaged ends the start, and stays as it is: what to do is said, and an operator's to decide.
+#[test]
+fn damaged_files_of_the_state_are_named_and_left_alone() {
+    let configuration = Configuration::empty().unbundled();
+    let path = configuration.write();
+    for (file, said) in [
+        ("approvals.json", "remove it and approve"),
+        (
+            "plugins/history.json",
+            "which versions ran before is forgotten",
+        ),
+        ("store.redb", "move it away to begin with an empty one"),
+    ] {
+        let damaged = configuration
+            .scratch
+            .file(&format!("state/{file}"), "{junk");
+        let told = run(["serve", "--config", path.to_str().unwrap()]);
+        assert_eq!(told.code(), Some(1), "{}", told.text());
+        assert!(
+            told.stderr.contains(file) && told.stderr.contains(said),
+            "{file}: {}",
+            told.text()
+        );
+        assert_eq!(std::fs::read(&damaged).unwrap(), b"{junk", "{file}");
+        std::fs::remove_file(damaged).unwrap();
+    }
 }

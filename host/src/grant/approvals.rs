@@ -112,7 +112,10 @@ impl Approvals {
     /// Reads the file; a missing one means no approvals. A broken one is an error, never an empty list.
     pub fn open(path: PathBuf) -> Result<Self, ApprovalsError> {
         let known = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(&path, &error))?,
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                let help = "restore it from a backup, or remove it and approve the plugins of the plugin directory anew";
+                failed(&path, &format!("{error}; {help}"))
+            })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Known::new(),
             Err(error) => return Err(failed(&path, &error)),
         };

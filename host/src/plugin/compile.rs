@@ -37,7 +37,13 @@ pub enum CompileError {
     /// Compiling took too long or too much.
     #[error("compiling was stopped: {0}")]
     Limit(String),
+    /// The machine code is there, and found no room where it was to be written.
+    #[error("machine code not written: {0}")]
+    Unwritten(String),
 }
+
+/// With this the child's words begin when only its output failed.
+const UNWRITTEN: &str = "output: ";
 
 /// Compiles components, through the cache.
 pub struct Compiler {
@@ -187,7 +193,10 @@ impl Compiler {
             .map_err(Missed::Cache)?;
         let out = part.writer().map_err(Missed::Cache)?;
         let done = in_child(&self.engine, &self.program, &self.limits, input, Some(out));
-        done.await.map_err(Missed::Compile)?;
+        done.await.map_err(|error| match error {
+            CompileError::Unwritten(why) => Missed::Cache(std::io::Error::other(why)),
+            error => Missed::Compile(error),
+        })?;
         self.cache.finish(part).map_err(Missed::Cache)
     }
 }
@@ -313,9 +322,10 @@ async fn in_child(
         })??;
     let words = String::from_utf8_lossy(&words);
     let words = words.trim().trim_start_matches("bulkhead: ").to_owned();
-    match status.code() {
-        Some(0) => Ok(code),
-        Some(1) if words != "out of memory" => Err(CompileError::Invalid(words)),
+    match (status.code(), words.strip_prefix(UNWRITTEN)) {
+        (Some(0), _) => Ok(code),
+        (Some(1), Some(why)) => Err(CompileError::Unwritten(why.to_owned())),
+        (Some(1), None) if words != "out of memory" => Err(CompileError::Invalid(words)),
         _ => Err(CompileError::Limit(format!(
             "the compiling process ended with {status} (engine.compile_memory and engine.compile_time limit it) {words}"
         ))),
@@ -364,7 +374,7 @@ pub fn compile_child(
     std::io::stdout()
         .lock()
         .write_all(&code)
-        .map_err(|error| error.to_string())
+        .map_err(|error| format!("{UNWRITTEN}{error}"))
 }
 
 #[cfg(test)]

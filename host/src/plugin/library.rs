@@ -50,7 +50,10 @@ impl Library {
             .map_err(|error| failed(&directory, &error))?;
         let path = directory.join(HISTORY);
         let history = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(&path, &error))?,
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                let help = "restore it from a backup, or remove it, and which versions ran before is forgotten";
+                failed(&path, &format!("{error}; {help}"))
+            })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(failed(&path, &error)),
         };

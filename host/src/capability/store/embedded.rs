@@ -135,11 +135,28 @@ impl EmbeddedStore {
                     path: path.to_owned(),
                 });
             }
+            Err(error) if is_damage(&error) => {
+                return Err(unusable(format!(
+                    "{error}; restore it from a backup, or move it away to begin with an empty one, without what plugins kept there"
+                )));
+            }
             Err(error) => return Err(unusable(error.to_string())),
         };
         let writer = Writer::start(database.clone(), options)
             .map_err(|error| unusable(error.to_string()))?;
         Ok(EmbeddedStore { database, writer })
+    }
+}
+
+/// Whether trying again cannot help: the file is no store any more.
+fn is_damage(error: &redb::DatabaseError) -> bool {
+    match error {
+        redb::DatabaseError::Storage(redb::StorageError::Corrupted(_))
+        | redb::DatabaseError::RepairAborted => true,
+        redb::DatabaseError::Storage(redb::StorageError::Io(error)) => {
+            error.kind() == std::io::ErrorKind::InvalidData
+        }
+        _ => false,
     }
 }
 

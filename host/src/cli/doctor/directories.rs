@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
+use rustix::io::Errno;
 
 use super::finding::{Area, Finding};
 use crate::cli::plan::{Place, Plan};
@@ -135,7 +136,16 @@ fn directory(label: &str, path: &Path, writes: bool) -> Finding {
     } else {
         Access::READ_OK | Access::EXEC_OK
     };
-    if !may(path, needed) {
+    let allowed = accessat(CWD, path, needed, AtFlags::EACCESS);
+    if allowed == Err(Errno::ROFS) {
+        return wrong(
+            label,
+            path,
+            "is on a file system that is mounted for reading only",
+            "mount it for writing, or name another directory".into(),
+        );
+    }
+    if allowed.is_err() {
         let me = rustix::process::geteuid().as_raw();
         let word = if writes { "write there" } else { "read it" };
         return wrong(
