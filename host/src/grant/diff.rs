@@ -1,10 +1,11 @@
 //! What a new version of a plugin asks for beyond the old one: what an operator looks at before approving it.
 //!
-//! Only what could widen the plugin's reach is told: needs, routes, mounts. Less is never a reason to wait.
+//! What could widen the plugin's reach is told: needs, routes, mounts; another name, which makes it another plugin; and settings, which an operator may
+//! have to write. Less is never a reason to wait.
 
 use serde::Serialize;
 
-use crate::sandbox::bindings::types::{Audience, Manifest, Need, Route};
+use crate::sandbox::bindings::types::{Audience, Manifest, Need, Route, Setting};
 
 /// One thing that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -61,7 +62,22 @@ fn claims(manifest: &Manifest) -> Vec<String> {
         .iter()
         .map(|mount| format!("owns the path {mount}"));
     let routes = manifest.routes.iter().map(route);
-    needs.chain(mounts).chain(routes).collect()
+    let settings = manifest.settings.iter().map(setting);
+    std::iter::once(format!("is called {}", manifest.name))
+        .chain(needs)
+        .chain(mounts)
+        .chain(routes)
+        .chain(settings)
+        .collect()
+}
+
+fn setting(setting: &Setting) -> String {
+    let how = if setting.required {
+        "needs"
+    } else {
+        "can be given"
+    };
+    format!("{how} the setting {}", setting.name)
 }
 
 fn need(need: &Need) -> String {
@@ -86,7 +102,7 @@ fn route(route: &Route) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::bindings::types::{BodyMode, Lifetime};
+    use crate::sandbox::bindings::types::{BodyMode, Lifetime, SettingKind};
 
     fn manifest(needs: &[(&str, &str, &str)], audience: Audience) -> Manifest {
         let need = |(capability, slot, access): &(&str, &str, &str)| Need {
@@ -127,6 +143,31 @@ mod tests {
             "- needs files root read",
             "- needs names n",
             "- answers GET /p for Foreman",
+        ];
+        assert_eq!(told, want);
+    }
+
+    #[test]
+    fn another_name_and_a_new_setting_are_told() {
+        let old = manifest(&[], Audience::Foreman);
+        let mut new = old.clone();
+        new.name = "other".to_owned();
+        let setting = |name: &str, required| Setting {
+            name: name.to_owned(),
+            kind: SettingKind::Text,
+            default: None,
+            required,
+            exposed: false,
+            choices: Vec::new(),
+            help: String::new(),
+        };
+        new.settings = vec![setting("place", true), setting("greeting", false)];
+        let told: Vec<_> = diff(&old, &new).iter().map(ToString::to_string).collect();
+        let want = [
+            "+ is called other".to_owned(),
+            "+ needs the setting place".to_owned(),
+            "+ can be given the setting greeting".to_owned(),
+            format!("- is called {}", old.name),
         ];
         assert_eq!(told, want);
     }
