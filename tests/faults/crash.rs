@@ -179,7 +179,7 @@ fn damaged_files_of_the_state_are_named_and_left_alone() {
     for (file, said) in [
         ("approvals.json", "remove it and approve"),
         (
-            "plugins/history.json",
+            "versions/history.json",
             "which versions ran before is forgotten",
         ),
         ("store.redb", "move it away to begin with an empty one"),

@@ -128,6 +128,9 @@ pub struct Explanation {
     pub digest: String,
     /// The policy file.
     pub policy: String,
+    /// What holds as long as that file is not there; none where it is.
+    #[serde(default)]
+    pub without: Option<String>,
     /// What it may do, in one sentence.
     pub sentence: String,
     /// One row a need, in the manifest's order.
@@ -172,6 +175,9 @@ pub struct DenialView {
     pub reason: String,
     /// The line of TOML that would allow it; none where nothing may.
     pub fix: Option<String>,
+    /// What to write into the configuration, where the policy leaves it to a setting.
+    #[serde(default)]
+    pub instead: Option<String>,
     /// How often since start.
     pub count: u64,
 }

@@ -297,6 +297,7 @@ pub(crate) mod tests {
                 plugin: plugin.into(),
                 digest: "sha256:00".into(),
                 policy: "policies/tftp.toml".into(),
+                without: None,
                 sentence: "tftp may read and write what lies below /srv/tftp; nothing else.".into(),
                 needs: vec![need],
                 warnings: vec![],

@@ -20,7 +20,7 @@ use crate::plugin::registry::Bundled;
 use crate::plugin::settings::Lists;
 use crate::sandbox::{Engine, Runtimes};
 use crate::server::{Tls, tls_files};
-use crate::settings::problem::Source;
+use crate::settings::problem::{self, Source};
 use crate::settings::{Config, Problem};
 
 /// Check the configuration and all policies without starting
@@ -79,7 +79,7 @@ pub(super) fn problems(
 ) -> Result<Vec<Problem>, Failure> {
     let (config, mut problems) = Config::survey(file, state);
     if let Some(config) = &config {
-        problems.extend(certificates(config, file));
+        problems.extend(unusable(config, file));
         problems.extend(policies(config));
         problems.extend(settings(config, bundled)?);
     }
@@ -89,21 +89,37 @@ pub(super) fn problems(
     Ok(problems)
 }
 
-/// Certificates and keys that are there and cannot be used. That one cannot be opened is told with the key that names it.
-fn certificates(config: &Config, file: &Path) -> Vec<Problem> {
-    let Ok(text) = std::fs::read_to_string(file) else {
-        return Vec::new();
-    };
+/// A mistake in what stands under a key at the top of the configuration.
+fn at(file: &Path, key: &str, message: &str, help: Option<String>) -> Problem {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
     let (table, _) = DeTable::parse_recoverable(&text);
+    let span = table.get_ref().get(key).map_or(0..0, |it| it.span());
     let source = Source {
         path: file,
         text: &text,
     };
+    source.problem(&span, format!("`{key}`: {message}"), help)
+}
+
+/// What the configuration names, and a start could not use.
+pub(super) fn unusable(config: &Config, file: &Path) -> Vec<Problem> {
+    let mut problems: Vec<_> = state_directory(config, file).into_iter().collect();
+    problems.extend(certificates(config, file));
+    problems
+}
+
+/// That there cannot be a state directory where the file wants it.
+fn state_directory(config: &Config, file: &Path) -> Option<Problem> {
+    let there = config.state.ancestors().find(|it| it.exists())?;
+    let message = format!("{} is no directory", there.display());
+    let help = "name a directory that only the proxy uses; it is made where its parent is there";
+    (!there.is_dir()).then(|| at(file, "state", &message, Some(help.into())))
+}
+
+/// Certificates and keys that are there and cannot be used. That one cannot be opened is told with the key that names it.
+fn certificates(config: &Config, file: &Path) -> Vec<Problem> {
     let there = |path: &PathBuf| std::fs::File::open(path).is_ok();
-    let at = |section: &str, message: String| {
-        let span = table.get_ref().get(section).map_or(0..0, |it| it.span());
-        source.problem(&span, format!("`{section}`: {message}"), None)
-    };
+    let at = |section: &str, message: String| at(file, section, &message, None);
     let mut problems = Vec::new();
     if let Some(files) = tls_files(config).filter(|it| it.paths().all(there))
         && let Err(error) = Tls::load(files)
@@ -132,7 +148,6 @@ fn policies(config: &Config) -> Vec<Problem> {
         help,
         setting: None,
     };
-    let mut wrong = |file: &Path, message: String| problems.push(whole(file, message, None));
     let mut found = Vec::new();
     if let Some(directory) = &config.plugins.policies {
         match std::fs::read_dir(directory) {
@@ -144,18 +159,20 @@ fn policies(config: &Config) -> Vec<Problem> {
             ),
             // Told already, at the key that names it.
             Err(_) if !directory.is_dir() => {}
-            Err(error) => wrong(directory, format!("cannot be read: {error}")),
+            Err(error) => {
+                problems.push(whole(directory, format!("cannot be read: {error}"), None));
+            }
         }
     }
     found.sort();
-    let mut read = Vec::new();
     for path in found {
-        match std::fs::read_to_string(&path) {
-            Ok(text) => read.push((path, text)),
-            Err(error) => wrong(&path, format!("cannot be read: {error}")),
-        }
-    }
-    for (path, text) in read {
+        let text = match problem::read(&path) {
+            Ok(text) => text,
+            Err(unread) => {
+                problems.push(unread);
+                continue;
+            }
+        };
         match Policy::parse(&path, &text) {
             Ok(policy) => {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -199,12 +216,16 @@ fn settings(config: &Config, bundled: &[Bundled]) -> Result<Vec<Problem>, Failur
     Ok(asking.block_on(lists.all(config, bundled, &deny(config, &[]))))
 }
 
+fn may_write(directory: &Path) -> bool {
+    rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
 /// Where machine code is kept while a configuration is checked.
 enum Cache {
     /// The host's own.
     Own(PathBuf),
-    /// One that is removed afterwards: the host's user is somebody else, or it never ran. A check leaves nothing behind that the host could not
-    /// use.
+    /// One that is removed afterwards: the host's user is somebody else, it never ran, or nothing can be written there. A check leaves nothing behind
+    /// that the host could not use.
     Passing(PathBuf),
 }
 
@@ -212,7 +233,9 @@ impl Cache {
     fn of(state: &Path) -> Self {
         let me = rustix::process::geteuid().as_raw();
         match std::fs::metadata(state) {
-            Ok(found) if found.uid() == me => Self::Own(state.join("compiled")),
+            Ok(found) if found.is_dir() && found.uid() == me && may_write(state) => {
+                Self::Own(state.join("compiled"))
+            }
             _ => {
                 let name = format!("bulkhead-check-{}", uuid::Uuid::new_v4().simple());
                 Self::Passing(std::env::temp_dir().join(name))

@@ -25,6 +25,14 @@ pub enum Failure {
     /// `doctor` found so many problems; they are printed already.
     #[error("{0} problem(s) found; what to do stands beside each")]
     Found(usize),
+    /// A file is no plugin that this program can run.
+    #[error("{file}: {problem}", file = .file.display())]
+    Unfit {
+        /// Which.
+        file: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}", path = .path.display())]
     File {
@@ -47,6 +55,7 @@ impl Failure {
             Self::Client(_)
             | Self::Start(_)
             | Self::Found(_)
+            | Self::Unfit { .. }
             | Self::File { .. }
             | Self::Output(_) => ExitCode::FAILURE,
         }

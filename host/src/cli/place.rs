@@ -8,6 +8,7 @@ use clap::Args;
 use toml::de::DeTable;
 
 use super::exit::Failure;
+use crate::settings::problem::utf8;
 use crate::settings::{Config, Problem, Problems};
 
 /// Read when `--config` is not given and it exists.
@@ -131,10 +132,11 @@ pub fn default_state() -> PathBuf {
 }
 
 fn configured_state(file: &Path) -> Result<Option<PathBuf>, Failure> {
-    let text = fs::read_to_string(file).map_err(|source| Failure::File {
+    let bytes = fs::read(file).map_err(|source| Failure::File {
         path: file.to_owned(),
         source,
     })?;
+    let text = utf8(file, bytes).map_err(|problem| Failure::Configuration(problem.to_string()))?;
     let (table, mistakes) = DeTable::parse_recoverable(&text);
     let state = table.get_ref().get("state");
     let state = state.and_then(|it| it.get_ref().as_str());

@@ -102,7 +102,11 @@ impl Plugin {
             }
             Self::Inspect(Inspect { file, listing }) => {
                 let (inspection, _) = workbench::look(&file)?;
-                show_inspection(&inspection, listing.format, out)
+                show_inspection(&inspection, listing.format, out)?;
+                match inspection.problem {
+                    None => Ok(()),
+                    Some(problem) => Err(Failure::Unfit { file, problem }),
+                }
             }
             Self::Approve(Approve {
                 name,
@@ -188,6 +192,9 @@ fn show_inspection(seen: &Inspection, format: Format, out: &mut dyn Write) -> Re
         }
         writeln!(out)?;
         settings.print(out)?;
+    }
+    if seen.surface.imports.is_empty() && seen.surface.exports.is_empty() {
+        return Ok(());
     }
     writeln!(out, "\nImports")?;
     for import in &seen.surface.imports {

@@ -15,6 +15,7 @@ use crate::api::control::{DenialView, Done, Explanation, NeedView};
 use crate::api::socket::Allowance;
 use crate::grant;
 use crate::sandbox::bindings::types::Manifest;
+use crate::settings::problem::utf8;
 
 /// See and change what plugins may do
 // A doc on a variant would replace that of its struct in the help.
@@ -132,14 +133,17 @@ impl Policy {
                 show_explanation(&explanation, listing.format, out)
             }
             Self::Check(Check { file, listing }) => {
-                let text = std::fs::read_to_string(&file).map_err(|source| Failure::File {
+                let bytes = std::fs::read(&file).map_err(|source| Failure::File {
                     path: file.clone(),
                     source,
                 })?;
-                let problems = grant::policy::Policy::parse(&file, &text)
-                    .err()
-                    .map(|it| it.0)
-                    .unwrap_or_default();
+                let problems = match utf8(&file, bytes) {
+                    Ok(text) => grant::policy::Policy::parse(&file, &text)
+                        .err()
+                        .map(|it| it.0)
+                        .unwrap_or_default(),
+                    Err(broken) => vec![broken],
+                };
                 show_problems(
                     &problems,
                     listing.format,
@@ -190,12 +194,9 @@ impl Policy {
 
 fn manifest(file: &std::path::Path) -> Result<Manifest, Failure> {
     let (seen, manifest) = workbench::look(file)?;
-    manifest.ok_or_else(|| {
-        Failure::Start(format!(
-            "{}: {}",
-            file.display(),
-            seen.problem.unwrap_or_default()
-        ))
+    manifest.ok_or_else(|| Failure::Unfit {
+        file: file.to_owned(),
+        problem: seen.problem.unwrap_or_default(),
     })
 }
 
@@ -230,12 +231,15 @@ fn show_explanation(
         plugin,
         digest,
         policy,
+        without,
         sentence,
         needs,
         warnings,
     } = explanation;
     print::line(out, &format!("{plugin}  {digest}"))?;
-    print::line(out, &format!("policy {policy}"))?;
+    let without = without.as_ref();
+    let without = without.map_or_else(String::new, |what| format!(" is not there: {what}"));
+    print::line(out, &format!("policy {policy}{without}"))?;
     writeln!(out)?;
     print::line(out, sentence)?;
     writeln!(out)?;
@@ -310,9 +314,10 @@ fn show_denials(
             out,
             &format!("  because {} ({})", denial.reason, denial.rule),
         )?;
-        match &denial.fix {
-            Some(fix) => print::line(out, &format!("  allow with: {fix}"))?,
-            None => print::line(out, "  no line can allow it")?,
+        match (&denial.fix, &denial.instead) {
+            (Some(fix), _) => print::line(out, &format!("  allow with: {fix}"))?,
+            (None, Some(change)) => print::line(out, &format!("  allow by a setting: {change}"))?,
+            (None, None) => print::line(out, "  no line can allow it")?,
         }
     }
     Ok(())
@@ -380,11 +385,19 @@ mod tests {
             rule: "sockets.server".into(),
             reason: "the grant does not name it".into(),
             fix: fix.map(str::to_owned),
+            instead: None,
             count,
         };
         let mut out = Vec::new();
         show_denials(
-            &[denial(3, Some("allow = []")), denial(1, None)],
+            &[
+                denial(3, Some("allow = []")),
+                denial(1, None),
+                DenialView {
+                    instead: Some("add it to `server`".into()),
+                    ..denial(1, None)
+                },
+            ],
             Format::Text,
             &mut out,
         )
@@ -400,6 +413,7 @@ mod tests {
         assert_eq!(lines[3], "  allow with: allow = []");
         assert!(lines[5].starts_with("  denied once "), "{text}");
         assert_eq!(lines[7], "  no line can allow it");
+        assert_eq!(lines[11], "  allow by a setting: add it to `server`");
     }
 
     #[test]

@@ -98,6 +98,12 @@ impl Serve {
     fn configuration(&self) -> Result<(Config, Option<TrialFiles>), Failure> {
         let mut config = self.place.configuration()?;
         self.log_format(&mut config);
+        if let Some(file) = config.file.as_ref().filter(|_| !config.trial) {
+            let unusable = check::unusable(&config, file);
+            if !unusable.is_empty() {
+                return Err(Failure::Configuration(Problems(unusable).to_string()));
+            }
+        }
         if !config.trial {
             return Ok((config, None));
         }

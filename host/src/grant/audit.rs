@@ -87,6 +87,7 @@ impl Audit {
                 rule = %denial.rule,
                 reason = %denial.reason,
                 fix = denial.fix.as_deref().unwrap_or(""),
+                instead = denial.instead.as_deref().unwrap_or(""),
                 "{}",
                 denial.lesson()
             ),
@@ -216,6 +217,7 @@ mod tests {
             rule: "names".to_owned(),
             reason: "because".to_owned(),
             fix: None,
+            instead: None,
         }
     }
 

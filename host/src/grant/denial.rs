@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use super::action::{Action, Capability};
-use super::effective::Asked;
+use super::edit::instead_of;
+use super::effective::{Asked, Left};
 
 /// One refused action.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +28,8 @@ pub struct Denial {
     pub reason: String,
     /// The policy line that would allow it. None: no policy line can.
     pub fix: Option<String>,
+    /// What to write into the configuration instead, where the policy leaves to a setting what would allow it.
+    pub instead: Option<String>,
 }
 
 /// Why `decide` refused, before it is dressed as a [`Denial`].
@@ -35,6 +38,7 @@ pub(crate) struct Refusal {
     pub(crate) rule: String,
     pub(crate) reason: String,
     pub(crate) fix: Option<String>,
+    pub(crate) instead: Option<String>,
 }
 
 impl Refusal {
@@ -43,6 +47,7 @@ impl Refusal {
             rule: rule.into(),
             reason: reason.into(),
             fix: None,
+            instead: None,
         }
     }
 
@@ -84,6 +89,16 @@ impl Refusal {
         self
     }
 
+    /// Has the setting named to which the policy leaves what the line says: the policy would not take that line.
+    pub(crate) fn left_to(mut self, left: &[Left], plugin: &str) -> Self {
+        let line = self.fix.as_deref();
+        self.instead = line.and_then(|line| instead_of(line, plugin, left));
+        if self.instead.is_some() {
+            self.fix = None;
+        }
+        self
+    }
+
     pub(crate) fn dress(self, plugin: &Arc<str>, action: &Action<'_>) -> Denial {
         Denial {
             plugin: Arc::clone(plugin),
@@ -93,6 +108,7 @@ impl Refusal {
             rule: self.rule,
             reason: self.reason,
             fix: self.fix,
+            instead: self.instead,
         }
     }
 }
@@ -127,15 +143,16 @@ impl Denial {
     #[must_use]
     pub fn lesson(&self) -> String {
         let mut text = format!("{self}\n  rule: {}", self.rule);
-        match &self.fix {
-            Some(line) => {
+        match (&self.fix, &self.instead) {
+            (Some(line), _) => {
                 let quoted = line.replace('\'', "'\\''");
                 text.push_str(&format!(
                     "\n  allow it with: bulkhead policy allow {} '{quoted}'",
                     self.plugin
                 ));
             }
-            None => text.push_str("\n  no policy can allow it"),
+            (None, Some(change)) => text.push_str(&format!("\n  allow it by a setting: {change}")),
+            (None, None) => text.push_str("\n  no policy can allow it"),
         }
         text
     }

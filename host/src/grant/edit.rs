@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
 
+use super::effective::Left;
+
 /// Why a line cannot be added.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
@@ -34,12 +36,8 @@ pub enum EditError {
         given: &'static str,
     },
     /// The file leaves that value to a setting, which is the one place where it is said.
-    #[error(
-        "`{key}` is what the setting `{setting}` says: {change} in `[features.{plugin}]` of the configuration, and send SIGHUP"
-    )]
+    #[error("`{key}` is what the setting `{setting}` says: {change}")]
     Setting {
-        /// The plugin, after which the section of the configuration is called.
-        plugin: String,
         /// The dotted key.
         key: String,
         /// The setting.
@@ -130,18 +128,10 @@ fn merge_item(
         return Ok(());
     }
     if let (Some(setting), Some(value)) = (setting_of(present), addition.as_value()) {
-        let change = match value.as_array() {
-            Some(more) => {
-                let values: Vec<String> = more.iter().map(|it| bare(it).to_string()).collect();
-                format!("add {} to `{setting}`", values.join(", "))
-            }
-            None => format!("write `{setting} = {}`", bare(value)),
-        };
         return Err(EditError::Setting {
-            plugin: plugin.to_owned(),
             key: path.to_owned(),
+            change: change_of(plugin, &setting, value),
             setting,
-            change,
         });
     }
     match (present.as_value_mut(), addition.as_value()) {
@@ -165,6 +155,52 @@ fn merge_item(
 fn setting_of(item: &Item) -> Option<String> {
     let name = item.as_table_like()?.get("setting")?.as_str()?;
     Some(name.to_owned())
+}
+
+/// What to do in the configuration, so that a plugin's setting says that value as well.
+fn change_of(plugin: &str, setting: &str, value: &Value) -> String {
+    let change = match value.as_array() {
+        Some(more) => {
+            let values: Vec<String> = more.iter().map(|it| bare(it).to_string()).collect();
+            format!("add {} to `{setting}`", values.join(", "))
+        }
+        None => format!("write `{setting} = {}`", bare(value)),
+    };
+    format!("{change} in `[features.{plugin}]` of the configuration, and send SIGHUP")
+}
+
+/// The same for a line of policy, if it says what the policy leaves to a setting.
+pub(crate) fn instead_of(line: &str, plugin: &str, left: &[Left]) -> Option<String> {
+    if left.is_empty() {
+        return None;
+    }
+    let document: DocumentMut = line.parse().ok()?;
+    granted(&document).find_map(|(key, item)| {
+        let it = left.iter().find(|it| it.key == key)?;
+        Some(change_of(plugin, &it.setting, item.as_value()?))
+    })
+}
+
+/// The values of its grants that a policy leaves to settings.
+pub(crate) fn left_to_settings(policy: &str) -> Vec<Left> {
+    let document: DocumentMut = policy.parse().unwrap_or_default();
+    granted(&document)
+        .filter_map(|(key, item)| setting_of(item).map(|setting| Left { key, setting }))
+        .collect()
+}
+
+fn inside(item: &Item) -> impl Iterator<Item = (&str, &Item)> {
+    item.as_table_like().into_iter().flat_map(TableLike::iter)
+}
+
+/// What stands in the grants of a policy: `capability.slot.key`, and the value.
+fn granted(policy: &DocumentMut) -> impl Iterator<Item = (String, &Item)> {
+    policy.iter().flat_map(move |(capability, slots)| {
+        inside(slots).flat_map(move |(slot, grant)| {
+            let slot = super::denial::key(slot);
+            inside(grant).map(move |(key, item)| (format!("{capability}.{slot}.{key}"), item))
+        })
+    })
 }
 
 /// Appends what is not there yet, laid out like its neighbours.
@@ -333,6 +369,37 @@ allow = [
             "`files.root.directory` is what the setting `root_dir` says: write `root_dir = \"/srv/tftp\"` in \
              `[features.httpboot]` of the configuration, and send SIGHUP"
         );
+    }
+
+    #[test]
+    fn a_line_that_a_setting_says_is_told_as_a_change_of_the_setting() {
+        let left = left_to_settings(
+            "plugin = \"p\"\n[http.\"a.b\"]\nnetworks = { setting = \"n\" }\nurl = \"http://x\"\n[files.root]\ndirectory = { setting = \"d\" }\n\
+             [sockets.s]\nallow = [{ setting = \"s\", protocol = \"udp\", port = 53 }]\n[limits]\ncpu = \"1s\"\n",
+        );
+        let instead = |line: &str| instead_of(line, "p", &left);
+        let ends = "in `[features.p]` of the configuration, and send SIGHUP";
+        for (line, change) in [
+            (
+                "http.\"a.b\".networks = [\"192.0.2.7\"]",
+                "add \"192.0.2.7\" to `n`",
+            ),
+            ("files.root.directory = \"/srv\"", "write `d = \"/srv\"`"),
+            (
+                "files.root = { directory = \"/srv\", access = \"read-write\" }",
+                "write `d = \"/srv\"`",
+            ),
+        ] {
+            assert_eq!(instead(line), Some(format!("{change} {ends}")), "{line}");
+        }
+        for line in [
+            "http.\"a.b\".url = \"http://y\"",
+            "files.root.access = \"read-write\"",
+            "sockets.s.allow = [\"udp 192.0.2.1:53\"]",
+            "files.root.directory",
+        ] {
+            assert_eq!(instead(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -53,6 +53,17 @@ pub struct Effective {
     pub limits: Limits,
     /// What it asked for, granted or not: a policy can grant nothing else. None: not known.
     pub asked: Option<Arc<[Asked]>>,
+    /// Values that its policy leaves to its settings: no line of policy can say them.
+    pub left: Arc<[Left]>,
+}
+
+/// A value that a policy leaves to a setting of the plugin: `directory = { setting = "tftproot" }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The dotted key as a line of policy begins with it: `files.root.directory`.
+    pub key: String,
+    /// The setting.
+    pub setting: String,
 }
 
 /// A need of a manifest, as far as a policy's lines depend on it.
@@ -536,6 +547,7 @@ impl Effective {
             link: Slots::new(),
             limits: Limits::default(),
             asked: None,
+            left: Arc::from([]),
         }
     }
 

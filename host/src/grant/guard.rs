@@ -164,6 +164,7 @@ impl Guard {
             Err(refusal) => {
                 let denial = refusal
                     .fitted_to(effective.asked.as_deref(), action)
+                    .left_to(&effective.left, &self.inner.plugin)
                     .dress(&self.inner.plugin, action);
                 self.inner.host.audit.record(&denial);
                 Decision::Deny(Box::new(denial))

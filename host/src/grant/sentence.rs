@@ -48,6 +48,7 @@ fn parts(effective: &Effective) -> Vec<String> {
         link,
         limits: _,
         asked: _,
+        left: _,
     } = effective;
     let mut parts = Vec::new();
     parts.extend(listen.values().map(|slot| listening(slot)));

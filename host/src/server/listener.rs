@@ -31,12 +31,24 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// A socket cannot listen there.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {address}: {source}{}", advice(.source))]
 pub struct BindError {
     /// Where.
     pub address: SocketAddr,
     /// Why.
     pub source: io::Error,
+}
+
+/// What to do about an address that cannot be had.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; `bulkhead doctor` tells who has it",
+        io::ErrorKind::PermissionDenied => {
+            "; a port below 1024 needs the capability CAP_NET_BIND_SERVICE, or a socket from systemd"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        _ => "",
+    }
 }
 
 /// Listens on an address. `[::]` means IPv6 only, so that it stands beside `0.0.0.0` and no client appears with a mapped address.

@@ -49,7 +49,47 @@ pub(crate) struct Source<'a> {
     pub(crate) text: &'a str,
 }
 
+/// The text of a file that an operator wrote; a file that cannot be read is a mistake as well.
+pub(crate) fn read(path: &Path) -> Result<String, Problem> {
+    let bytes = std::fs::read(path).map_err(|error| Problem {
+        file: path.to_owned(),
+        line: 1,
+        column: 1,
+        message: format!("cannot be read: {error}"),
+        help: (error.kind() == std::io::ErrorKind::PermissionDenied)
+            .then(|| "let the user who runs this read it".to_owned()),
+        setting: None,
+    })?;
+    utf8(path, bytes)
+}
+
+/// The text of a file's bytes, or where it ceases to be text.
+pub(crate) fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, Problem> {
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes().get(..good).unwrap_or_default());
+        let help = "save the file as UTF-8".to_owned();
+        Source { path, text: &text }.problem(
+            &(good..good),
+            "is no text in UTF-8".to_owned(),
+            Some(help),
+        )
+    })
+}
+
 impl Source<'_> {
+    /// What is wrong with the syntax. The parser does not say which key stands twice.
+    pub(crate) fn mistake(&self, mistake: &toml::de::Error) -> String {
+        let message = mistake.message();
+        let key = mistake.span().and_then(|span| self.text.get(span));
+        match key {
+            Some(key) if message == "duplicate key" => {
+                format!("`{key}` stands here a second time; keep one of them")
+            }
+            _ => message.to_owned(),
+        }
+    }
+
     pub(crate) fn problem(
         &self,
         span: &Range<usize>,

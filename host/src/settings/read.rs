@@ -10,7 +10,7 @@ use super::config::{
     ADMIN, CompileLimits, Config, DRAIN, DenyRules, Enabled, Engine, Feature, Foreman, Log,
     Plugins, Profile, SHOWN_VERSION, Tls,
 };
-use super::problem::{Problem, Problems, Source};
+use super::problem::{self, Problem, Problems, Source};
 use super::reader::{Data, Given, Item, Reading, Settings, Table};
 use crate::sandbox::EngineConfig;
 use crate::sandbox::bindings::types::Audience;
@@ -40,19 +40,9 @@ impl Config {
     /// Nothing where the file or its syntax is broken.
     #[must_use]
     pub fn survey(path: &Path, state: &Path) -> (Option<Self>, Vec<Problem>) {
-        match std::fs::read_to_string(path) {
+        match problem::read(path) {
             Ok(text) => Self::survey_text(path, &text, state),
-            Err(error) => {
-                let unread = Problem {
-                    file: path.to_owned(),
-                    line: 1,
-                    column: 1,
-                    message: format!("cannot be read: {error}"),
-                    help: None,
-                    setting: None,
-                };
-                (None, vec![unread])
-            }
+            Err(unread) => (None, vec![unread]),
         }
     }
 
@@ -93,7 +83,7 @@ fn syntax(source: Source<'_>, mistakes: &[toml::de::Error]) -> Vec<Problem> {
         .iter()
         .map(|mistake| {
             let span = mistake.span().unwrap_or(0..0);
-            source.problem(&span, mistake.message().to_owned(), None)
+            source.problem(&span, source.mistake(mistake), None)
         })
         .collect();
     problems.sort_by_key(|problem| (problem.line, problem.column));
@@ -184,6 +174,7 @@ impl Reader<'_> {
         if foreman && config.tls.as_ref().is_some_and(|it| it.client_ca.is_none()) {
             self.reading.problem(&at("tls"), "Foreman is known by its client certificate, but `[tls]` has no `client_ca` to check it", None);
         }
+        self.admin_beside(root, config);
         for (name, profile) in &config.profiles {
             for feature in &profile.features {
                 if !config.features.contains_key(feature) {
@@ -277,16 +268,17 @@ impl Reader<'_> {
                 None
             }
         };
-        let foreman = url.map(|url| Foreman {
-            url,
-            ca: self.file(table, "ca"),
-            identity,
-            connect_timeout: r
-                .time(table, "connect_timeout")
-                .or(std::time::Duration::from_secs(10)),
-        });
+        let ca = self.file(table, "ca");
+        let connect_timeout = r
+            .time(table, "connect_timeout")
+            .or(std::time::Duration::from_secs(10));
         r.finish(table);
-        foreman
+        Some(Foreman {
+            url: url?,
+            ca,
+            identity,
+            connect_timeout,
+        })
     }
 
     fn plugins(&self, table: &Table<'_>) -> Plugins {
@@ -509,7 +501,10 @@ impl Reader<'_> {
         if port.is_none() {
             self.reading.problem(
                 &item.span,
-                format!("`{}` must hold port numbers", table.dotted("ports")),
+                format!(
+                    "`{}` must hold port numbers, from 1 to 65535",
+                    table.dotted("ports")
+                ),
                 None,
             );
         }

@@ -258,8 +258,8 @@ impl<'a> Reading<'a> {
                         }) => items.extend(more),
                         Given::Is(item) => items.push(item),
                         Given::Absent => {}
-                        // An empty one adds none; alone it leaves the list without a value.
-                        Given::Unset(setting) if self.is_empty_list(&setting) => {
+                        // An empty one adds none; alone it leaves the list without a value. While only checking, the others are looked at.
+                        Given::Unset(setting) if self.adds_nothing(&setting) => {
                             empty = Some(setting);
                         }
                         Given::Unset(setting) => return Given::Unset(setting),
@@ -289,12 +289,13 @@ impl<'a> Reading<'a> {
         })
     }
 
-    fn is_empty_list(&self, name: &str) -> bool {
+    fn adds_nothing(&self, name: &str) -> bool {
         match &self.settings {
             Settings::Known { values, .. } => {
                 matches!(values.get(name), Some(SettingValue::Texts(texts)) if texts.is_empty())
             }
-            _ => false,
+            Settings::Unknown => true,
+            Settings::Never => false,
         }
     }
 

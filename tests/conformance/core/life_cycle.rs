@@ -316,8 +316,8 @@ fn check_accepts_what_serve_accepts() {
     assert_eq!(finished.code(), Some(0), "{}", finished.text());
 }
 
-/// What only `serve` would find otherwise, each at the key that has to be changed: addresses that two listeners share, certificates and keys that are
-/// there and cannot be used. A directory that is not there is told once.
+/// What only a start would find otherwise, each at the key that has to be changed: addresses that two listeners share, certificates and keys that are
+/// there and cannot be used. A directory that is not there is told once. `serve` says the same.
 #[test]
 fn check_tells_what_would_end_the_start() {
     let foreman = "[foreman]\nurl = \"foreman.example.com\"";
@@ -336,12 +336,38 @@ fn check_tells_what_would_end_the_start() {
     };
     assert_eq!(check(&good).0, Some(0), "{}", check(&good).1);
     let port = |port: u16| format!("127.0.0.1:{port}");
+    let state = good.lines().find_map(|line| line.strip_prefix("state = "));
+    let state = state.unwrap().to_owned();
     for (from, to, at, said) in [
         (
             port(doors.hosts_http),
             port(doors.foreman_tls),
             "[[listener]]\nname = \"hosts-http\"",
             "is where the listener `foreman` listens",
+        ),
+        (
+            port(doors.hosts_http),
+            format!("0.0.0.0:{}", doors.foreman_tls),
+            "[[listener]]\nname = \"hosts-http\"",
+            "is where the listener `foreman` listens",
+        ),
+        (
+            port(doors.admin),
+            port(doors.foreman_tls),
+            "[admin]",
+            "is where the listener `foreman` listens",
+        ),
+        (
+            state.clone(),
+            format!("{:?}", scratch.join("tls/text.pem/state")),
+            "state = ",
+            "tls/text.pem is no directory",
+        ),
+        (
+            "\"any-certificate\"".to_owned(),
+            "[\"https://foreman.example.com\"]".to_owned(),
+            "trusted_hosts = ",
+            "is no host's name; write the name that stands in its certificate",
         ),
         (
             "server.pem".to_owned(),
@@ -354,6 +380,12 @@ fn check_tells_what_would_end_the_start() {
             "other-key.pem".to_owned(),
             "[tls]",
             "cannot be used together",
+        ),
+        (
+            "[admin]".to_owned(),
+            "[foreman]\nca = \"tls/ca.pem\"\nconnect_timeout = \"5s\"\n[admin]".to_owned(),
+            "[foreman]",
+            "`foreman.url` is missing",
         ),
         (
             "[admin]".to_owned(),
@@ -392,7 +424,53 @@ fn check_tells_what_would_end_the_start() {
             "{to}: not at line {place}:\n{told}"
         );
         assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+        let served = run(["serve", "--config", path.to_str().unwrap()]);
+        assert_eq!(served.code(), Some(3), "{to}: {}", served.text());
+        assert_eq!(served.text(), told, "{to}");
     }
+}
+
+/// A file that is no text is told where it ceases to be one.
+#[test]
+fn a_file_that_is_no_text_is_told_with_its_place() {
+    let configuration = Configuration::empty();
+    let path = configuration.write();
+    let mut bytes = configuration.text().into_bytes();
+    let lines = bytes.iter().filter(|it| **it == b'\n').count();
+    bytes.extend(b"# caf\xe9\n");
+    std::fs::write(&path, bytes).unwrap();
+    for command in [
+        &["check", "--config"][..],
+        &["serve", "--config"],
+        &["policy", "check"],
+    ] {
+        let told = run(command.iter().copied().chain(path.to_str()));
+        assert_eq!(told.code(), Some(3), "{}", told.text());
+        let place = format!("proxy.toml:{}:6: is no text in UTF-8", lines + 1);
+        assert!(told.text().contains(&place), "{}", told.text());
+    }
+}
+
+/// `policy explain` names the file that would hold, and says that it is not there.
+#[test]
+fn a_shipped_policy_is_not_taken_for_a_file() {
+    let bulkhead = Bulkhead::with(Configuration::standard());
+    let path = bulkhead.configuration.path();
+    let path = path.to_str().unwrap();
+    let told = run(["policy", "explain", "tftp", "--config", path]);
+    let said = "policies/tftp.toml is not there: the one that comes with the program holds";
+    assert!(told.stdout.contains(said), "{}", told.text());
+}
+
+/// What is no plugin is no success.
+#[test]
+fn inspecting_what_is_no_plugin_fails() {
+    let configuration = Configuration::empty();
+    let file = configuration.scratch.file("junk.wasm", "junk");
+    let told = run(["plugin".as_ref(), "inspect".as_ref(), file.as_os_str()]);
+    assert_eq!(told.code(), Some(1), "{}", told.text());
+    let said = "junk.wasm: not a valid component";
+    assert!(told.stderr.contains(said), "{}", told.text());
 }
 
 /// A policy that no plugin will ever be read with: called like another one, or like none by one letter. One for a plugin that may come is good.

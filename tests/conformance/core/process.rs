@@ -195,7 +195,8 @@ fn a_port_in_use_is_named_and_ends_the_start() {
     let finished = run(["serve", "--config", path.to_str().unwrap()]);
     assert_eq!(finished.code(), Some(1), "{}", finished.text());
     let port = taken.local_addr().unwrap().port().to_string();
-    assert!(finished.text().contains(&port), "{}", finished.text());
+    let said = format!("{port}: Address already in use (os error 98); `bulkhead doctor` tells");
+    assert!(finished.text().contains(&said), "{}", finished.text());
 }
 
 /// A configuration file that is not there is an error, not a trial.

@@ -237,6 +237,7 @@ impl PluginAccess {
             rule: "built-in".to_owned(),
             reason: reason.to_owned(),
             fix: None,
+            instead: None,
         });
     }
 

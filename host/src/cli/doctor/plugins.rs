@@ -102,9 +102,10 @@ fn denial(denial: &DenialView) -> Finding {
             "was denied: {} ({} times): {}",
             denial.action, denial.count, denial.reason
         ),
-        match &denial.fix {
-            None => "no policy may allow it".to_owned(),
-            Some(fix) => format!("if it is meant to, add to its policy: {fix}"),
+        match (&denial.fix, &denial.instead) {
+            (Some(fix), _) => format!("if it is meant to, add to its policy: {fix}"),
+            (None, Some(change)) => format!("if it is meant to, {change}"),
+            (None, None) => "no policy may allow it".to_owned(),
         },
     )
 }

@@ -108,6 +108,10 @@ impl Control for Desk {
             .running(plugin)
             .ok_or_else(|| ControlError::UnknownPlugin(plugin.to_owned()))?;
         let policy = running.policy.load();
+        let without = match self.bundled.iter().any(|it| it.name == plugin) {
+            true => "the one that comes with the program holds",
+            false => "nothing is granted",
+        };
         let needs = explain::explain(&running.manifest, &running.guard)
             .into_iter()
             .map(|row| NeedView {
@@ -125,6 +129,7 @@ impl Control for Desk {
             plugin: plugin.to_owned(),
             digest: running.digest.clone(),
             policy: policy.path().display().to_string(),
+            without: (!policy.path().exists()).then(|| without.to_owned()),
             sentence: sentence(&running.guard.effective()),
             needs,
             warnings: self.registry.loader().warnings(plugin),
@@ -147,6 +152,7 @@ impl Control for Desk {
                 rule: known.denial.rule.clone(),
                 reason: known.denial.reason.clone(),
                 fix: known.denial.fix.clone(),
+                instead: known.denial.instead.clone(),
                 count: known.count,
             })
             .collect()

@@ -155,7 +155,7 @@ fn read(source: Source<'_>, settings: Settings<'_>, defaults: &Limits) -> (Grant
         let told = |error: &toml::de::Error| {
             source.problem(
                 &error.span().unwrap_or(0..0),
-                format!("not TOML: {}", error.message()),
+                format!("not TOML: {}", source.mistake(error)),
                 None,
             )
         };

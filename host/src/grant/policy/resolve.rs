@@ -89,6 +89,7 @@ impl Policy {
             effective: Effective {
                 limits: granted.effective.limits.clone(),
                 asked: Some(manifest.needs.iter().filter_map(asked).collect()),
+                left: super::super::edit::left_to_settings(&self.text).into(),
                 ..Effective::nothing(&manifest.name)
             },
             missing: Vec::new(),

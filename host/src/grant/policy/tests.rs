@@ -903,6 +903,17 @@ p.toml:34:1: unknown key `cpus` in `limits`; did you mean `cpu`?"#;
         "p.toml:2:6: not TOML: unclosed array, expected `]`"
     );
     assert_eq!(
+        mistakes("plugin = \"p\"\nplugin = \"q\""),
+        "p.toml:2:1: not TOML: `plugin` stands here a second time; keep one of them"
+    );
+    // What a setting will add does not hide what stands beside it.
+    let beside = "plugin = \"p\"\n[sockets.s]\nallow = [{ setting = \"server\" }, \"udp\"]";
+    assert!(
+        mistakes(beside).contains("`udp`: lacks"),
+        "{}",
+        mistakes(beside)
+    );
+    assert_eq!(
         mistakes("[limits]"),
         "p.toml:1:1: `plugin` is missing: the plugin this policy is for"
     );

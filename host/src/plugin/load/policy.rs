@@ -10,6 +10,7 @@ use crate::grant::policy::{Policy, Problems, Resolution};
 use crate::plugin::running::Plugin;
 use crate::sandbox::bindings::types::Manifest;
 use crate::settings::Config;
+use crate::settings::problem::utf8;
 
 /// When a policy is applied anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,8 +237,12 @@ pub(in crate::plugin) fn policy_of(
     };
     let file = policy_file(config, name);
     if let Some(path) = &file {
-        match std::fs::read_to_string(path) {
-            Ok(text) => return Ok((parse(path, &text)?, Source::File)),
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                let text =
+                    utf8(path, bytes).map_err(|broken| Trouble::Failed(broken.to_string()))?;
+                return Ok((parse(path, &text)?, Source::File));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Trouble::Failed(format!("{}: {error}", path.display()))),
         }

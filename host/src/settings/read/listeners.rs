@@ -2,22 +2,30 @@
 
 use std::net::SocketAddr;
 
-use super::super::config::{Listener, ListenerLimits, Tls, TrustedHosts};
+use super::super::config::{Config, Listener, ListenerLimits, Tls, TrustedHosts};
 use super::super::reader::{Data, Given, Item, Table};
-use super::words::{address, audience, http_url};
-use super::{Reader, Wrong};
+use super::Reader;
+use super::words::{address, audience, host_name, http_url};
 use crate::sandbox::bindings::types::Audience;
 
 /// What an operator writes to serve Foreman without TLS beyond loopback.
 const CONSENT: &str = "i-accept-unencrypted-control";
 
-/// An address that one of the others has already, and its name. Port 0 is any free one.
-fn shared<'l>(others: &'l [Listener], listener: &Listener) -> Option<(SocketAddr, &'l str)> {
-    let mut fixed = listener.addresses.iter().filter(|it| it.port() != 0);
-    fixed.find_map(|address| {
-        let other = others.iter().find(|it| it.addresses.contains(address))?;
+/// An address that one of the others has already, and its name.
+fn shared<'l>(others: &'l [Listener], addresses: &[SocketAddr]) -> Option<(SocketAddr, &'l str)> {
+    addresses.iter().find_map(|address| {
+        let taken = |other: &&Listener| other.addresses.iter().any(|it| meet(*it, *address));
+        let other = others.iter().find(taken)?;
         Some((*address, other.name.as_str()))
     })
+}
+
+/// Whether only one of two can be listened at. Port 0 is any free one; `[::]` is of IPv6 only.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || everywhere && one.is_ipv4() == other.is_ipv4())
 }
 
 impl Reader<'_> {
@@ -50,7 +58,7 @@ impl Reader<'_> {
                     Some("give each a `name` of its own".into()),
                 );
             }
-            if !profiles && let Some((address, other)) = shared(&listeners, &listener) {
+            if !profiles && let Some((address, other)) = shared(&listeners, &listener.addresses) {
                 self.reading.problem(
                     &span,
                     format!("`listener.listen`: {address} is where the listener `{other}` listens"),
@@ -60,6 +68,22 @@ impl Reader<'_> {
             listeners.push(listener);
         }
         listeners
+    }
+
+    /// Metrics and health stand at an address of their own.
+    pub(super) fn admin_beside(&self, root: &Table<'_>, config: &Config) {
+        let mut sections = root.keys().filter(|(name, _)| *name == "admin");
+        let span = sections.next().map_or(0..0, |(_, span)| span);
+        if config.profiles.is_empty()
+            && let Some(admin) = config.admin
+            && let Some((address, other)) = shared(&config.listeners, &[admin])
+        {
+            self.reading.problem(
+                &span,
+                format!("`admin.listen`: {address} is where the listener `{other}` listens"),
+                Some("give it an address or port of its own, or write `listen = \"none\"`".into()),
+            );
+        }
     }
 
     fn listener(&self, table: &Table<'_>, position: usize) -> Listener {
@@ -161,11 +185,7 @@ impl Reader<'_> {
                 data: Data::List(_),
                 ..
             }) => {
-                let names = r
-                    .texts(root, "trusted_hosts", |text| {
-                        Ok::<_, Wrong>(text.to_lowercase())
-                    })
-                    .or(Vec::new());
+                let names = r.texts(root, "trusted_hosts", host_name).or(Vec::new());
                 Some(TrustedHosts::Names(names))
             }
             Given::Is(item) => {

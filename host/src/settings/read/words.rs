@@ -43,6 +43,22 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
         })
 }
 
+/// A name as it may stand in a certificate, in lower case. What can never be one would trust nobody, and nobody would see why.
+pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
+    let stray = |c: char| c.is_whitespace() || matches!(c, '/' | ':' | '@');
+    let address = text.parse::<IpAddr>().is_ok();
+    if text.is_empty() || text == "*" || text.contains(stray) && !address {
+        return Err((
+            format!("`{text}` is no host's name"),
+            Some(
+                "write the name that stands in its certificate, such as `foreman.example.com`"
+                    .into(),
+            ),
+        ));
+    }
+    Ok(text.to_lowercase())
+}
+
 pub(super) fn http_url(text: &str) -> Result<url::Url, Wrong> {
     let help = || Some("write `https://foreman.example.com`".to_owned());
     let url = url::Url::parse(text)
