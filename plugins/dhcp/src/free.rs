@@ -7,7 +7,7 @@
 //! Addresses are tried in random order, each once, so that callers at the same moment rarely meet, and in batches, so that a large
 //! subnet costs few questions.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -225,9 +225,8 @@ fn key(address: u32) -> String {
     format!("{address:08x}")
 }
 
-/// The held addresses of a range, and whether somebody answered there.
-fn held(range: Range) -> Result<HashMap<u32, bool>, Failure> {
-    let mut found = HashMap::new();
+fn held(range: Range) -> Result<HashSet<u32>, Failure> {
+    let mut found = HashSet::new();
     let mut after = range.first.checked_sub(1).map(key);
     loop {
         let entries = store::scan(HELD, "", after.as_deref(), 1_000)?;
@@ -238,9 +237,7 @@ fn held(range: Range) -> Result<HashMap<u32, bool>, Failure> {
         for entry in &entries {
             match u32::from_str_radix(&entry.key, 16) {
                 Ok(address) if address > range.last => return Ok(found),
-                Ok(address) => {
-                    found.insert(address, entry.value == ANSWERED.as_bytes());
-                }
+                Ok(address) => drop(found.insert(address)),
                 Err(_) => {}
             }
         }
@@ -252,7 +249,7 @@ struct Search<'a> {
     range: Range,
     mac: String,
     hold: Duration,
-    held: HashMap<u32, bool>,
+    held: HashSet<u32>,
     probing: bool,
     refused_is_used: bool,
     end: Instant,
@@ -264,7 +261,9 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn first_free(&mut self, mut batch: Vec<u32>) -> Result<Option<u32>, Failure> {
-        self.pass_over_held(&mut batch);
+        let before = batch.len();
+        batch.retain(|address| !self.held.contains(address));
+        self.skipped.held += before - batch.len();
         if batch.is_empty() {
             return Ok(None);
         }
@@ -319,21 +318,10 @@ impl Search<'_> {
         // Whoever asks little at once gets its turn soonest.
         self.probes = 0;
         self.held = held(self.range)?;
-        self.pass_over_held(free);
+        let before = free.len();
+        free.retain(|address| !self.held.contains(address));
+        self.skipped.held += before - free.len();
         Ok(())
-    }
-
-    fn pass_over_held(&mut self, addresses: &mut Vec<u32>) {
-        addresses.retain(|address| match self.held.get(address) {
-            None => true,
-            Some(answered) => {
-                match answered {
-                    true => self.skipped.answered_before += 1,
-                    false => self.skipped.held += 1,
-                }
-                false
-            }
-        });
     }
 
     /// Those of the addresses where nobody answers. None: as many probes as may leave at the moment are on their way.
@@ -383,7 +371,6 @@ impl Search<'_> {
 struct Skipped {
     taken: usize,
     held: usize,
-    answered_before: usize,
     unprobed: usize,
     answered: Vec<u32>,
 }
@@ -394,12 +381,6 @@ impl Skipped {
             format!("{} have a reservation or a lease", self.taken),
             format!("{} were suggested within {} s", self.held, hold.as_secs()),
         ];
-        if self.answered_before > 0 {
-            told.push(format!(
-                "{} answered a probe in that time",
-                self.answered_before
-            ));
-        }
         if self.unprobed > 0 {
             told.push(format!("{} could not be probed", self.unprobed));
         }
@@ -481,8 +462,6 @@ fn random() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]

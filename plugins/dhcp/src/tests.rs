@@ -614,11 +614,6 @@ fn an_address_that_answers_is_passed_over_and_a_refusal_is_no_answer() {
         .into_iter()
         .any(|(_, line)| line.contains("3 answered the probe (192.0.2.5"));
     assert!(told, "{:?}", host.logs());
-    assert_eq!(free(&host, range), None);
-    let told = host.logs().into_iter().any(|(_, line)| {
-        line.ends_with("0 were suggested within 1800 s; 3 answered a probe in that time")
-    });
-    assert!(told, "{:?}", host.logs());
     drop(host);
     let host = probing(|_| Outcome::Refused);
     assert!(free(&host, range).is_some());
