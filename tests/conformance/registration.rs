@@ -203,9 +203,16 @@ fn whatever_is_refused_fails_in_a_shell() {
         "GET /register`web` HTTP/1.1\r\n".to_owned(),
     ];
     let again = "GET /register HTTP/1.1\r\n".to_owned();
-    for request in requests.into_iter().chain(vec![again; 12]) {
-        let connection = hosts.send(format!("{request}{head}\r\n"));
-        let answer = connection.unwrap().response("GET").unwrap();
+    // All are asked before any shell is started: it takes its time, in which the client would earn further requests.
+    let answers: Vec<_> = requests
+        .into_iter()
+        .chain(vec![again; 12])
+        .map(|request| {
+            let connection = hosts.send(format!("{request}{head}\r\n"));
+            connection.unwrap().response("GET").unwrap()
+        })
+        .collect();
+    for answer in answers {
         let mut shell = Command::new("sh")
             .arg("-s")
             .env_clear()
