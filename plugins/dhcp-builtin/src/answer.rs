@@ -92,11 +92,14 @@ impl Server {
     pub(crate) fn send(&self, request: &Request, arrival: &Arrival<'_>, reply: &Reply) -> Reaction {
         let everybody = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT);
         let is_ethernet = request.hardware_type == 1 && request.hardware.len() == 6;
+        // Only an address that it may have here: anybody can write another one's there, whom the answer would reach then.
+        let has_address = !request.client.is_unspecified()
+            && (reply.yours == request.client || reply.yours.is_unspecified());
         let (peer, hardware) = if !request.relay.is_unspecified() {
             (SocketAddrV4::new(request.relay, SERVER_PORT), None)
         } else if reply.message == Message::Nak {
             (everybody, None)
-        } else if !request.client.is_unspecified() {
+        } else if has_address {
             (SocketAddrV4::new(request.client, CLIENT_PORT), None)
         } else if request.broadcast || !is_ethernet {
             (everybody, None)

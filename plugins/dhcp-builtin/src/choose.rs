@@ -53,8 +53,17 @@ impl Server {
             if self.is_free_for_holder(reserved.address, place, now) {
                 return Some(reserved.address);
             }
+            let lease = self.book.lease(reserved.address);
+            let rests = lease.filter(|it| it.state == State::Declined);
+            let why = match rests {
+                Some(lease) => format!(
+                    "it was found in use, and rests for {} s yet. Reserve it anew when nobody uses it any more",
+                    lease.ends - now
+                ),
+                None => "somebody else has it".to_owned(),
+            };
             log::warn(format!(
-                "{} is reserved for {client}, but somebody else has it",
+                "{} is reserved for {client}, but {why}",
                 reserved.address
             ));
             return None;
@@ -130,14 +139,15 @@ impl Server {
             while next <= last {
                 let address = Ipv4Addr::from(next);
                 next += 1;
-                if self.book.lease(address).is_some() {
+                if self.book.lease(address).is_some() || subnet.is_a_servers(address) {
                     continue;
                 }
                 if self.is_free(address, client, now, false) {
                     self.fresh.insert(network, Some(next));
                     return Some(address);
                 }
-                offered_on_the_way |= self.book.reserved_at(address).is_empty();
+                offered_on_the_way |= self.offers.at(address, now).is_some()
+                    && self.book.reserved_at(address).is_empty();
             }
             at = at.max(next);
         }
@@ -177,7 +187,8 @@ impl Server {
         is_reserved: bool,
     ) -> bool {
         let siblings = self.book.reserved_at(address);
-        if !is_reserved && !siblings.is_empty() {
+        let is_ours = || self.own.values().any(|own| *own == address);
+        if !is_reserved && (!siblings.is_empty() || is_ours()) {
             return false;
         }
         if let Some(lease) = self.book.lease(address).filter(|lease| lease.is_held(now)) {

@@ -138,14 +138,15 @@ impl Desk<'_> {
     /// # Errors
     /// No such subnet, or no address.
     pub fn in_use(&self, prefix: &str, addresses: &[String]) -> Result<Vec<bool>, Error> {
-        self.subnet(prefix)?;
+        let subnet = self.subnet(prefix)?;
         let taken = |text: &String| {
             let address = parse(text)?;
             let held = self
                 .book
                 .lease(address)
                 .is_some_and(|it| it.is_held(self.now));
-            Ok(held || !self.book.reserved_at(address).is_empty())
+            let is_reserved = !self.book.reserved_at(address).is_empty();
+            Ok(held || is_reserved || subnet.is_a_servers(address))
         };
         addresses.iter().map(taken).collect()
     }
@@ -304,10 +305,10 @@ impl Desk<'_> {
             Change::delete(&reserved.key()),
             Change::delete(&owner_key(reserved)),
         ];
-        // The next host may get the address at once.
+        // The next host may get the address at once, also one that rested because its machine found it in use.
         let lease = self.book.lease(reserved.address);
         if let Some(lease) =
-            lease.filter(|it| it.state == State::Active && it.client == reserved.client)
+            lease.filter(|it| it.state != State::Free && it.client == reserved.client)
         {
             let ended = Lease {
                 ends: self.now.min(lease.ends),

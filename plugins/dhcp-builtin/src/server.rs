@@ -40,6 +40,8 @@ pub struct Server {
     pub(crate) fresh: HashMap<Ipv4Addr, Option<u32>>,
     /// By the subnet that clients arrived in.
     pub(crate) searches: HashMap<Ipv4Addr, Search>,
+    /// This server's address on each interface that something came in on.
+    pub(crate) own: HashMap<String, Ipv4Addr>,
     senders: Senders,
     /// Addresses of this server and of relays, in none of the subnets, that were told.
     strange: HashSet<Ipv4Addr>,
@@ -88,6 +90,7 @@ impl Server {
             offers: Offers::default(),
             fresh: HashMap::new(),
             searches: HashMap::new(),
+            own: HashMap::new(),
             senders: Senders::default(),
             strange: HashSet::new(),
             since: None,
@@ -158,6 +161,9 @@ impl Server {
         let request = Request::read(&datagram.bytes)?;
         let port = datagram.port.as_ref()?;
         let own = port.address.split('/').next()?.parse().ok()?;
+        if self.own.get(&port.interface) != Some(&own) {
+            self.own.insert(port.interface.clone(), own);
+        }
         let arrival = Arrival {
             datagram,
             port,

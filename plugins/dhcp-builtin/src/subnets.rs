@@ -323,9 +323,16 @@ impl Subnet {
     /// Whether an address is handed out dynamically.
     #[must_use]
     pub fn hands_out(&self, address: Ipv4Addr) -> bool {
-        self.ranges
-            .iter()
-            .any(|(first, last)| (*first..=*last).contains(&address))
+        let mut ranges = self.ranges.iter();
+        ranges.any(|(first, last)| (*first..=*last).contains(&address))
+            && !self.is_a_servers(address)
+    }
+
+    /// Whether clients are told that a router or a server has this address. A range may go over it.
+    #[must_use]
+    pub fn is_a_servers(&self, address: Ipv4Addr) -> bool {
+        let told = [&self.routers, &self.dns, &self.ntp];
+        told.into_iter().any(|list| list.contains(&address)) || self.next_server == Some(address)
     }
 
     fn overlaps(&self, other: &Self) -> bool {

@@ -81,6 +81,29 @@ fn one_address_is_never_offered_twice_at_a_time() {
 }
 
 #[test]
+fn the_address_of_this_server_or_another_is_nobodys() {
+    let whole = "192.0.2.0/29 range=192.0.2.1-192.0.2.6 routers=192.0.2.2 dns=192.0.2.3 ntp=192.0.2.4 next-server=192.0.2.5";
+    let mut site = site_of(host().setting("subnets", texts(&[whole])));
+    assert_eq!(site.boot(1), "192.0.2.6");
+    assert!(site.discover(2).is_none(), "there is one");
+    let all: Vec<String> = (2..=6).map(|it| format!("192.0.2.{it}")).collect();
+    let used = DhcpBuiltin::in_use("192.0.2.0/29".into(), all).unwrap();
+    assert_eq!(
+        used,
+        [true; 4].into_iter().chain([false]).collect::<Vec<_>>()
+    );
+    // Not even to whoever asks for it, but as Foreman says.
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        let ack = site.select(3, address).unwrap();
+        assert_eq!(ack.kind(), MessageType::Nak, "{address}");
+    }
+    let mut wanted = reservation(4, "192.0.2.3", &[]);
+    wanted.subnet = "192.0.2.0/29".into();
+    DhcpBuiltin::add(wanted).unwrap();
+    assert_eq!(site.boot(4), "192.0.2.3");
+}
+
+#[test]
 fn the_longest_ended_lease_is_used_first() {
     let mut site = site();
     for number in 1..=4 {

@@ -213,6 +213,26 @@ fn an_answer_goes_to_no_made_up_relay_and_to_no_other_network() {
         inform.set_ciaddr(client_address.parse::<Ipv4Addr>().unwrap());
         assert!(site.send(&inform).is_none(), "{client_address}");
     }
+    // What is no answer to that address goes to the machine itself.
+    let address = site.boot(2);
+    for elsewhere in [
+        "203.0.113.9",
+        "224.0.0.1",
+        "255.255.255.255",
+        "192.0.2.255",
+        "192.0.2.9",
+    ] {
+        for mut message in [
+            client(2, MessageType::Discover),
+            selecting(2, &address),
+            rebooting(2, &address),
+        ] {
+            message.set_ciaddr(elsewhere.parse::<Ipv4Addr>().unwrap());
+            let answer = site.send(&message).unwrap();
+            assert_eq!(answer.peer, format!("{address}:68"), "{elsewhere}");
+            assert!(answer.hardware.is_some(), "{elsewhere}");
+        }
+    }
 }
 
 #[test]

@@ -141,6 +141,28 @@ fn the_next_host_may_have_the_address_at_once() {
 }
 
 #[test]
+fn a_reserved_address_that_its_machine_declined_rests_until_it_is_reserved_anew() {
+    let mut site = site();
+    site.now = now();
+    DhcpBuiltin::add(reservation(7, "192.0.2.50", &[])).unwrap();
+    assert_eq!(site.boot(7), "192.0.2.50");
+    let mut decline = client(7, MessageType::Decline);
+    decline.opts_mut().insert(DhcpOption::RequestedIpAddress(
+        "192.0.2.50".parse().unwrap(),
+    ));
+    site.send(&decline);
+    assert!(site.discover(7).is_none());
+    let told = site.host.logs().pop().unwrap().1;
+    assert!(
+        told.contains("found in use, and rests for 86400 s"),
+        "{told}"
+    );
+    DhcpBuiltin::remove(SUBNET.into(), Some("192.0.2.50".into()), None).unwrap();
+    DhcpBuiltin::add(reservation(7, "192.0.2.50", &[])).unwrap();
+    assert_eq!(site.boot(7), "192.0.2.50");
+}
+
+#[test]
 fn a_bond_shares_its_address() {
     let mut site = site();
     DhcpBuiltin::add(reservation(7, "192.0.2.50", &[])).unwrap();
