@@ -92,6 +92,18 @@ impl Config {
             .ok_or(Failure::UnknownSubnet)
     }
 
+    /// Of who has which address in which subnet: equal where that is equal.
+    pub(crate) fn reserved(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for subnet in &self.subnets {
+            subnet.id.hash(&mut hasher);
+            for host in &subnet.hosts {
+                host.place().hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
+
     /// The global reservations with an address in that subnet.
     pub(crate) fn global_in(&self, prefix: Prefix) -> impl Iterator<Item = &Host> {
         self.global

@@ -18,7 +18,7 @@ use crate::prefix::Prefix;
 const RELATED: &str = "related_macs";
 
 /// By what Kea knows a host.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HostId {
     /// `hw-address`, `client-id`, `duid`, `circuit-id` or `flex-id`.
     pub(crate) kind: &'static str,

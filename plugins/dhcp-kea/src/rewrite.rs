@@ -93,9 +93,9 @@ fn make(kea: &Kea, lock: &mut Lock, wishes: &[Wish]) -> Result<Vec<Verdict>, Fai
             return Err(why);
         }
         draft.mark(&mut made);
-        // Somebody who had read before our set may have set after it. Then the next round finds something to do again.
-        if unchanged(kea, &set)? {
-            config::keep(&set)?;
+        // Somebody who had read before our set may have set after it, before this look or since. Then the next round finds something to do again.
+        let now = config::keep(&set)?;
+        if draft.reserved == Some(now.reserved()) && unchanged(kea, &set)? {
             return Ok(draft.verdicts(&made));
         }
     }
@@ -121,6 +121,8 @@ fn one_by_one(kea: &Kea, lock: &mut Lock, wishes: &[Wish]) -> Result<Vec<Verdict
 struct Draft {
     /// None: nothing is to be changed.
     text: Option<String>,
+    /// What the text says of who has what, as [`Config::reserved`] tells it.
+    reserved: Option<u64>,
     fates: Vec<Fate>,
 }
 
@@ -156,6 +158,7 @@ impl Draft {
         if wishes.len() == 1 {
             return Ok(Self {
                 text: None,
+                reserved: None,
                 fates: vec![Fate::Refused(why)],
             });
         }
@@ -188,6 +191,7 @@ impl Draft {
             )
             .collect();
         Self {
+            reserved: changed.as_ref().map(|_| config.reserved()),
             text: changed,
             fates,
         }
@@ -197,6 +201,7 @@ impl Draft {
         self.fates.extend(other.fates);
         Self {
             text: other.text.or(self.text),
+            reserved: other.reserved.or(self.reserved),
             fates: self.fates,
         }
     }

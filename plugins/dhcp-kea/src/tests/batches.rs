@@ -177,3 +177,30 @@ fn whoever_leaves_the_queue_is_not_served() {
     assert!(DhcpKea::add(reservation()).unwrap());
     assert_eq!(server.reserved(), ["192.0.2.20"]);
 }
+
+/// Kea cannot set only what is unchanged, so the change is looked for after it was set.
+#[test]
+fn a_change_that_another_set_at_once_over_it_is_made_again() {
+    let before = json!({ "subnet4": [{ "id": 1, "subnet": NET, "reservations": [] }] });
+    let dhcp4 = Rc::new(RefCell::new(before.clone()));
+    let sets = Rc::new(RefCell::new(0_usize));
+    let (kept, count) = (Rc::clone(&dhcp4), Rc::clone(&sets));
+    let answering = move |command: &str, arguments: &Value| match command {
+        "config-get" => json!({ "result": 0, "arguments": { "Dhcp4": *kept.borrow() } }),
+        "config-set" => {
+            *count.borrow_mut() += 1;
+            // The first time, somebody who had read before sets right behind.
+            *kept.borrow_mut() = match *count.borrow() {
+                1 => before.clone(),
+                _ => arguments["Dhcp4"].clone(),
+            };
+            json!({ "result": 0 })
+        }
+        _ => json!({ "result": 0 }),
+    };
+    let _host = kea(true, &[], Box::new(answering)).install();
+    server_forgotten();
+    assert_eq!(DhcpKea::add(reservation()), Ok(true));
+    assert_eq!(reserved(&dhcp4.borrow()), ["192.0.2.20"]);
+    assert_eq!(*sets.borrow(), 2);
+}
