@@ -1,8 +1,8 @@
 //! Kea's configuration, as far as this plugin looks at it, and a copy of it that is checked before each use.
 //!
 //! The one idea: what is kept is believed only after Kea said that it still holds, by `config-hash-get` (2.4 and later). Where it cannot, reading all
-//! of it for each question would cost more than anything else: then it is believed for a second, unless this plugin changed it meanwhile, in
-//! whichever instance. Whoever changes it reads it anew in any case.
+//! of it for each question would cost more than anything else: then it is believed for a second, or for as long as reading it took if that is more,
+//! unless this plugin changed it meanwhile, in whichever instance. Whoever changes it reads it anew in any case.
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -170,6 +170,15 @@ struct LeaseDatabase {
     kind: String,
     #[serde(default)]
     name: String,
+    /// Absent: true. False: the server keeps them in its memory only, and a file that lies there is an old one.
+    #[serde(default)]
+    persist: Option<bool>,
+}
+
+impl LeaseDatabase {
+    fn file(self) -> Option<String> {
+        (self.kind == "memfile" && self.persist != Some(false)).then_some(self.name)
+    }
 }
 
 /// Reads the value of `Dhcp4`.
@@ -190,7 +199,7 @@ pub(crate) fn read(dhcp4: &str) -> Result<Config, Failure> {
         global: read.reservations,
         unique_addresses: read.ip_reservations_unique,
         has_hosts_database: read.hosts_database.is_some() || !read.hosts_databases.is_empty(),
-        lease_file: (read.lease_database.kind == "memfile").then_some(read.lease_database.name),
+        lease_file: read.lease_database.file(),
     })
 }
 
@@ -248,12 +257,12 @@ pub(crate) fn hash(kea: &Kea) -> Result<Option<String>, Failure> {
     Ok(Some(hash))
 }
 
-/// How long a copy is believed that nobody can be asked about.
+/// How long a copy is believed at least that nobody can be asked about.
 const BELIEVED: Duration = Duration::from_secs(1);
 
 struct Kept {
-    /// When it was read, and after which of our changes; none for a copy that has to be checked.
-    since: Option<(Instant, Generation)>,
+    /// Until when it is believed, and after which of our changes it was read; none for a copy that has to be checked.
+    believed: Option<(Instant, Generation)>,
     hash: Option<String>,
     /// Of the text.
     fingerprint: (usize, u64),
@@ -279,24 +288,26 @@ pub(crate) fn current(kea: &Kea) -> Result<Rc<Config>, Failure> {
     let generation = Generation::now()?;
     let young = KEPT.with_borrow(|kept| {
         let kept = kept.as_ref()?;
-        let (read, then) = kept.since?;
-        (kept.hash.is_none() && then == generation && read.elapsed() < BELIEVED)
+        let (until, then) = kept.believed?;
+        (kept.hash.is_none() && then == generation && Instant::now() < until)
             .then(|| Rc::clone(&kept.config))
     });
     if let Some(config) = young {
         return Ok(config);
     }
-    let read = Instant::now();
+    let asked = Instant::now();
     let text = fetch(kea)?;
-    keep_since(&text, Some((read, generation)))
+    // A large one takes seconds: believed for less, it would be read anew for each page of a list.
+    let until = Instant::now() + asked.elapsed().max(BELIEVED);
+    keep_until(&text, Some((until, generation)))
 }
 
 /// Reads a text, unless it is the one that was read last.
 pub(crate) fn keep(text: &Text) -> Result<Rc<Config>, Failure> {
-    keep_since(text, None)
+    keep_until(text, None)
 }
 
-fn keep_since(text: &Text, since: Option<(Instant, Generation)>) -> Result<Rc<Config>, Failure> {
+fn keep_until(text: &Text, believed: Option<(Instant, Generation)>) -> Result<Rc<Config>, Failure> {
     let raw = text.dhcp4.get();
     let mut hasher = DefaultHasher::new();
     raw.hash(&mut hasher);
@@ -311,7 +322,7 @@ fn keep_since(text: &Text, since: Option<(Instant, Generation)>) -> Result<Rc<Co
         None => Rc::new(read(raw)?),
     };
     KEPT.set(Some(Kept {
-        since,
+        believed,
         hash: text.hash.clone(),
         fingerprint,
         config: Rc::clone(&config),

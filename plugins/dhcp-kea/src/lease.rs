@@ -138,7 +138,8 @@ impl<'a> Leases<'a> {
         }
         let Some(path) = &config.lease_file else {
             return Err(Failure::Unsupported(
-                "Kea keeps its leases in a database: load the hook library `lease_cmds`".to_owned(),
+                "Kea keeps its leases in a database, or in memory only: load the hook library `lease_cmds`"
+                    .to_owned(),
             ));
         };
         let name = path.rsplit('/').next().unwrap_or_default();

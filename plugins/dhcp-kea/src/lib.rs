@@ -212,9 +212,11 @@ impl DhcpProvider for DhcpKea {
             };
             let mut global = config.global_in(known.prefix);
             if let Some(host) = global.find(|host| wish.removes(host)) {
+                let address = host.address.map(|address| address.to_string());
                 return Err(Failure::NotDeletable(format!(
-                    "{} is reserved for {} in all subnets of Kea's configuration",
-                    subnet, host.id.value
+                    "{} is reserved for {} by a global reservation of Kea's configuration, which is not changed here",
+                    address.unwrap_or_default(),
+                    host.id.value
                 )));
             }
             if hook::is_loaded(kea) {

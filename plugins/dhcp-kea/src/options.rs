@@ -8,6 +8,8 @@
 //! | `PXEClient` | `vendor-class-identifier` | 60 | text |
 //! | `tftp_server_name` | `tftp-server-name` | 66 | text |
 //! | `boot_file_name` | `boot-file-name` | 67 | text |
+//!
+//! A value that Kea keeps in hexadecimal (`csv-format` false) is shown like any other.
 
 use bulkhead_sdk::dhcp::{DhcpOption, OptionValue};
 use serde::{Deserialize, Serialize};
@@ -221,21 +223,36 @@ impl Datum {
     }
 
     fn value(&self, form: Form) -> OptionValue {
-        match form {
-            Form::Addresses => OptionValue::Texts(
+        let octets = self.octets().filter(|octets| !octets.is_empty());
+        match (form, octets) {
+            (Form::Addresses, Some(octets)) if octets.len().is_multiple_of(4) => {
+                OptionValue::Texts(octets.chunks(4).map(dotted).collect())
+            }
+            (Form::Addresses, _) => OptionValue::Texts(
                 self.data
                     .split(',')
                     .map(|one| one.trim().to_owned())
                     .filter(|one| !one.is_empty())
                     .collect(),
             ),
-            Form::Integer => match self.data.trim().parse() {
+            (Form::Integer, Some(octets)) if octets.len() <= 4 => OptionValue::Integer(
+                octets
+                    .iter()
+                    .fold(0, |number, octet| number << 8 | i64::from(*octet)),
+            ),
+            (Form::Integer, _) => match self.data.trim().parse() {
                 Ok(number) => OptionValue::Integer(number),
                 Err(_) => OptionValue::Text(self.data.clone()),
             },
-            Form::Text => OptionValue::Text(self.plain()),
+            (Form::Text, _) => OptionValue::Text(self.plain()),
         }
     }
+}
+
+/// Four octets as an address.
+fn dotted(octets: &[u8]) -> String {
+    let parts: Vec<String> = octets.iter().map(ToString::to_string).collect();
+    parts.join(".")
 }
 
 /// What is shown of a subnet whose options are these, the nearest scope first.

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::*;
 
 mod batches;
+mod shown;
 
 const NET: &str = "192.0.2.0/24";
 
