@@ -103,8 +103,8 @@ impl Plugin for Dhcp {
             return Status::failing(failure.message());
         }
         // A provider that still starts, or whose server is away for a while, is no reason to vanish from Foreman: calls say so.
-        match dhcp::subnets() {
-            Ok(_) | Err(Error::Unreachable(_) | Error::Timeout(_)) => Status::working()
+        match readable() {
+            Ok(()) | Err(Error::Unreachable(_) | Error::Timeout(_)) => Status::working()
                 .capability("dhcp_filename_ipv4")
                 .capability("dhcp_filename_hostname"),
             Err(error) => Status::failing(refusal::words(&error)),
@@ -113,6 +113,16 @@ impl Plugin for Dhcp {
 }
 
 bulkhead_sdk::export_feature!(Dhcp);
+
+/// Whether the provider sees subnets, and what is in use in one of them: without that it can be asked for nothing else.
+fn readable() -> Result<(), Error> {
+    let subnets = dhcp::subnets()?;
+    let Some(subnet) = subnets.first() else {
+        return Ok(());
+    };
+    let first = subnet.prefix.split('/').next().unwrap_or_default();
+    dhcp::in_use(&subnet.prefix, &[first.to_owned()]).map(drop)
+}
 
 fn subnets(_: &Request) -> Result<Json<Vec<serde_json::Value>>, Failure> {
     let subnets = dhcp::subnets().map_err(asking)?;
@@ -129,6 +139,9 @@ fn entries(request: &Request) -> Result<Answer, Failure> {
         let page = dhcp::entries(prefix, cursor.as_deref(), PAGE).map_err(asking)?;
         for entry in &page.entries {
             let is_lease = matches!(entry, Entry::Lease(_));
+            if !is_lease && !record::is_of_a_machine(entry) {
+                continue;
+            }
             if is_lease && !leases_begun {
                 body.extend_from_slice(LEASES);
                 (is_first, leases_begun) = (true, true);
@@ -181,9 +194,11 @@ fn unused_ip(request: &Request) -> Result<Json<serde_json::Value>, Failure> {
 fn by_address(request: &Request) -> Result<Json<Vec<serde_json::Value>>, Failure> {
     let wanted = checked_address(request)?;
     let network = Network::of(request)?.or_not_found()?;
-    let found = preferred(known(&network, |prefix| {
+    let mut found = known(&network, |prefix| {
         dhcp::by_address(prefix, &wanted.to_string())
-    })?);
+    })?;
+    found.retain(record::is_of_a_machine);
+    let found = preferred(found);
     if found.is_empty() {
         let text = format!("No DHCP records for IP {}/{wanted} found", network.asked);
         return Err(Failure::not_found(text));

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use bulkhead_sdk::dhcp::{DhcpOption, Entry, Identifier, Lease, OptionValue, Reservation, Subnet};
+use bulkhead_sdk::prelude::MacAddress;
 use serde_json::{Map, Value, json};
 
 use crate::network::parts;
@@ -97,11 +98,31 @@ fn add(record: &mut Map<String, Value>, options: &[DhcpOption]) {
     }
 }
 
-/// The identifier as Foreman's key `mac` holds it.
+/// The identifier as Foreman's key `mac` holds it: of a client identifier that is a card's address, behind its type (RFC 2132 section 9.14), that address.
 pub(crate) fn mac(identifier: &Identifier) -> &str {
     match identifier {
-        Identifier::Hardware(text) | Identifier::Client(text) => text,
+        Identifier::Hardware(text) => text,
+        Identifier::Client(text) => text
+            .strip_prefix("01:")
+            .filter(|card| is_mac(card))
+            .unwrap_or(text),
     }
+}
+
+/// Whether it names a machine as Foreman knows machines, which takes no record whose `mac` is none. A reservation for anything else, a port of a switch for
+/// example, makes its address unavailable and is no host's.
+pub(crate) fn is_of_a_machine(entry: &Entry) -> bool {
+    match entry {
+        Entry::Reservation(found) => match &found.identifier {
+            Identifier::Hardware(text) => is_mac(text),
+            Identifier::Client(_) => false,
+        },
+        Entry::Lease(found) => is_mac(mac(&found.identifier)),
+    }
+}
+
+fn is_mac(text: &str) -> bool {
+    text.parse::<MacAddress>().is_ok()
 }
 
 fn value(value: &OptionValue) -> Value {

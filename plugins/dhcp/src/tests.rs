@@ -10,6 +10,8 @@ use bulkhead_sdk::testing::{Called, DhcpServer, Host, Installed};
 
 use super::*;
 
+mod machines;
+
 const PREFIX: &str = "192.0.2.0/24";
 
 /// One subnet of a server in memory. `broken` is what every call answers.
@@ -17,6 +19,8 @@ const PREFIX: &str = "192.0.2.0/24";
 struct Server {
     entries: RefCell<Vec<Entry>>,
     broken: RefCell<Option<Error>>,
+    /// What `in_use` answers instead.
+    blind: RefCell<Option<Error>>,
     added: RefCell<Vec<Reservation>>,
 }
 
@@ -92,6 +96,7 @@ impl DhcpServer for Server {
     }
 
     fn in_use(&self, subnet: &str, addresses: &[String]) -> Result<Vec<bool>, Error> {
+        self.blind.borrow().clone().map_or(Ok(()), Err)?;
         addresses
             .iter()
             .map(|address| Ok(!self.by_address(subnet, address)?.is_empty()))
