@@ -94,12 +94,14 @@ impl Served {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub plugin: String,
-    /// Of the slot: `files`, `watch`, `secrets`.
+    /// Of the slot: `files`, `watch`, `secrets`, `http`.
     pub capability: &'static str,
     pub slot: String,
     pub path: PathBuf,
     pub is_directory: bool,
     pub writes: bool,
+    /// Nobody else's to read.
+    pub is_key: bool,
 }
 
 impl Plan {
@@ -176,6 +178,7 @@ impl Plan {
                 path: path.to_owned(),
                 is_directory,
                 writes,
+                is_key: false,
             });
         };
         for (slot, grant) in &effective.files {
@@ -195,9 +198,31 @@ impl Plan {
                 }
             }
         }
+        for (slot, grant) in &effective.http {
+            let certificate = grant.tls.identity.as_ref().map(|pair| &pair.0);
+            for path in grant.tls.ca.iter().chain(certificate) {
+                place("http", slot, path, false, false);
+            }
+        }
+        let mut key = |capability, slot: &dyn Display, path: &Path| {
+            self.places.push(Place {
+                plugin: plugin.to_owned(),
+                capability,
+                slot: slot.to_string(),
+                path: path.to_owned(),
+                is_directory: false,
+                writes: false,
+                is_key: true,
+            });
+        };
+        for (slot, grant) in &effective.http {
+            if let Some((_, path)) = &grant.tls.identity {
+                key("http", slot, path);
+            }
+        }
         for (slot, grant) in &effective.secrets {
             if let SecretSource::File(path) = &grant.source {
-                place("secrets", slot, path, false, false);
+                key("secrets", slot, path);
             }
         }
     }

@@ -197,8 +197,27 @@ fn file(label: &str, place: &Place) -> Finding {
             "this user may not open it",
             "give the proxy's user a right to it, by its group for example".into(),
         ),
+        Ok(found) if place.is_key && found.mode() & 0o007 != 0 => open_key(label, place, &found),
         Ok(_) => Finding::good(Area::Directories, label, place.path.display()),
     }
+}
+
+/// A plugin's secret is not used then; a certificate's key is.
+fn open_key(label: &str, place: &Place, found: &std::fs::Metadata) -> Finding {
+    let path = place.path.display();
+    let mode = found.mode() & 0o7777;
+    let advice = format!("chmod o= {path}");
+    if place.capability == "secrets" {
+        let why =
+            format!("mode {mode:04o}: every user of this machine may have it, so it is not used");
+        return wrong(label, &place.path, why, advice);
+    }
+    Finding::warning(
+        Area::Directories,
+        label,
+        format!("{path}: mode {mode:04o}: every user of this machine may have the key"),
+        advice,
+    )
 }
 
 /// What `tftp` writes is what the others serve.
@@ -248,6 +267,32 @@ mod tests {
             path: path.to_owned(),
             is_directory: true,
             writes: true,
+            is_key: false,
+        }
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_told() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("key");
+        std::fs::write(&path, "x").unwrap();
+        for (capability, mode, level) in [
+            ("secrets", 0o640, Level::Good),
+            ("secrets", 0o644, Level::Problem),
+            ("http", 0o644, Level::Warning),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let key = Place {
+                capability,
+                is_directory: false,
+                writes: false,
+                is_key: true,
+                ..place("dhcp-kea", &path)
+            };
+            let found = file("x", &key);
+            assert_eq!(found.level, level, "{capability} {mode:o}: {found:?}");
+            let advised = found.advice.is_some_and(|it| it.starts_with("chmod o= "));
+            assert_eq!(advised, level != Level::Good);
         }
     }
 
