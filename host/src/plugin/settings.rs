@@ -46,11 +46,13 @@ impl Lists<'_> {
 
     /// Every mistake, also those that fail one plugin only. `deny` are the host's rules for all.
     pub async fn all(&self, config: &Config, bundled: &[Bundled], deny: &Deny) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let (mut problems, mut called) = (Vec::new(), Vec::new());
         for plugin in asked(config, bundled) {
             match self.ask(&plugin.component(), Origin::FirstParty).await {
                 Ok(manifest) => {
-                    problems.extend(in_use(config, &manifest, Some(plugin.policy), deny));
+                    let used = in_use(config, &manifest, Some(plugin.policy), deny);
+                    problems.extend(used.problems);
+                    called.extend(used.calls.into_iter().map(|it| (plugin.name, it)));
                 }
                 Err(error) => {
                     let feature = config.features.get(plugin.name);
@@ -65,13 +67,14 @@ impl Lists<'_> {
             for manifest in self.directory(config, directory, &mut problems).await {
                 let off = Some(Enabled::Off);
                 if config.features.get(&manifest.name).map(|it| it.enabled) != off {
-                    problems.extend(in_use(config, &manifest, None, deny));
+                    problems.extend(in_use(config, &manifest, None, deny).problems);
                 }
                 others.push(manifest.name);
             }
         }
         problems.extend(unknown(config, bundled, &others));
         problems.extend(for_nobody(config, bundled, &others));
+        problems.extend(strangers(config, &called, &known(config, bundled, &others)));
         sorted(problems)
     }
 
@@ -125,24 +128,24 @@ impl Lists<'_> {
 }
 
 /// Mistakes in a plugin's section. Where its list finds none: values that the policy takes for places of grants, and that are no such places.
-fn in_use(
-    config: &Config,
-    manifest: &Manifest,
-    shipped: Option<&str>,
-    deny: &Deny,
-) -> Vec<Problem> {
+fn in_use(config: &Config, manifest: &Manifest, shipped: Option<&str>, deny: &Deny) -> Used {
     let name = &manifest.name;
+    let mut used = Used::default();
     let values = match schema::resolve(config, name, &manifest.settings) {
         Ok(values) => values,
-        Err(problems) => return problems.0,
+        Err(problems) => {
+            used.problems = problems.0;
+            return used;
+        }
     };
     // What is wrong with the file of a policy is told by whoever reads all of them.
     let Ok((policy, source)) = policy_of(config, name, shipped) else {
-        return Vec::new();
+        return used;
     };
     let feature = config.features.get(name);
     let found = policy.resolve(manifest, &values, &config.limits, deny);
-    let mut told: Vec<Problem> = Vec::new();
+    let calls = found.effective.call.values();
+    used.calls = calls.map(|it| it.plugin.clone()).collect();
     for problem in found.problems {
         let given = |setting: &String| feature?.settings.get(setting).map(|(_, place)| *place);
         let place = problem.setting.as_ref().and_then(given);
@@ -157,11 +160,34 @@ fn in_use(
             None => problem,
         };
         // One setting may be the place of several grants.
-        if !told.contains(&problem) {
-            told.push(problem);
+        if !used.problems.contains(&problem) {
+            used.problems.push(problem);
         }
     }
-    told
+    used
+}
+
+/// What a plugin's section and its policy come to.
+#[derive(Default)]
+struct Used {
+    problems: Vec<Problem>,
+    /// The plugins it would call.
+    calls: Vec<String>,
+}
+
+/// Plugins that others would call and that nobody is, as a provider whose name is misspelt.
+fn strangers(config: &Config, called: &[(&str, String)], known: &[&str]) -> Vec<Problem> {
+    let unknown = called
+        .iter()
+        .filter(|(_, it)| !known.contains(&it.as_str()));
+    unknown
+        .filter_map(|(by, it)| {
+            let message = format!("`{by}` calls the plugin `{it}`, and there is none");
+            let mut problem = about(config, config.features.get(*by)?, message);
+            problem.help = nearest(it, known.iter().copied());
+            Some(problem)
+        })
+        .collect()
 }
 
 /// Plugins of this program that the configuration switches on.

@@ -451,6 +451,22 @@ fn a_file_that_is_no_text_is_told_with_its_place() {
     }
 }
 
+/// A provider that nobody is: told at the section of the feature that would call it.
+#[test]
+fn check_tells_a_provider_that_nobody_is() {
+    let section = "[features.dns]\nuse_provider = \"dns-buitin\"";
+    let configuration = Configuration::empty().section(section);
+    let text = configuration.text();
+    let line = text.lines().position(|it| it == "[features.dns]").unwrap() + 1;
+    let path = configuration.write();
+    let told = run(["check", "--config", path.to_str().unwrap()]);
+    assert_eq!(told.code(), Some(3), "{}", told.text());
+    let said = format!(
+        "proxy.toml:{line}:1: `dns` calls the plugin `dns-buitin`, and there is none; did you mean `dns-builtin`?"
+    );
+    assert!(told.text().contains(&said), "{}", told.text());
+}
+
 /// `policy explain` names the file that would hold, and says that it is not there.
 #[test]
 fn a_shipped_policy_is_not_taken_for_a_file() {
