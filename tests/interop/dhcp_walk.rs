@@ -373,3 +373,24 @@ fn it_answers_on_the_named_interface_and_on_none_by_itself() {
     drop(machines);
     Machines::new(&site.client, CARD).boot(mac(4));
 }
+
+/// An interface that went away and was made anew under its name, as network managers do with bridges and VLANs, is answered on again; meanwhile the plugin
+/// says what it misses.
+#[test]
+fn an_interface_that_was_made_anew_is_answered_on_again() {
+    let site = site!();
+    let bulkhead = site.start(SUBNETS, "");
+    Machines::new(&site.client, CARD).boot(mac(1));
+    site.site.ip(&["link", "delete", "dhcp0"]);
+    assert_eventually!(
+        !bulkhead.log_lines("there is no such interface").is_empty(),
+        "it says that the interface is gone"
+    );
+    site.site
+        .wire("dhcp0", "192.0.2.1/24", &site.client, CARD, "");
+    let machines = Machines::new(&site.client, CARD);
+    assert_eventually!(
+        !machines.is_silent(&Packet::new(kind::DISCOVER, mac(2)), SILENCE),
+        "machines are answered again"
+    );
+}

@@ -290,11 +290,12 @@ impl Registry {
         }
     }
 
-    /// Tries again to have the sockets of services that could not be had: their port may be free by now, their address there.
+    /// Tries again to have the sockets of services that could not be had: their port may be free by now, their address there. And has those anew whose
+    /// interface is another one by now.
     pub fn retry_sockets(&self) {
         let without = |it: &Arc<Plugin>| it.reactor.is_some() && it.problem().is_some();
         let running = self.loader.all_running();
-        if !running.iter().any(without) {
+        if !running.iter().any(without) && !self.services.have_lost_an_interface() {
             return;
         }
         let problems =

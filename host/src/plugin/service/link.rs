@@ -134,6 +134,11 @@ fn mac(text: &str) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(bytes)
 }
 
+/// The index of the interface that has this name now: another one when it was made anew. None: there is none.
+pub(super) fn index(interface: &str) -> Option<usize> {
+    Some(link_address(interface).ok()?.ifindex())
+}
+
 fn link_address(interface: &str) -> io::Result<LinkAddr> {
     getifaddrs()?
         .filter(|found| found.interface_name == interface)

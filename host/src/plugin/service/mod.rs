@@ -94,6 +94,8 @@ struct Place {
 struct Held {
     door: Door,
     task: JoinHandle<()>,
+    /// The index of the interface that it is bound to.
+    index: Option<usize>,
 }
 
 /// Where reactions leave.
@@ -205,6 +207,14 @@ impl Services {
         }
     }
 
+    /// Whether an interface that a socket is bound to went away, was renamed or was made anew. The kernel tells the socket nothing: it would be silent for ever.
+    #[must_use]
+    pub fn have_lost_an_interface(&self) -> bool {
+        let services = self.lock();
+        let mut open = services.values().flat_map(|service| &service.open);
+        open.any(|(place, held)| held.has_lost_its_interface(place))
+    }
+
     /// Every open socket.
     #[must_use]
     pub fn ports(&self) -> Vec<ServicePort> {
@@ -295,7 +305,8 @@ impl Service {
             .collect();
         let before = self.open.len();
         self.open.retain(|place, held| {
-            let stays = wanted.contains(place) && !held.task.is_finished();
+            let is_well = !held.task.is_finished() && !held.has_lost_its_interface(place);
+            let stays = wanted.contains(place) && is_well;
             if !stays {
                 held.task.abort();
             }
@@ -354,6 +365,8 @@ impl Service {
         let cannot = |error: std::io::Error| cannot_bind(place, &error);
         let (slot, queue) = (place.slot.clone(), self.queue.clone());
         let numbers = plugin.metrics.clone();
+        // Looked at first: if it is another one by the time of the binding, the next look tells.
+        let index = place.interface.as_deref().and_then(link::index);
         if let Some(interface) = place.interface.as_deref().filter(|_| place.link) {
             let door = link::LinkDoor::open(interface, place.address.port()).map_err(cannot)?;
             let door = Arc::new(door);
@@ -361,6 +374,7 @@ impl Service {
             return Ok(Held {
                 door: Door::Link(door),
                 task,
+                index,
             });
         }
         Ok(match place.transport {
@@ -376,6 +390,7 @@ impl Service {
                 Held {
                     door: Door::Udp(door),
                     task,
+                    index,
                 }
             }
             Transport::Tcp => {
@@ -394,6 +409,7 @@ impl Service {
                 Held {
                     door: Door::Stream(door),
                     task,
+                    index,
                 }
             }
         })
@@ -429,6 +445,13 @@ impl Service {
                 held.task.abort();
             }
         })
+    }
+}
+
+impl Held {
+    fn has_lost_its_interface(&self, place: &Place) -> bool {
+        let interface = place.interface.as_deref();
+        interface.is_some_and(|interface| link::index(interface) != self.index)
     }
 }
 
