@@ -126,6 +126,33 @@ fn another_dhcp_server_on_the_wire_is_found() {
     report.one("directories", "problem", "state");
 }
 
+/// An interface of `dhcp-builtin` on which nobody is answered is told, though nobody else answers there either.
+#[test]
+fn an_interface_that_nobody_is_answered_on_is_told() {
+    let (Some(site), Some(far)) = (Namespace::new("site"), Namespace::new("far")) else {
+        skip!("no network namespaces here: they need root and `ip`");
+    };
+    site.wire("eth0", "10.77.0.1/24", &far, "eth1", "");
+    site.enter();
+    let settings = "enabled = true\ninterfaces = [\"eth0\"]\nsubnets = [\"192.0.2.0/24\"]";
+    let file = Configuration::empty()
+        .feature("dhcp-builtin", settings)
+        .write();
+    let file = file.display().to_string();
+    let look = || Report::of(&["--config", &file]);
+    let found = look().one("dhcp", "warning", "eth0");
+    assert!(found.contains("10.77.0.1 is in none"), "{found}");
+    site.ip(&["address", "flush", "dev", "eth0"]);
+    let found = look().one("dhcp", "problem", "eth0");
+    assert!(found.contains("no IPv4 address"), "{found}");
+    site.ip(&["address", "add", "192.0.2.1/24", "dev", "eth0"]);
+    let found = look().one("dhcp", "good", "eth0");
+    assert!(found.contains("nobody offered"), "{found}");
+    site.ip(&["link", "set", "eth0", "down"]);
+    let found = look().one("dhcp", "problem", "eth0");
+    assert!(found.contains("the interface is down"), "{found}");
+}
+
 /// A Foreman that runs, whose clock is an hour behind, and a port that somebody has.
 #[test]
 fn what_a_configured_site_misses_is_found() {

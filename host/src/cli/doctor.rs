@@ -11,7 +11,7 @@
 //! | `certificates` | validity, chain, key, names, rights of the files |
 //! | `foreman` | reached with the client certificate? And its clock beside ours |
 //! | `directories` | there, ours, writable, with room |
-//! | `dhcp` | other DHCP servers on the wire |
+//! | `dhcp` | other DHCP servers on the wire, and whether ours can answer there |
 //! | `plugins` | what runs, waits or failed |
 
 mod certificates;
@@ -112,8 +112,7 @@ impl Doctor {
         findings.extend(certificates::look(config));
         findings.extend(runtime.block_on(foreman::look(config)));
         findings.extend(directories::look(config, &plan));
-        let interfaces = plan.interfaces.iter().chain(&self.interface);
-        findings.extend(dhcp::look(interfaces));
+        findings.extend(dhcp::look(config, &plan, &self.interface));
         findings.extend(plugins::look(&plan, &client));
         Ok(findings)
     }

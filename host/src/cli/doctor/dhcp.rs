@@ -8,10 +8,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
+use nix::ifaddrs::getifaddrs;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::Plan;
 use super::finding::{Area, Finding};
 use super::names::own_addresses;
+use crate::settings::Config;
 
 /// For offers. Servers that probe an address first take a second.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -28,8 +32,9 @@ struct Offer {
     address: Ipv4Addr,
 }
 
-pub(super) fn look<'a>(interfaces: impl Iterator<Item = &'a String>) -> Vec<Finding> {
-    let mut names: Vec<&String> = interfaces.collect();
+/// `more`: interfaces that the operator names.
+pub(super) fn look(config: &Config, plan: &Plan, more: &[String]) -> Vec<Finding> {
+    let mut names: Vec<&String> = plan.interfaces.iter().chain(more).collect();
     names.sort();
     names.dedup();
     if names.is_empty() {
@@ -41,11 +46,72 @@ pub(super) fn look<'a>(interfaces: impl Iterator<Item = &'a String>) -> Vec<Find
         )];
     }
     let own = own_addresses();
-    let look = |name: &&String| match ask(name) {
-        Ok(offers) => judge(name, &offers, &own),
-        Err(error) => vec![cannot(name, &error)],
+    let look = |name: &&String| {
+        let mut found = match ask(name) {
+            Ok(offers) => judge(name, &offers, &own),
+            Err(error) => vec![cannot(name, &error)],
+        };
+        if plan.interfaces.contains(name) && link_exists(name) {
+            found.extend(unanswered(
+                name,
+                first_address(name),
+                &subnets(config, name),
+            ));
+        }
+        found
     };
     names.iter().flat_map(look).collect()
+}
+
+/// Why machines on an interface of ours get no answer, whoever asks.
+fn unanswered(interface: &str, own: Option<Ipv4Addr>, subnets: &[Ipv4Net]) -> Option<Finding> {
+    let Some(own) = own else {
+        return Some(Finding::problem(
+            Area::Dhcp,
+            interface,
+            "it has no IPv4 address: nobody there is answered",
+            format!(
+                "give it one in the network of the machines: ip addr add ADDRESS/LENGTH dev {interface}"
+            ),
+        ));
+    };
+    let is_inside = subnets.is_empty() || subnets.iter().any(|it| it.contains(&own));
+    (!is_inside).then(|| {
+        Finding::warning(
+            Area::Dhcp,
+            interface,
+            format!("its address {own} is in none of the `subnets`: machines there get no answer, only those behind a relay"),
+            "add its network to `subnets` of [features.dhcp-builtin], or correct its address",
+        )
+    })
+}
+
+/// The subnets that an interface must be in. None where another server gives the addresses.
+fn subnets(config: &Config, interface: &str) -> Vec<Ipv4Net> {
+    let texts = |name: &str| -> Vec<&str> {
+        let feature = config.features.get("dhcp-builtin");
+        let setting = feature.and_then(|it| it.settings.get(name)?.0.as_array());
+        let values = setting.into_iter().flatten();
+        values.filter_map(toml::Value::as_str).collect()
+    };
+    if !texts("interfaces").contains(&interface) {
+        return Vec::new();
+    }
+    let prefix = |text: &str| text.split_whitespace().next()?.parse().ok();
+    texts("subnets").into_iter().filter_map(prefix).collect()
+}
+
+fn link_exists(interface: &str) -> bool {
+    getifaddrs().is_ok_and(|mut all| all.any(|it| it.interface_name == interface))
+}
+
+/// The address by which machines on an interface know `dhcp-builtin`.
+fn first_address(interface: &str) -> Option<Ipv4Addr> {
+    let mut all = getifaddrs().ok()?;
+    all.find_map(|it| {
+        let is_it = it.interface_name == interface;
+        Some(it.address?.as_sockaddr_in()?.ip()).filter(|_| is_it)
+    })
 }
 
 fn judge(interface: &str, offers: &[Offer], own: &[IpAddr]) -> Vec<Finding> {
@@ -97,12 +163,19 @@ fn cannot(interface: &str, error: &io::Error) -> Finding {
             "there is no such interface",
             "correct the name; `ip link` lists those there are",
         ),
-        _ if error.raw_os_error() == Some(libc::ENETDOWN) => Finding::problem(
-            Area::Dhcp,
-            interface,
-            "the interface is down",
-            format!("ip link set {interface} up"),
-        ),
+        // Linux refuses a broadcast as unreachable where the interface that the socket is bound to is down.
+        _ if matches!(
+            error.raw_os_error(),
+            Some(libc::ENETDOWN | libc::ENETUNREACH)
+        ) =>
+        {
+            Finding::problem(
+                Area::Dhcp,
+                interface,
+                "the interface is down",
+                format!("ip link set {interface} up"),
+            )
+        }
         _ => unknown(
             format!("asking failed: {error}"),
             "look at the interface with `ip addr`",
@@ -252,10 +325,29 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_that_nobody_is_answered_on_is_no_good_one() {
+        let subnets = ["192.0.2.0/24".parse().unwrap()];
+        let own = |text: &str| Some(text.parse().unwrap());
+        let level = |own, subnets| unanswered("eth0", own, subnets).map(|it| it.level);
+        assert_eq!(level(own("192.0.2.1"), &subnets[..]), None);
+        assert_eq!(level(own("10.0.0.1"), &subnets), Some(Level::Warning));
+        assert_eq!(
+            level(own("10.0.0.1"), &[]),
+            None,
+            "another gives the addresses"
+        );
+        assert_eq!(level(None, &subnets), Some(Level::Problem));
+    }
+
+    #[test]
     fn what_keeps_it_from_asking_is_told() {
-        assert_eq!(look(std::iter::empty())[0].level, Level::Unknown);
+        let (config, plan) = (
+            Config::trial(std::path::Path::new("/nowhere")),
+            Plan::default(),
+        );
+        assert_eq!(look(&config, &plan, &[])[0].level, Level::Unknown);
         let name = "no-such0".to_owned();
-        let found = look([&name].into_iter());
+        let found = look(&config, &plan, &[name]);
         let words = &found[0].found;
         assert!(
             words.contains("no such interface") || words.contains("may not ask"),
