@@ -15,13 +15,11 @@ use axum::BoxError;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 use super::answer::Refusal;
+use super::shares::{Full, Share};
 
-/// Memory for bodies is counted in pieces of this many bytes, since a semaphore counts in 32 bits.
-const MEMORY_UNIT: usize = 1024;
 /// When a client whose body found no memory should come back. 5 s: bodies are read or time out within seconds, and those who come back have to be
 /// spread over some.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -161,15 +159,11 @@ where
     }
 }
 
-/// The memory that bodies of one listener may take together.
-#[derive(Clone)]
-pub(super) struct BodyMemory(Arc<Semaphore>);
-
 /// A body in memory. Its share of the listener's memory is free again when this is dropped.
 #[derive(Debug)]
 pub struct HeldBody {
     bytes: Bytes,
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Option<Share>,
 }
 
 impl HeldBody {
@@ -187,112 +181,73 @@ impl HeldBody {
     }
 }
 
-impl BodyMemory {
-    pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(
-            (bytes / MEMORY_UNIT).clamp(1, Semaphore::MAX_PERMITS),
-        )))
+/// Reads a whole body of at most `limit` bytes into a share of the listener's memory. What its length promises is reserved at once, the rest
+/// as it comes.
+pub(super) async fn hold<B>(body: B, limit: u64, mut memory: Share) -> Result<HeldBody, Refusal>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    let mut body = body;
+    let promised = body.size_hint().lower();
+    if promised > limit {
+        return Err(Refusal::BodyTooLarge { limit });
     }
-
-    /// Reads a whole body of at most `limit` bytes. What its length promises is reserved at once, the rest as it comes.
-    pub(super) async fn hold<B>(&self, body: B, limit: u64) -> Result<HeldBody, Refusal>
-    where
-        B: Body<Data = Bytes, Error = BodyError> + Unpin,
-    {
-        let mut body = body;
-        let promised = body.size_hint().lower();
-        if promised > limit {
+    memory.grow(promised)?;
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame?.into_data() else {
+            continue;
+        };
+        let size = (bytes.len() as u64).saturating_add(piece.len() as u64);
+        if size > limit {
             return Err(Refusal::BodyTooLarge { limit });
         }
-        let mut memory = None;
-        let mut reserved = 0;
-        self.reserve(promised, &mut reserved, &mut memory)?;
-        let mut bytes = BytesMut::new();
-        while let Some(frame) = body.frame().await {
+        memory.grow(size)?;
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(HeldBody {
+        bytes: bytes.freeze(),
+        _memory: Some(memory),
+    })
+}
+
+/// Reads the beginning of a body that is passed on: all of it, or at least `enough` bytes, within `time`.
+pub(super) async fn begin<B>(
+    body: B,
+    enough: u64,
+    time: Duration,
+    mut memory: Share,
+) -> Result<BegunBody<B>, Refusal>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    let (mut first, mut size, mut rest) = (VecDeque::new(), 0u64, Some(body));
+    let reading = async {
+        while size < enough
+            && let Some(body) = &mut rest
+        {
+            let Some(frame) = body.frame().await else {
+                rest = None;
+                break;
+            };
             let Ok(piece) = frame?.into_data() else {
                 continue;
             };
-            let size = (bytes.len() as u64).saturating_add(piece.len() as u64);
-            if size > limit {
-                return Err(Refusal::BodyTooLarge { limit });
-            }
-            self.reserve(size, &mut reserved, &mut memory)?;
-            bytes.extend_from_slice(&piece);
+            size = size.saturating_add(piece.len() as u64);
+            memory.grow(size)?;
+            first.push_back(piece);
         }
-        Ok(HeldBody {
-            bytes: bytes.freeze(),
-            _memory: memory,
-        })
-    }
-
-    /// Reads the beginning of a body that is passed on: all of it, or at least `enough` bytes, within `time`.
-    pub(super) async fn begin<B>(
-        &self,
-        body: B,
-        enough: u64,
-        time: Duration,
-    ) -> Result<BegunBody<B>, Refusal>
-    where
-        B: Body<Data = Bytes, Error = BodyError> + Unpin,
-    {
-        let mut begun = BegunBody {
-            first: VecDeque::new(),
-            size: 0,
-            rest: Some(body),
-            memory: None,
-        };
-        let mut reserved = 0;
-        let reading = async {
-            while begun.size < enough
-                && let Some(rest) = &mut begun.rest
-            {
-                let Some(frame) = rest.frame().await else {
-                    begun.rest = None;
-                    break;
-                };
-                let Ok(piece) = frame?.into_data() else {
-                    continue;
-                };
-                begun.size = begun.size.saturating_add(piece.len() as u64);
-                self.reserve(begun.size, &mut reserved, &mut begun.memory)?;
-                begun.first.push_back(piece);
-            }
-            Ok::<_, Refusal>(())
-        };
-        tokio::time::timeout(time, reading)
-            .await
-            .map_err(|_| Refusal::BodyTimeout)??;
-        Ok(begun)
-    }
-
-    /// Makes sure that `needed` bytes are reserved.
-    fn reserve(
-        &self,
-        needed: u64,
-        reserved: &mut u64,
-        memory: &mut Option<OwnedSemaphorePermit>,
-    ) -> Result<(), Refusal> {
-        let missing = needed
-            .saturating_sub(*reserved)
-            .div_ceil(MEMORY_UNIT as u64);
-        if missing == 0 {
-            return Ok(());
-        }
-        let units = u32::try_from(missing).unwrap_or(u32::MAX);
-        let permit = self
-            .0
-            .clone()
-            .try_acquire_many_owned(units)
-            .map_err(|_| Refusal::Busy {
-                retry_after: RETRY_AFTER,
-            })?;
-        match memory {
-            Some(held) => held.merge(permit),
-            None => *memory = Some(permit),
-        }
-        *reserved = reserved.saturating_add(missing.saturating_mul(MEMORY_UNIT as u64));
-        Ok(())
-    }
+        Ok::<_, Refusal>(())
+    };
+    tokio::time::timeout(time, reading)
+        .await
+        .map_err(|_| Refusal::BodyTimeout)??;
+    Ok(BegunBody {
+        first,
+        size,
+        rest,
+        memory: Some(memory),
+    })
 }
 
 /// A body of which the first part has come.
@@ -301,7 +256,7 @@ pub(super) struct BegunBody<B> {
     /// Bytes in `first`.
     size: u64,
     rest: Option<B>,
-    memory: Option<OwnedSemaphorePermit>,
+    memory: Option<Share>,
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for BegunBody<B> {
@@ -361,6 +316,14 @@ where
     Ok(())
 }
 
+impl From<Full> for Refusal {
+    fn from(_: Full) -> Self {
+        Self::Busy {
+            retry_after: RETRY_AFTER,
+        }
+    }
+}
+
 impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
@@ -372,6 +335,7 @@ impl From<BodyError> for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shares::Shares;
     use super::*;
     use http_body_util::{Full, StreamBody};
     use std::convert::Infallible;
@@ -414,14 +378,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_held_up_to_its_limit() {
-        let memory = BodyMemory::new(1 << 20);
+        let memory = Shares::new(1 << 20);
         assert_eq!(
-            memory.hold(full(1000), 1000).await.unwrap().bytes().len(),
-            1000
-        );
-        assert_eq!(
-            memory
-                .hold(pieces(&[400, 0, 600]), 1000)
+            hold(full(1000), 1000, memory.of(None))
                 .await
                 .unwrap()
                 .bytes()
@@ -429,28 +388,41 @@ mod tests {
             1000
         );
         assert_eq!(
-            memory.hold(full(1001), 1000).await.unwrap_err(),
+            hold(pieces(&[400, 0, 600]), 1000, memory.of(None))
+                .await
+                .unwrap()
+                .bytes()
+                .len(),
+            1000
+        );
+        assert_eq!(
+            hold(full(1001), 1000, memory.of(None)).await.unwrap_err(),
             Refusal::BodyTooLarge { limit: 1000 }
         );
         assert_eq!(
-            memory.hold(pieces(&[400, 601]), 1000).await.unwrap_err(),
+            hold(pieces(&[400, 601]), 1000, memory.of(None))
+                .await
+                .unwrap_err(),
             Refusal::BodyTooLarge { limit: 1000 }
         );
     }
 
     #[tokio::test]
     async fn all_bodies_together_stay_within_the_memory() {
-        let memory = BodyMemory::new(10 * 1024);
-        let held = memory.hold(pieces(&[3000, 3000]), 1 << 20).await.unwrap();
+        let memory = Shares::new(10 * 1024);
+        let held = hold(pieces(&[3000, 3000]), 1 << 20, memory.of(None))
+            .await
+            .unwrap();
         assert_eq!(
-            memory.hold(full(5000), 1 << 20).await.unwrap_err(),
+            hold(full(5000), 1 << 20, memory.of(None))
+                .await
+                .unwrap_err(),
             Refusal::Busy {
                 retry_after: RETRY_AFTER
             }
         );
         assert_eq!(
-            memory
-                .hold(pieces(&[4000, 1000]), 1 << 20)
+            hold(pieces(&[4000, 1000]), 1 << 20, memory.of(None))
                 .await
                 .unwrap_err(),
             Refusal::Busy {
@@ -458,8 +430,12 @@ mod tests {
             }
         );
         drop(held);
-        assert!(memory.hold(full(10 * 1024), 1 << 20).await.is_ok());
-        assert_eq!(memory.0.available_permits(), 10);
+        assert!(
+            hold(full(10 * 1024), 1 << 20, memory.of(None))
+                .await
+                .is_ok()
+        );
+        assert_eq!(memory.free(), 10 * 1024);
     }
 
     #[tokio::test]
@@ -500,37 +476,39 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_passed_on_is_begun_first_and_arrives_whole() {
-        let memory = BodyMemory::new(1 << 20);
+        let memory = Shares::new(1 << 20);
         for (sizes, in_memory) in [
             (&[10, 10][..], 20),
             (&[100, 100, 100], 100),
             (&[], 0),
             (&[60, 60, 60], 120),
         ] {
-            let begun = memory.begin(pieces(sizes), 100, SECOND).await.unwrap();
+            let begun = begin(pieces(sizes), 100, SECOND, memory.of(None))
+                .await
+                .unwrap();
             assert_eq!(begun.size, in_memory);
             assert_eq!(begun.size_hint().lower(), in_memory);
             let whole = begun.collect().await.unwrap().to_bytes();
             assert_eq!(whole.len(), sizes.iter().sum::<usize>());
         }
-        let exact = memory.begin(full(50), 100, SECOND).await.unwrap();
+        let exact = begin(full(50), 100, SECOND, memory.of(None)).await.unwrap();
         assert_eq!(exact.size_hint().exact(), Some(50));
-        assert_eq!(memory.0.available_permits(), 1024 - 1, "held by `exact`");
+        assert_eq!(memory.free(), (1 << 20) - 50, "held by `exact`");
         drop(exact);
-        assert_eq!(memory.0.available_permits(), 1024);
+        assert_eq!(memory.free(), 1 << 20);
     }
 
     #[tokio::test]
     async fn a_body_that_is_passed_on_and_does_not_begin_is_refused() {
-        let memory = BodyMemory::new(1 << 20);
+        let memory = Shares::new(1 << 20);
         let trickle = StreamBody::new(futures::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_millis(5)).await;
             let frame = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")));
             Some((frame, ()))
         }));
         let body = TimedBody::new(Box::pin(trickle), SECOND, SECOND * 60);
-        let outcome = memory.begin(body, 1 << 16, SECOND / 20).await;
+        let outcome = begin(body, 1 << 16, SECOND / 20, memory.of(None)).await;
         assert_eq!(outcome.err(), Some(Refusal::BodyTimeout));
-        assert_eq!(memory.0.available_permits(), 1024, "nothing stays reserved");
+        assert_eq!(memory.free(), 1 << 20, "nothing stays reserved");
     }
 }

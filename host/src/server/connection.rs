@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::admitted::Dispatch;
 use super::answer::Refusal;
-use super::body::BodyMemory;
 use super::connections::Lease;
 use super::endpoint::Endpoint;
 use super::gate::{Gate, Peer};
@@ -27,6 +26,7 @@ use super::identity::Certificate;
 use super::outgoing::Outgoing;
 use super::rates::Rates;
 use super::service::Server;
+use super::shares::Shares;
 use super::stall::StallGuard;
 use crate::telemetry::labels::ConnectionRejection;
 use crate::telemetry::metrics::ListenerMetrics;
@@ -80,7 +80,7 @@ pub(super) struct Connection {
     pub(super) local: SocketAddr,
     /// The client's certificate, verified in the handshake.
     pub(super) certificate: Option<Arc<Certificate>>,
-    pub(super) memory: BodyMemory,
+    pub(super) memory: Shares,
     pub(super) rates: Arc<Rates>,
     pub(super) metrics: Arc<ListenerMetrics>,
     pub(super) outgoing: Arc<Outgoing>,
@@ -95,7 +95,7 @@ pub(super) struct Accepted {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
-    pub(super) memory: BodyMemory,
+    pub(super) memory: Shares,
     pub(super) rates: Arc<Rates>,
     pub(super) metrics: Arc<ListenerMetrics>,
     pub(super) leaving: Leaving,

@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admitted::Dispatch;
-use super::body::BodyMemory;
 use super::connection::{Accepted, Leaving};
 use super::connections::{Connections, Full};
 use super::endpoint::Endpoint;
 use super::rates::Rates;
 use super::service::Server;
+use super::shares::Shares;
 use crate::telemetry::labels::ConnectionRejection;
 use crate::telemetry::metrics::ListenerMetrics;
 
@@ -104,7 +104,7 @@ pub struct Door {
 struct Ground {
     endpoint: Arc<Endpoint>,
     connections: Arc<Connections>,
-    memory: BodyMemory,
+    memory: Shares,
     rates: Arc<Rates>,
     metrics: Arc<ListenerMetrics>,
     /// Cancelled when something else stands here: its connections leave, and its threads accept no more.
@@ -116,7 +116,7 @@ impl Ground {
         let limits = &endpoint.limits;
         Self {
             connections: Connections::new(limits.connections, limits.connections_per_address),
-            memory: BodyMemory::new(limits.held_bodies),
+            memory: Shares::new(limits.held_bodies),
             rates: Arc::new(Rates::new(
                 limits.requests_per_address,
                 limits.request_burst,

@@ -32,6 +32,7 @@ mod path;
 mod rates;
 mod record;
 mod service;
+mod shares;
 mod stall;
 mod tls;
 mod trial;

@@ -20,7 +20,7 @@ use tower::ServiceExt;
 
 use super::admitted::{Admitted, Caller, Dispatch, Payload};
 use super::answer::{Manners, Refusal, spread};
-use super::body::{TimedBody, discard};
+use super::body::{TimedBody, begin, discard, hold};
 use super::connection::Connection;
 use super::endpoint::Serves;
 use super::fronts::{Forwarded, Fronts};
@@ -31,6 +31,7 @@ use super::outgoing::Paced;
 use super::own_names::split_port;
 use super::path::NormalPath;
 use super::record::{Counts, Record, Recorded, request_id};
+use super::shares::Share;
 use crate::api::core::CoreApi;
 use crate::plugin::routes::{Audiences, Outcome, RouteTable};
 use crate::sandbox::bindings::types::{Audience, BodyMode};
@@ -237,7 +238,11 @@ impl<D: Dispatch> Server<D> {
                 record,
             )
             .await?;
-        let body = receive(connection, body, route.body, route.whole_body_limit)
+        let trusted =
+            route.audience == Audience::Foreman || rules.fronts.contains(arrival.identity.address);
+        let client = (!trusted).then_some(arrival.identity.address);
+        let memory = connection.memory.of(client);
+        let body = receive(connection, body, route.body, route.whole_body_limit, memory)
             .await
             .map_err(|refusal| self.bodies_full(connection, &route.plugin, refusal))?;
         let head_only = arrival.parts.method == Method::HEAD;
@@ -434,6 +439,7 @@ async fn receive(
     body: Incoming,
     mode: BodyMode,
     limit: u64,
+    memory: Share,
 ) -> Result<Payload, Refusal> {
     let limits = &connection.endpoint.limits;
     let timed = |time| TimedBody::new(body, limits.body_idle, time);
@@ -442,18 +448,13 @@ async fn receive(
             discard(timed(limits.body_time), UNWANTED_BODY).await?;
             Ok(Payload::Nothing)
         }
-        BodyMode::Whole => Ok(Payload::Whole(
-            connection
-                .memory
-                .hold(timed(limits.body_time), limit)
-                .await?,
-        )),
+        BodyMode::Whole => {
+            let held = hold(timed(limits.body_time), limit, memory);
+            Ok(Payload::Whole(held.await?))
+        }
         BodyMode::Passed => {
-            let begun = connection.memory.begin(
-                timed(limits.passed_body_time),
-                FIRST_PART,
-                limits.body_time,
-            );
+            let passed = timed(limits.passed_body_time);
+            let begun = begin(passed, FIRST_PART, limits.body_time, memory);
             Ok(Payload::Passed(Body::new(begun.await?)))
         }
     }

@@ -218,8 +218,12 @@ async fn all_bodies_together_are_bounded() {
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
+    let body = "x".repeat(100);
     let answer = site
-        .ask("POST /tftp/a/b", "Content-Length: 5\r\n\r\nhello")
+        .ask(
+            "POST /tftp/a/b",
+            &format!("Content-Length: 100\r\n\r\n{body}"),
+        )
         .await;
     assert_eq!(answer.status, 503);
     let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
@@ -233,6 +237,39 @@ async fn all_bodies_together_are_bounded() {
             .status,
         200
     );
+}
+
+/// Those who take what they get, and keep it, leave as much for somebody else.
+#[tokio::test]
+async fn a_client_whose_bodies_fill_the_memory_keeps_nobody_else_out() {
+    let limits = Limits {
+        held_bodies: 64 << 10,
+        ..Limits::default()
+    };
+    let site = Site::start(Setup {
+        limits,
+        ..Setup::default()
+    })
+    .await;
+    let honest = || site.ask("POST /boot/upload", "Content-Length: 5\r\n\r\nhello");
+    let calm = honest().await.status;
+    assert_ne!(calm, 503);
+    let mut slow = Vec::new();
+    for _ in 0..10 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut one = socket.connect(site.address).await.unwrap();
+        let head = "POST /boot/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 16384\r\n\r\n";
+        one.write_all(head.as_bytes()).await.unwrap();
+        one.write_all(&[b'x'; 8 << 10]).await.unwrap();
+        slow.push(one);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(honest().await.status, calm);
+    // Those beyond its share were told to come back.
+    let mut last = slow.pop().unwrap();
+    last.shutdown().await.unwrap();
+    assert_eq!(status(&exchange(last, b"").await), 503);
 }
 
 #[tokio::test]
