@@ -135,10 +135,8 @@ fn an_interface_that_nobody_is_answered_on_is_told() {
     site.wire("eth0", "10.77.0.1/24", &far, "eth1", "");
     site.enter();
     let settings = "enabled = true\ninterfaces = [\"eth0\"]\nsubnets = [\"192.0.2.0/24\"]";
-    let file = Configuration::empty()
-        .feature("dhcp-builtin", settings)
-        .write();
-    let file = file.display().to_string();
+    let configuration = Configuration::empty().feature("dhcp-builtin", settings);
+    let file = configuration.write().display().to_string();
     let look = || Report::of(&["--config", &file]);
     let found = look().one("dhcp", "warning", "eth0");
     assert!(found.contains("10.77.0.1 is in none"), "{found}");
