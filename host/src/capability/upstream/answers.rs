@@ -33,8 +33,17 @@ impl Answers {
         self.came(after * 2);
     }
 
+    /// What a request needs that has less than that `left`. Nothing is looked up for one that has half of its time, which is nearly every one.
+    pub(super) fn too_late(&self, left: Duration, timeout: Duration) -> Option<Duration> {
+        if left >= timeout / 2 {
+            return None;
+        }
+        let needed = self.needed(timeout);
+        (left < needed).then_some(needed)
+    }
+
     /// The time that a request has to have left, of the time it had at first: what nine of ten answers take at most.
-    pub(super) fn needed(&self, timeout: Duration) -> Duration {
+    fn needed(&self, timeout: Duration) -> Duration {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last: Vec<Duration> = last.iter().copied().collect();
         last.sort_unstable();
@@ -65,6 +74,18 @@ mod tests {
             answers.came(seconds(1));
         }
         assert_eq!(answers.needed(MINUTE), seconds(1), "the last ones count");
+    }
+
+    #[test]
+    fn who_has_half_of_its_time_is_never_too_late() {
+        let answers = Answers::default();
+        answers.came(seconds(50));
+        assert_eq!(answers.too_late(seconds(30), MINUTE), None);
+        assert_eq!(answers.too_late(seconds(29), MINUTE), Some(seconds(30)));
+        let quick = Answers::default();
+        quick.came(seconds(2));
+        assert_eq!(quick.too_late(seconds(2), MINUTE), None);
+        assert_eq!(quick.too_late(seconds(1), MINUTE), Some(seconds(2)));
     }
 
     #[test]

@@ -368,8 +368,7 @@ impl Upstream {
             })?
             .map_err(|Full| busy(format!("`queue` = {} requests wait already", plan.queue)))?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let needed = place.needs(plan.timeout);
-        if left < needed {
+        if let Some(needed) = place.too_late(left, plan.timeout) {
             place.unused();
             return Err(busy(format!(
                 "no turn in time: {} ms of `timeout` are left, and an answer takes {} ms",

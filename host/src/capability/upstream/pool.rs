@@ -219,9 +219,9 @@ impl Place {
         &self.io
     }
 
-    /// The time a request needs from here to its answer, of the time it had at first.
-    pub(super) fn needs(&self, timeout: Duration) -> Duration {
-        self.pool.answers.needed(timeout)
+    /// What a request needs from here to its answer that has less than that left, of the time it had at first.
+    pub(super) fn too_late(&self, left: Duration, timeout: Duration) -> Option<Duration> {
+        self.pool.answers.too_late(left, timeout)
     }
 
     /// Gives it back: no request was sent.

@@ -1,3 +1,5 @@
+//! Transfers to a client of the test, byte by byte: losses, repetitions, silence.
+
 use tokio::net::UdpSocket;
 
 use super::*;
